@@ -1,0 +1,77 @@
+# `make help` lists the targets. Only Python 3.11+, make and (for `setup`) a package index are needed; no root, no Docker.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+STATE ?= .sandbox
+CLUSTERS ?= east,west
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.synced
+UV_PIN := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)
+CHECKED := dags include plugins sandbox tests $(wildcard benchmarks)
+
+export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
+
+.PHONY: help setup demo up down status test test-unit test-airflow test-sandbox lint format bench chaos lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(STAMP) ## virtual environment with exactly the locked packages
+
+$(STAMP): requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	touch $(STAMP)
+
+demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows
+	$(BIN)/python -m sandbox.demo --state $(STATE)
+
+up: $(STAMP) ## sandbox only, until Ctrl-C (STATE=.sandbox, CLUSTERS=east,west)
+	$(BIN)/python -m sandbox.stack up --state $(STATE) --clusters $(CLUSTERS)
+
+down: $(STAMP) ## end a running sandbox, also one whose owner was killed
+	$(BIN)/python -m sandbox.stack down --state $(STATE)
+
+status: $(STAMP) ## what runs in the sandbox
+	$(BIN)/python -m sandbox.stack status --state $(STATE)
+
+test: lint test-unit test-airflow test-sandbox ## everything that must be green
+
+test-unit: $(STAMP) ## pure code, no Airflow
+	$(BIN)/pytest tests/unit
+
+test-airflow: $(STAMP) ## triggers, operators, DAG files
+	$(BIN)/pytest tests/airflow
+
+test-sandbox: $(STAMP) ## the stand-ins and the whole way, through the REST API
+	$(BIN)/pytest tests/sandbox -m "not chaos"
+
+lint: $(STAMP) ## ruff, mypy, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP) ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## measurements under benchmarks/
+	$(BIN)/python -m benchmarks
+
+chaos: $(STAMP) ## randomised killing of parts (long)
+	$(BIN)/pytest tests/sandbox -m chaos
+
+lock: $(STAMP) ## resolve requirements*.txt anew into requirements.lock
+	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+clean: ## remove caches, the virtual environment and the sandbox's state
+	test ! -e $(STATE)/stack.lock || { test -x $(BIN)/python && $(BIN)/python -m sandbox.stack down --state $(STATE); }
+	rm -rf $(STATE) $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
