@@ -1,0 +1,1 @@
+"""Pure decisions of the scorecard backfill: values in, records and verdicts out; knows nothing of Airflow."""

@@ -1,0 +1,139 @@
+"""What is known about a cluster's ClickHouse: names, waits, and what must hold after a window."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, Strict, model_validator
+
+from include.scorecard_backfill.config_fields import (
+    Bytes,
+    ConnId,
+    Count,
+    Frozen,
+    Identifier,
+    Polls,
+    PollSeconds,
+    Ratio,
+    Seconds,
+)
+
+
+class VerifyBand(Frozen):
+    """Which share of the rows before a cleanup may be there after it, both ends inclusive."""
+
+    min_ratio: Ratio = Field(
+        default=0.70, description="Smallest rows after / rows before; about 0.9 is usual (appeals go)."
+    )
+    max_ratio: Ratio = Field(
+        default=1.0, description="Largest rows after / rows before; above 1 rows were doubled or added."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> VerifyBand:
+        if self.min_ratio > self.max_ratio:
+            raise ValueError(f"min_ratio {self.min_ratio} is above max_ratio {self.max_ratio}")
+        return self
+
+
+class MustBeZero(Frozen):
+    """Rows of a table that may not be there after a cleanup: one column equal to one value, never SQL."""
+
+    table: Identifier = Field(default="scorecard", description="Local table, one of `tables`.")
+    column: Identifier = Field(description="Column of that table.")
+    equals: str | int = Field(description="Value of the stale rows; becomes a quoted literal.")
+
+
+class DeleteConfig(Frozen):
+    """How rows are deleted without hurting the cluster."""
+
+    # 232M rows in one DELETE blocked all nodes; its single days (about 7.5M rows) went through.
+    max_rows_per_mutation: int = Field(
+        default=10_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Rows of one DELETE; windows above it are deleted in days.",
+    )
+    drop_partition: bool = Field(default=True, description="DROP PARTITION where a window covers whole partitions.")
+    # ClickHouse refuses above max_partition_size_to_drop, 50 GB by default.
+    max_partition_bytes: Bytes = Field(
+        default=50_000_000_000,
+        description="Largest partition that is dropped; above it rows are deleted.",
+    )
+    max_own_unfinished_mutations: int = Field(
+        default=20,
+        ge=1,
+        le=400,
+        description="Own unfinished mutations in the cluster above which no new DELETE is sent.",
+    )
+
+
+class ClickHouseConfig(Frozen):
+    """The ClickHouse cluster: names, waits and what must hold after a window."""
+
+    conn_id: ConnId = Field(default="", description="Airflow connection; empty = clickhouse_<cluster, - as _>.")
+    cluster: Identifier = Field(default="conversations", description="Name of the cluster for ON CLUSTER.")
+    time_column: Identifier = Field(default="scorecard_time", description="Time by which rows are counted and deleted.")
+    customer_column: Identifier = Field(default="customer_id", description="Column of the customer id.")
+    profile_column: Identifier = Field(default="profile_id", description="Column of the profile id.")
+    conversation_column: Identifier = Field(default="conversation_id", description="Column of the conversation id.")
+    tables: Annotated[tuple[Identifier, ...], Strict(False)] = Field(
+        default=("scorecard", "score"),
+        min_length=1,
+        max_length=10,
+        description="Local tables counted and deleted, in order.",
+    )
+    id_columns: dict[Identifier, Identifier] = Field(
+        default={"scorecard": "scorecard_id", "score": "score_id"},
+        description="Column that names a row, for each table.",
+    )
+    volume_table: Identifier = Field(
+        default="scorecard", description="Table of the volumes; may be a conversations table."
+    )
+    volume_time_column: Identifier | None = Field(default=None, description="Its time column; null = time_column.")
+    query_timeout_seconds: Seconds = Field(default=120, description="Limit of one SELECT.")
+    # distributed_ddl_task_timeout of ClickHouse is 180 s; after it the statement goes on in the background.
+    ddl_timeout_seconds: Seconds = Field(default=180, description="Limit of one ON CLUSTER statement until its answer.")
+    mutation_poll_seconds: PollSeconds = Field(default=10, description="Interval of looking at system.mutations.")
+    mutation_deadline_seconds: Seconds = Field(
+        default=21_600, description="All mutations of a window done within this."
+    )
+    # Netdata's alarm: parts_to_do flat for 30 minutes is a stalled mutation.
+    mutation_stall_seconds: Seconds = Field(default=1_800, description="Without progress for this long = stalled.")
+    not_picked_up_seconds: Seconds = Field(default=300, description="A host may lack the mutation for this long.")
+    fail_reason_polls: Polls = Field(
+        default=3,
+        description="Polls in a row with a fail reason after which the mutation has failed.",
+    )
+    max_unfinished_foreign_mutations: Count = Field(
+        default=20,
+        description="Unfinished mutations of others on a table above which no DELETE is sent to it.",
+    )
+    verify_band: VerifyBand = Field(default=VerifyBand(), description="Rows after / before that a cleanup may give.")
+    verify_bands: dict[Identifier, VerifyBand] = Field(default={}, description="Other bands, by table.")
+    verify_poll_seconds: PollSeconds = Field(default=15, description="Interval of counting again.")
+    verify_equal_polls: Polls = Field(default=2, description="Counts in a row that must agree.")
+    verify_deadline_seconds: Seconds = Field(default=1_800, description="Counts must have settled within this.")
+    must_be_zero: Annotated[tuple[MustBeZero, ...], Strict(False)] = Field(
+        default=(),
+        max_length=10,
+        description="Rows that may not be there after a cleanup, as {table, column, equals}.",
+    )
+    delete: DeleteConfig = Field(default=DeleteConfig(), description="How rows are deleted.")
+
+    @model_validator(mode="after")
+    def _tables_agree(self) -> ClickHouseConfig:
+        if len(set(self.tables)) != len(self.tables):
+            raise ValueError(f"tables {list(self.tables)} names a table twice")
+        for table in self.tables:
+            if table not in self.id_columns:
+                raise ValueError(f"id_columns has no entry for table {table!r}; add {table}: <its id column>")
+        named = [*self.verify_bands, *(rule.table for rule in self.must_be_zero)]
+        for table in named:
+            if table not in self.tables:
+                raise ValueError(f"table {table!r} of verify_bands or must_be_zero is not one of {list(self.tables)}")
+        return self
+
+    def band_of(self, table: str) -> VerifyBand:
+        """The band of one table: its own in `verify_bands`, else `verify_band`."""
+        return self.verify_bands.get(table, self.verify_band)

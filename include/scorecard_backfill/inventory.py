@@ -1,0 +1,70 @@
+"""Rows of system tables turned into an inventory: which database holds which tables, pairs and volumes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from include.scorecard_backfill.plan import Volume
+
+Row = Mapping[str, Any]
+
+
+def tables_by_database(
+    rows: Iterable[Row], hosts: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
+    """Return the usable tables of each database, and by database a problem for each one that is not usable.
+
+    ``rows``: host, database, table, engine, partition_key, engine_full. Usable means: a MergeTree on every one of
+    ``hosts`` with one partition key. A Distributed table of that name is a problem: DELETE is refused on it.
+    """
+    seen: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        seen[row["database"], row["table"]][row["host"]] = row
+    usable: dict[str, list[str]] = defaultdict(list)
+    problems: dict[str, list[str]] = defaultdict(list)
+    for (database, table), per_host in sorted(seen.items()):
+        problem = _table_problem(f"{database}.{table}", per_host, hosts)
+        if problem:
+            problems[database].append(problem)
+        else:
+            usable[database].append(table)
+    return {database: tuple(tables) for database, tables in usable.items()}, dict(problems)
+
+
+def _table_problem(name: str, per_host: Mapping[str, Row], hosts: Sequence[str]) -> str:
+    absent = [host for host in hosts if host not in per_host]
+    if absent:
+        return f"table {name} is missing on {', '.join(absent)}: DELETE ON CLUSTER would fail there"
+    engines = {row["engine"] for row in per_host.values()}
+    if any(not engine.endswith("MergeTree") for engine in engines):
+        return f"table {name} has engine {', '.join(sorted(engines))}: name the local MergeTree table, not a twin of it"
+    if len(engines) > 1 or len({row["partition_key"] for row in per_host.values()}) > 1:
+        return f"table {name} differs between hosts (engines {', '.join(sorted(engines))}): make them equal first"
+    return ""
+
+
+def pairs_by_database(rows: Iterable[Row]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return the (customer, profile) pairs of each database from rows database, customer_id, profile_id."""
+    pairs: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for row in rows:
+        pairs[row["database"]].add((row["customer_id"], row["profile_id"]))
+    return {database: tuple(sorted(found)) for database, found in sorted(pairs.items())}
+
+
+def volumes(rows: Iterable[Row]) -> tuple[Volume, ...]:
+    """Return volumes in a stable order from rows database, table, customer_id, profile_id, day, rows, conversations.
+
+    Shards answer for their own rows only, so equal (database, table, pair, day) rows are added up.
+    """
+    total: dict[tuple[str, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for row in rows:
+        entry = total[row["database"], row["table"], row["customer_id"], row["profile_id"], str(row["day"])]
+        entry[0] += int(row["rows"])
+        entry[1] += int(row["conversations"])
+    return tuple(
+        Volume(database, table, customer, profile, date.fromisoformat(day), rows_, conversations)
+        for (database, table, customer, profile, day), (rows_, conversations) in sorted(total.items())
+    )

@@ -1,0 +1,188 @@
+"""The trigger form of a run: one pydantic model, its JSON schema for Airflow, and reading what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+from pydantic import Field, Strict, ValidationError, field_validator
+
+from include.scorecard_backfill.config_fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
+from include.scorecard_backfill.windows import WindowMode
+
+_WHAT, _HOW, _SAFETY = "What", "How", "Limits and safety"
+
+
+def _form(section: str, **extra: Any) -> dict[str, Any]:
+    return {"section": section, **extra}
+
+
+class ParamsError(ValueError):
+    """Parameters that cannot be used; `problems` are sentences with field, value and what would be right."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class RunParams(Frozen):
+    """What a person chooses. Every field has a default, so that a schedule can start a run without any."""
+
+    customers: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(),
+        title="Customers",
+        description="Customer ids, **one in each line**. Empty chooses nobody: see *All customers*.",
+        json_schema_extra=_form(_WHAT),
+    )
+    all_customers: bool = Field(
+        default=False,
+        title="All customers",
+        description="Every customer of the cluster. Then *Customers* must be empty.",
+        json_schema_extra=_form(_WHAT),
+    )
+    start_date: str | None = Field(
+        default=None,
+        title="Start date",
+        description="First UTC day, inclusive, as YYYY-MM-DD. Both dates empty: the previous calendar month.",
+        json_schema_extra=_form(_WHAT, format="date"),
+    )
+    end_date: str | None = Field(
+        default=None,
+        title="End date (exclusive)",
+        description="The UTC day **after** the last one, as YYYY-MM-DD: January is 2026-01-01 to 2026-02-01.",
+        json_schema_extra=_form(_WHAT, format="date"),
+    )
+    mode: RunMode = Field(
+        default="reindex",
+        title="Mode",
+        description="`cleanup` deletes the rows and reindexes; `reindex` writes again and deletes nothing.",
+        json_schema_extra=_form(
+            _WHAT,
+            values_display={"cleanup": "cleanup: delete, then reindex", "reindex": "reindex: delete nothing"},
+        ),
+    )
+    window: WindowMode | None = Field(
+        default=None,
+        title="Window",
+        description="Size of a window. `auto`: by volume. Empty: what the cluster's file says.",
+        json_schema_extra=_form(_HOW, values_display={"null": "as the cluster's file says"}),
+    )
+    max_parallel: Parallel | None = Field(
+        default=None,
+        title="Windows at once",
+        description="Windows in flight. Empty: what the cluster's file says.",
+        json_schema_extra=_form(_HOW),
+    )
+    overlap: bool = Field(
+        default=False,
+        title="Overlap",
+        description="Reindex once every host *has* the mutations, not only when they are done.",
+        json_schema_extra=_form(_HOW),
+    )
+    force: bool = Field(
+        default=False,
+        title="Force",
+        description="Do windows again that an earlier run has verified.",
+        json_schema_extra=_form(_HOW),
+    )
+    dry_run: bool = Field(
+        default=False,
+        title="Dry run",
+        description="Plan and show, change nothing.",
+        json_schema_extra=_form(_SAFETY),
+    )
+    require_approval: bool | None = Field(
+        default=True,
+        title="Ask before deleting",
+        description="A person approves the plan before rows are deleted. No effect if nothing is deleted.",
+        json_schema_extra=_form(_SAFETY),
+    )
+    max_failures: Annotated[int, Field(ge=1, le=MAX_FAILURES_LIMIT)] | None = Field(
+        default=None,
+        title="Stop after failures",
+        description="No new window once this many have failed. Empty: what the cluster's file says.",
+        json_schema_extra=_form(_SAFETY),
+    )
+    kill_stalled_mutations: bool = Field(
+        default=False,
+        title="Kill stalled mutations",
+        description="Run KILL MUTATION for an own mutation that has stalled; otherwise it is only shown.",
+        json_schema_extra=_form(_SAFETY),
+    )
+
+    @field_validator("customers", mode="before")
+    @classmethod
+    def _nothing_is_nothing(cls, value: object) -> object:
+        """None, '', [] and [''] are what an untouched or emptied form sends: nobody."""
+        if value is None or value == "":
+            return ()
+        if isinstance(value, str):
+            raise ValueError(f"is a text; write a list with one id in each place, such as [{value!r}]")
+        if isinstance(value, (list, tuple)) and all(item == "" for item in value):
+            return ()
+        return value
+
+    @field_validator("start_date", "end_date", mode="before")
+    @classmethod
+    def _empty_date_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @classmethod
+    def read(cls, sent: Mapping[str, Any]) -> RunParams:
+        """The parameters from a run's conf or from Airflow's merged params.
+
+        Raises:
+            ParamsError: unknown fields, wrong types, numbers out of bounds: all of them at once.
+        """
+        try:
+            return cls.model_validate(dict(sent))
+        except ValidationError as error:
+            problems = error.errors(include_url=False)
+            raise ParamsError([_sentence(dict(problem)) for problem in problems]) from None
+
+
+def params_schema() -> dict[str, dict[str, Any]]:
+    """For each field, in the form's order, the keywords of an Airflow `Param`: `default` and its JSON schema.
+
+    Optional fields have the type ["null", ...] and every default is valid, as a DAG with a schedule demands.
+    The dates refuse '' here (format "date"; the form sends null for an emptied date), `RunParams` takes it.
+    """
+    properties: dict[str, dict[str, Any]] = RunParams.model_json_schema()["properties"]
+    return {name: _param(dict(schema)) for name, schema in properties.items()}
+
+
+def _param(schema: dict[str, Any]) -> dict[str, Any]:
+    """One field's JSON schema of pydantic in the flat form that Airflow's trigger form understands."""
+    branches = schema.pop("anyOf", None)
+    if branches is not None:
+        value = next(branch for branch in branches if branch.get("type") != "null")
+        schema |= {key: content for key, content in value.items() if key != "type"}
+        schema["type"] = ["null", value["type"]]
+        if "enum" in schema:
+            schema["enum"] = [None, *schema["enum"]]
+    if schema["type"] == "array":
+        # The form sends null for a list that was emptied again.
+        schema["type"] = ["null", "array"]
+    schema["description_md"] = schema.pop("description")
+    default = schema.pop("default")
+    schema["default"] = list(default) if isinstance(default, tuple) else default
+    return schema
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    """One problem of pydantic as a sentence with field, value and what would be right."""
+    field, *rest = (str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        close = get_close_matches(field, RunParams.model_fields, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"valid: {', '.join(RunParams.model_fields)}."
+        return f"{field}: is no parameter of a run; {hint}"
+    reason = problem["msg"].removeprefix("Value error, ")
+    place = f" (place {int(rest[0]) + 1})" if rest and rest[0].isdigit() else ""
+    return f"{field}: {problem['input']!r}{place}: {reason[:1].lower()}{reason[1:]}{_example(field)}."
+
+
+def _example(field: str) -> str:
+    if field in {"start_date", "end_date"}:
+        return "; write it as YYYY-MM-DD"
+    return ""

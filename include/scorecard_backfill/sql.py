@@ -1,0 +1,247 @@
+"""Every ClickHouse statement of the project.
+
+Identifiers and literals go through :func:`quote_identifier` and :func:`quote_string` only. One predicate
+(:func:`window_predicate`) is shared by count, delete and verify, so that what is counted is what is deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+MARKER_PREFIX = "backfill:"
+"""Start of the literal that marks our own mutations; ``system.mutations.command`` keeps it."""
+
+_MARKER = re.compile(r"'backfill:([0-9a-f]{16}):([0-9]+)'")
+_UNSAFE_IN_NAME = re.compile(r"[\x00-\x1f]")
+_ESCAPES = {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+COUNT_SETTINGS: Mapping[str, int] = {
+    "optimize_use_projections": 0,
+    "skip_unavailable_shards": 0,
+}
+"""Projections may still hold rows that a lightweight delete hid (ClickHouse#50613); a host that does not answer
+must be an error and never a smaller count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names of the columns that statements use; they come from the cluster's configuration."""
+
+    time: str
+    customer: str
+    profile: str
+    conversation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows of one customer, profile and half-open UTC day range in one database (``start`` in, ``end`` out)."""
+
+    database: str
+    customer_id: str
+    profile_id: str
+    start: date
+    end: date
+
+
+def quote_identifier(name: str) -> str:
+    """Return ``name`` as a back-quoted identifier. Raises ValueError when empty or holding control characters.
+
+    >>> quote_identifier("globex_eu_voice_1")
+    '`globex_eu_voice_1`'
+    """
+    if not name or _UNSAFE_IN_NAME.search(name):
+        raise ValueError(f"{name!r} cannot be the name of a database, table or column: empty or control characters")
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+
+
+def quote_string(value: str) -> str:
+    """Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
+
+    >>> print(quote_string("O'Neil; DROP"))
+    'O\\'Neil; DROP'
+    """
+    return "'" + "".join(_ESCAPES.get(char, char) for char in value) + "'"
+
+
+def qualified(database: str, table: str) -> str:
+    """Return the quoted ``database.table``."""
+    return f"{quote_identifier(database)}.{quote_identifier(table)}"
+
+
+def day_literal(day: date) -> str:
+    """Return the first instant of a UTC day; valid against DateTime and DateTime64 columns of any zone."""
+    return f"toDateTime({quote_string(f'{day.isoformat()} 00:00:00')}, 'UTC')"
+
+
+def time_predicate(column: str, start: date, end: date) -> str:
+    """Return ``start <= column < end`` over UTC days (end exclusive, never BETWEEN)."""
+    name = quote_identifier(column)
+    return f"{name} >= {day_literal(start)} AND {name} < {day_literal(end)}"
+
+
+def window_predicate(names: Names, part: Slice) -> str:
+    """Return the predicate that count, delete and verify share.
+
+    It names the customer and profile although each has a database of its own: a sanitiser collision can then never
+    take another customer's rows.
+    """
+    return (
+        f"{time_predicate(names.time, part.start, part.end)}"
+        f" AND {quote_identifier(names.customer)} = {quote_string(part.customer_id)}"
+        f" AND {quote_identifier(names.profile)} = {quote_string(part.profile_id)}"
+    )
+
+
+def marker_literal(key: str, generation: int) -> str:
+    """Return the literal that marks the mutations of a window (16 hex digits) and generation (1 or more)."""
+    literal = f"'{MARKER_PREFIX}{key}:{generation}'"
+    if not _MARKER.fullmatch(literal):
+        raise ValueError(f"window key {key!r} / generation {generation!r} cannot be a marker (16 hex digits, integer)")
+    return literal
+
+
+def parse_marker(command: str) -> tuple[str, int] | None:
+    """Return (window key, generation) of a mutation's command, or None for a mutation that is not ours."""
+    found = _MARKER.search(command)
+    return (found.group(1), int(found.group(2))) if found else None
+
+
+def delete_statement(
+    *, cluster: str, table: str, part: Slice, names: Names, key: str, generation: int, only: str | None = None
+) -> str:
+    """Return the heavy DELETE on the local table of every node; ``only`` narrows it to a further predicate."""
+    narrowed = f" AND ({only})" if only else ""
+    return (
+        f"ALTER TABLE {qualified(part.database, table)} ON CLUSTER {quote_string(cluster)}"
+        f" DELETE WHERE {window_predicate(names, part)}{narrowed} AND {marker_literal(key, generation)} != ''"
+    )
+
+
+def drop_partition_statement(*, cluster: str, database: str, table: str, partition_id: str) -> str:
+    """Return DROP PARTITION by id on the local table of every node."""
+    return (
+        f"ALTER TABLE {qualified(database, table)} ON CLUSTER {quote_string(cluster)}"
+        f" DROP PARTITION ID {quote_string(partition_id)}"
+    )
+
+
+_ANSWERING_LEG = (
+    "SELECT '' AS database, '' AS table, hostName() AS host, '' AS day, count() AS rows"
+    " FROM clusterAllReplicas({cluster}, system.one) GROUP BY host"
+)
+
+
+def count_statement(*, cluster: str, tables: Sequence[tuple[str, Slice]], names: Names) -> str:
+    """Return one statement that counts (FINAL) every listed (table, slice) on every replica, per UTC day.
+
+    Rows: ``database, table, host, day, rows``. A host without matching rows has no row in a leg, therefore the first leg
+    (empty database and table) lists each host that answered, with 1.
+    """
+    legs = [_ANSWERING_LEG.format(cluster=quote_string(cluster))]
+    legs.extend(
+        f"SELECT {quote_string(part.database)} AS database, {quote_string(table)} AS table, hostName() AS host,"
+        f" toString(toDate({quote_identifier(names.time)}, 'UTC')) AS day, count() AS rows"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, {qualified(part.database, table)}) FINAL"
+        f" WHERE {window_predicate(names, part)} GROUP BY host, day"
+        for table, part in tables
+    )
+    return " UNION ALL ".join(legs)
+
+
+def topology_statement(cluster: str) -> str:
+    """Return the hosts that a cluster is made of: ``shard, replica, host``."""
+    return (
+        "SELECT shard_num AS shard, replica_num AS replica, host_name AS host FROM system.clusters"
+        f" WHERE cluster = {quote_string(cluster)} ORDER BY shard, replica"
+    )
+
+
+def answering_hosts_statement(cluster: str) -> str:
+    """Return the names by which the nodes call themselves, one row each: ``host``."""
+    return f"SELECT hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.one) ORDER BY host"
+
+
+def mutations_statement(cluster: str) -> str:
+    """Return every unfinished mutation of the cluster and all of our own: one query for all waiting windows."""
+    return (
+        "SELECT hostName() AS host, database, table, mutation_id, command, toUnixTimestamp(create_time) AS created,"
+        " is_done, parts_to_do, latest_fail_reason, is_killed"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.mutations)"
+        f" WHERE is_done = 0 OR position(command, {quote_string(MARKER_PREFIX)}) > 0"
+    )
+
+
+def tables_statement(cluster: str, tables: Iterable[str]) -> str:
+    """Return the tables of interest on every host: ``host, database, table, engine, partition_key, engine_full``."""
+    listed = ", ".join(quote_string(table) for table in tables)
+    return (
+        "SELECT hostName() AS host, database, name AS table, engine, partition_key, engine_full"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.tables)"
+        f" WHERE name IN ({listed}) AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
+    )
+
+
+def _merge_source(cluster: str, databases: Iterable[str], tables: Iterable[str]) -> str:
+    def regexp(items: Iterable[str]) -> str:
+        return quote_string("^(" + "|".join(re.escape(item) for item in items) + ")$")
+
+    return f"cluster({quote_string(cluster)}, merge(REGEXP({regexp(databases)}), {regexp(tables)}))"
+
+
+def pairs_statement(*, cluster: str, databases: Iterable[str], table: str, names: Names) -> str:
+    """Return which (customer, profile) pairs each database holds, over all time: the identity guard's source.
+
+    Rows: ``database, customer_id, profile_id``; one query for all databases.
+    """
+    return (
+        f"SELECT _database AS database, {quote_identifier(names.customer)} AS customer_id,"
+        f" {quote_identifier(names.profile)} AS profile_id"
+        f" FROM {_merge_source(cluster, databases, [table])} GROUP BY database, customer_id, profile_id"
+    )
+
+
+def volumes_statement(
+    *, cluster: str, databases: Iterable[str], tables: Iterable[str], names: Names, start: date, end: date
+) -> str:
+    """Return rows and distinct conversations per database, table, pair and UTC day; one query for all databases.
+
+    Rows: ``database, table, customer_id, profile_id, day, rows, conversations``.
+    """
+    return (
+        f"SELECT _database AS database, _table AS table, {quote_identifier(names.customer)} AS customer_id,"
+        f" {quote_identifier(names.profile)} AS profile_id, toString(toDate({quote_identifier(names.time)}, 'UTC')) AS day,"
+        f" count() AS rows, uniqExact({quote_identifier(names.conversation)}) AS conversations"
+        f" FROM {_merge_source(cluster, databases, tables)}"
+        f" WHERE {time_predicate(names.time, start, end)}"
+        " GROUP BY database, table, customer_id, profile_id, day"
+    )
+
+
+def replicas_statement(cluster: str) -> str:
+    """Return replicated tables that are read-only, which means that their Keeper session is lost: ``host, tables``."""
+    return (
+        f"SELECT hostName() AS host, count() AS tables FROM clusterAllReplicas({quote_string(cluster)}, system.replicas)"
+        " WHERE is_readonly = 1 GROUP BY host"
+    )
+
+
+def ddl_queue_statement(cluster: str, needle: str) -> str:
+    """Return entries of the DDL queue that hold ``needle`` and are not finished somewhere: ``host, status``."""
+    return (
+        "SELECT host, toString(status) AS status FROM system.distributed_ddl_queue"
+        f" WHERE cluster = {quote_string(cluster)} AND position(query, {quote_string(needle)}) > 0"
+        " AND status NOT IN ('Finished', 'Removing')"
+    )
+
+
+def kill_mutation_statement(*, cluster: str, database: str, table: str, mutation_id: str, test: bool) -> str:
+    """Return KILL MUTATION for exactly one mutation; ``test`` only shows what would be killed."""
+    return (
+        f"KILL MUTATION ON CLUSTER {quote_string(cluster)} WHERE database = {quote_string(database)}"
+        f" AND table = {quote_string(table)} AND mutation_id = {quote_string(mutation_id)}"
+        f"{' TEST' if test else ''}"
+    )

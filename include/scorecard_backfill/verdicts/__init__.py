@@ -1,0 +1,1 @@
+"""Snapshots in, verdicts out. Unknown is never ok."""

@@ -1,0 +1,96 @@
+"""Which waiting window may go: a fixed order, so that no lock is needed.
+
+Every waiting trigger evaluates the same function on a snapshot of the run's task states. A window is *eligible* when it
+waits and fewer than ``per_customer`` windows of its customer are admitted and unfinished, counting the eligible ones of
+the same customer before it. *Free* slots are ``max_parallel`` minus the admitted and unfinished windows. The first
+``free`` eligible windows in plan order go. A window that becomes eligible later always brings the slot that its
+predecessor freed, so two triggers never take the same slot, even on snapshots of different age.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
+
+Phase = Literal["waiting", "running", "verified", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A window as admission sees it: who it belongs to and how far it is, in plan order."""
+
+    customer_id: str
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of a run: windows at once, windows of one customer at once, failures before the breaker opens.
+
+    ``max_failure_share`` (0..1) counts once ``min_windows_for_share`` windows have ended.
+    """
+
+    max_parallel: int
+    per_customer: int
+    max_failures: int
+    max_failure_share: float = 1.0
+    min_windows_for_share: int = 20
+
+
+def phase_of(admit: str | None, later: Sequence[str | None]) -> Phase:
+    """Return a window's phase from Airflow's state names of its admit task and of the stages behind it (in order).
+
+    A window is finished when verify succeeded, or when a stage failed for good and none is being run again.
+    """
+    if admit != "success":
+        return "failed" if admit in ("failed", "upstream_failed") else "waiting"
+    if later and later[-1] == "success":
+        return "verified"
+    live = {"running", "queued", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "restarting"}
+    if any(state in live for state in later):
+        return "running"
+    if any(state in ("failed", "upstream_failed", "skipped", "removed") for state in later):
+        return "failed"
+    return "running"
+
+
+def breaker(slots: Sequence[Slot], limits: Limits) -> str:
+    """Return why no further window may start because too many failed, or '' while the breaker is closed."""
+    count = Counter(slot.phase for slot in slots)
+    ended = count["failed"] + count["verified"]
+    if count["failed"] >= limits.max_failures:
+        return f"{count['failed']} windows failed, the limit is {limits.max_failures}"
+    if ended >= limits.min_windows_for_share and count["failed"] > limits.max_failure_share * ended:
+        return f"{count['failed']} of {ended} ended windows failed, the limit is {limits.max_failure_share:.0%}"
+    return ""
+
+
+def eligible(slots: Sequence[Slot], per_customer: int) -> list[int]:
+    """Return the indexes of waiting windows that their customer's other windows do not hold back, in plan order."""
+    taken = Counter(slot.customer_id for slot in slots if slot.phase == "running")
+    result = []
+    for index, slot in enumerate(slots):
+        if slot.phase == "waiting" and taken[slot.customer_id] < per_customer:
+            taken[slot.customer_id] += 1
+            result.append(index)
+    return result
+
+
+def judge(index: int, slots: Sequence[Slot], limits: Limits) -> Verdict:
+    """Decide whether the window at ``index`` may go now; a wait says in one sentence why."""
+    if open_because := breaker(slots, limits):
+        return failed("breaker", f"no further window is started: {open_because}; clear the failed ones, then this one")
+    running = sum(slot.phase == "running" for slot in slots)
+    free = limits.max_parallel - running
+    order = eligible(slots, limits.per_customer)
+    if index not in order:
+        customer = slots[index].customer_id
+        return wait(f"another window of {customer} comes first ({limits.per_customer} at a time)")
+    place = order.index(index)
+    if place < free:
+        return ok(f"slot {running + place + 1} of {limits.max_parallel}")
+    return wait(f"{running} of {limits.max_parallel} slots are taken and {place} eligible windows come first")
