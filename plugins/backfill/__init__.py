@@ -1,0 +1,1 @@
+"""What Airflow must load: hooks, operators, triggers and the shared poll of the scorecard backfill."""

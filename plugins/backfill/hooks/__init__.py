@@ -1,0 +1,1 @@
+"""Connections to ClickHouse, Kubernetes and Temporal."""

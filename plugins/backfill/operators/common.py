@@ -1,0 +1,59 @@
+"""What the stages share: the records that they exchange and the look at what other stages left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException
+
+from backfill.hooks.clickhouse import BackfillClickHouse, days_of_cluster, sum_days
+from backfill.triggers.mutations import slices
+from include.scorecard_backfill.verdicts.counts import Host, totals, unsettled
+
+Json = dict[str, Any]
+
+STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify")
+
+SETTLE_TRIES = 12
+SETTLE_SECONDS = 5.0
+"""Replicas of a shard may differ for moments; a worker waits one minute for them and then lets Airflow retry."""
+
+
+class StageError(AirflowException):
+    """A stage cannot do its work now; Airflow retries it."""
+
+
+def group_of(task_id: str) -> str:
+    """Return the task group of a stage's task id (``windows.delete`` -> ``windows``)."""
+    return task_id.rsplit(".", 1)[0]
+
+
+def sibling(context: Mapping[str, Any], stage: str) -> Json:
+    """Return what another stage of the same window returned, {} when it has not."""
+    ti = context["ti"]
+    found = ti.xcom_pull(task_ids=f"{group_of(ti.task_id)}.{stage}", map_indexes=ti.map_index)
+    return found if isinstance(found, dict) else {}
+
+
+def verified(context: Mapping[str, Any], window: Mapping[str, Any]) -> Json:
+    """Return verify's result when this very window is verified already in this run, else {}."""
+    found = sibling(context, "verify")
+    return found if found.get("status") == "verified" and found.get("key") == window["key"] else {}
+
+
+def settled_day_counts(
+    hook: BackfillClickHouse, window: Mapping[str, Any], hosts: Sequence[Host]
+) -> dict[tuple[str, str], dict[str, int]]:
+    """Return rows per (database, table) and ISO day, once all replicas agree. Raises StageError when they do not."""
+    parts = slices(dict(window))
+    for attempt in range(SETTLE_TRIES):
+        counts = hook.day_counts(parts, hosts)
+        if totals(sum_days(counts), hosts) is not None:
+            return days_of_cluster(counts, hosts)
+        if attempt < SETTLE_TRIES - 1:
+            time.sleep(SETTLE_SECONDS)
+    raise StageError(
+        f"{window['label']}: {unsettled(sum_days(counts), hosts)}; the count before is not known, nothing was deleted"
+    )

@@ -1,0 +1,118 @@
+"""Replan and report: what must be cut smaller, and what the run did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from include.scorecard_backfill import replan
+from include.scorecard_backfill.report import build_report, report_markdown
+
+Json = dict[str, Any]
+
+GROUPS = ("windows", "smaller_windows")
+WAITS = ("wait_mutations", "wait_workflows", "verify")
+
+
+def results(context: Mapping[str, Any], group: str, stage: str, count: int) -> list[Json]:
+    """Return what the instances of a stage returned; each record carries its key, positions mean nothing."""
+    if not count:
+        return []
+    found = context["ti"].xcom_pull(task_ids=f"{group}.{stage}", map_indexes=list(range(count)))
+    return [item for item in found or [] if isinstance(item, dict)]
+
+
+def planned(context: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
+    """Return the windows of the plan and the smaller ones of the replan, [] for what was not reached."""
+    ti = context["ti"]
+    windows = ti.xcom_pull(task_ids="plan", key="return_value") or []
+    parts = ti.xcom_pull(task_ids="replan", key="return_value") or []
+    return list(windows), list(parts)
+
+
+class ReplanOperator(BaseOperator):
+    """Cuts the windows that failed because they were too big; returns the smaller ones, [] when there is none."""
+
+    def __init__(self, *, cluster: str, max_windows: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+        self.max_windows = max_windows
+
+    def execute(self, context: Any) -> list[Json]:
+        """Return the smaller windows; frozen once made, like the plan."""
+        store = context["task_state_store"]
+        frozen = store.get("parts")
+        windows, _ = planned(context)
+        failures = results(context, "windows", "wait_workflows", len(windows))
+        deleted = {d["key"]: d for d in results(context, "windows", "delete", len(windows))}
+        parts: list[Json] = list(frozen or [])
+        known = {p["part_of"] for p in parts}
+        fresh = [w for w in replan.too_big(windows, failures) if w["key"] not in known]
+        for window in fresh:
+            smaller = replan.cut(window, deleted.get(window["key"], {}), context["dag_run"].run_id)
+            self.log.info("%s is cut into %d", window["label"], len(smaller))
+            parts += smaller
+        if len(parts) > self.max_windows:
+            raise AirflowFailException(f"{len(parts)} smaller windows > {self.max_windows} ([core] max_map_length)")
+        store.set("parts", parts)
+        context["ti"].xcom_push(key="customers", value=[p["customer_id"] for p in parts])
+        return parts
+
+
+class ReportOperator(BaseOperator):
+    """Joins everything by window key, prints it, and is red unless every window of the plan is verified."""
+
+    def __init__(self, *, cluster: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+
+    def execute(self, context: Any) -> Json:
+        """Return the report. Raises AirflowFailException when a window is not verified, with the report in the log."""
+        ti = context["ti"]
+        windows, parts = planned(context)
+        plan_made = ti.xcom_pull(task_ids="plan", key="hash") is not None
+        run = ti.xcom_pull(task_ids="plan", key="run") or {}
+        report = build_report(
+            windows,
+            parts,
+            self._all(context, "verify", windows, parts),
+            self._all(context, "delete", windows, parts),
+            self._failures(context, windows, parts),
+        )
+        report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
+        markdown = report_markdown(report)
+        self.log.info("report\n%s", markdown)
+        ti.xcom_push(key="markdown", value=markdown)
+        ti.xcom_push(key="return_value", value=report)
+        if not plan_made:
+            raise AirflowFailException(
+                "there is no plan: preflight or plan failed (see their logs); nothing was deleted"
+            )
+        if run.get("dry_run"):
+            self.log.info("dry run: nothing was changed")
+        elif not windows:
+            self.log.info("no windows: nothing was to be done")
+        elif not report["complete"]:
+            raise AirflowFailException(
+                f"{report['planned'] - report['verified']} of {report['planned']} windows are not verified:\n"
+                + "\n".join(
+                    f"- {r['label']}: {r['status']} {r['note']}" for r in report["windows"] if r["status"] != "verified"
+                )
+            )
+        return report
+
+    def _all(self, context: Any, stage: str, windows: Sequence[Json], parts: Sequence[Json]) -> list[Json]:
+        return results(context, "windows", stage, len(windows)) + results(context, "smaller_windows", stage, len(parts))
+
+    def _failures(self, context: Any, windows: Sequence[Json], parts: Sequence[Json]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for stage in WAITS:
+            for record in self._failed(self._all(context, stage, windows, parts)):
+                found[record["key"]] = f"{stage}: {record.get('cause')}: {record.get('reason')}"
+        return found
+
+    def _failed(self, records: Iterable[Json]) -> Iterable[Json]:
+        return (r for r in records if r.get("status") == "failed" and r.get("key"))

@@ -1,0 +1,191 @@
+"""Stages that start in the triggerer and never occupy a worker, unless a clear asks for an action."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import BaseOperator, StartTriggerArgs
+from airflow.sdk.exceptions import AirflowFailException
+
+from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.operators.common import verified
+from backfill.operators.delete import Deleter
+from backfill.operators.reindex import ReindexOperator
+from backfill.settings import cluster_config
+from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
+from backfill.triggers.mutations import MutationsTrigger
+from backfill.triggers.workflows import WorkflowsTrigger
+
+Json = dict[str, Any]
+
+
+def pulled(task_id: str, key: str = "return_value", *, mapped: bool = True) -> str:
+    """Return the template that renders another task's XCom as JSON, of the same map index when ``mapped``."""
+    index = ", map_indexes=ti.map_index" if mapped else ""
+    return f"{{{{ ti.xcom_pull(task_ids='{task_id}', key='{key}'{index}) | tojson }}}}"
+
+
+def limit(seconds: float) -> timedelta:
+    """Return Airflow's own time-out for a wait that ends itself after ``seconds``."""
+    return timedelta(seconds=seconds + DEADLINE_MARGIN_SECONDS)
+
+
+class TriggeredWait(BaseOperator):
+    """A task that starts in the triggerer; its trigger ends it. Subclasses set ``template_fields`` to their kwargs."""
+
+    start_from_trigger = True
+    trigger_path: str
+
+    def __init__(self, *, cluster: str, trigger_kwargs: Json, timeout: timedelta | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+        for name in self.template_fields:
+            setattr(self, name, trigger_kwargs[name])
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=self.trigger_path,
+            trigger_kwargs={"cluster": cluster, **trigger_kwargs},
+            next_method="resume",
+            next_kwargs={},
+            timeout=timeout,
+        )
+
+    def execute(self, context: Any) -> Any:
+        """Never called in a scheduler; a run without a triggerer has no business here."""
+        raise AirflowFailException(f"{self.task_id} runs in the triggerer only; start one")
+
+    def resume(self, context: Any, event: Json | None = None) -> Any:
+        """Called only when a trigger asks for an action that the subclass does not know."""
+        raise AirflowFailException(f"{self.task_id}: unexpected event {json.dumps(event, default=str)[:500]}")
+
+
+class AdmitOperator(TriggeredWait):
+    """Waits for a free slot."""
+
+    trigger_path = "backfill.triggers.admit.AdmitTrigger"
+    template_fields = ("run_id", "map_index", "customers", "run_record", "verified")
+
+    def __init__(self, *, cluster: str, group: str, plan_task: str, dag_id: str, **kwargs: Any) -> None:
+        super().__init__(
+            cluster=cluster,
+            trigger_kwargs={
+                "dag_id": dag_id,
+                "run_id": "{{ run_id }}",
+                "group": group,
+                "map_index": "{{ ti.map_index }}",
+                "customers": pulled(plan_task, "customers", mapped=False),
+                "run_record": pulled("plan", "run", mapped=False),
+                "verified": pulled(f"{group}.verify"),
+            },
+            **kwargs,
+        )
+
+
+class WaitMutationsOperator(TriggeredWait):
+    """Waits for the window's mutations; cleared after one was killed or never picked up, it has the DELETE sent again."""
+
+    trigger_path = "backfill.triggers.mutations.MutationsTrigger"
+    template_fields = ("deleted", "previous", "verified", "overlap")
+
+    def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
+        super().__init__(
+            cluster=cluster,
+            trigger_kwargs={
+                "deleted": pulled(f"{group}.delete"),
+                "previous": pulled(f"{group}.wait_mutations"),
+                "verified": pulled(f"{group}.verify"),
+                "overlap": "{{ params.overlap }}",
+            },
+            timeout=limit(cluster_config(cluster).clickhouse.mutation_deadline_seconds),
+            **kwargs,
+        )
+
+    def resume(self, context: Any, event: Json | None = None) -> Any:
+        """Send the DELETE again under the next generation and wait for that one."""
+        if not event or event.get("action") != "resend":
+            return super().resume(context, event)
+        deleted: Json = event["deleted"]
+        if verified(context, deleted["window"]):
+            return {"key": deleted["key"], "status": "verified"}
+        config = cluster_config(self.cluster)
+        hook = BackfillClickHouse(config)
+        generation = int(deleted["generation"]) + 1
+        tables = [(item["database"], item["table"]) for item in deleted["sent"]]
+        sent = Deleter(hook, hook.topology(), context["task_state_store"], self.log).run(
+            deleted["window"], tables, generation
+        )
+        self.defer(
+            trigger=MutationsTrigger(
+                cluster=self.cluster,
+                key=deleted["key"],
+                deleted={**deleted, "sent": sent, "generation": generation},
+                overlap=str(context["params"].get("overlap")),
+            ),
+            method_name="resume",
+            timeout=limit(config.clickhouse.mutation_deadline_seconds),
+        )
+
+
+class WaitWorkflowsOperator(ReindexOperator):
+    """Waits for the window's workflows; cleared after they failed, it makes a new reindex with the same code as reindex."""
+
+    start_from_trigger = True
+    template_fields = ("reindexed", "previous", "verified")  # type: ignore[assignment]
+
+    def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
+        super().__init__(cluster=cluster, **kwargs)
+        self.reindexed = pulled(f"{group}.reindex")
+        self.previous = pulled(f"{group}.wait_workflows")
+        self.verified = pulled(f"{group}.verify")
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=WorkflowsTrigger.path,
+            trigger_kwargs={
+                "cluster": cluster,
+                "reindexed": self.reindexed,
+                "previous": self.previous,
+                "verified": self.verified,
+            },
+            next_method="resume",
+            next_kwargs={},
+            timeout=limit(cluster_config(cluster).temporal.deadline_seconds),
+        )
+
+    def execute(self, context: Any) -> Any:
+        """Never called in a scheduler; see TriggeredWait."""
+        raise AirflowFailException(f"{self.task_id} runs in the triggerer only; start one")
+
+    def resume(self, context: Any, event: Json | None = None) -> Any:
+        """Make the new reindex that a cleared failure asks for."""
+        if not event or event.get("action") != "reindex":
+            raise AirflowFailException(f"{self.task_id}: unexpected event {json.dumps(event, default=str)[:500]}")
+        window: Json = event["window"]
+        self.window = window
+        if verified(context, window):
+            return {"key": window["key"], "status": "verified"}
+        return self.ensure_job(context, window, failed_attempt=int(event["attempt"]))
+
+    def job_ended(self, context: Any, event: Json, window: Json) -> Any:
+        """Wait for the workflows of the new Job."""
+        self.window = window
+        record = super().job_ended(context, event, window)
+        self.defer(
+            trigger=WorkflowsTrigger(cluster=self.cluster, key=window["key"], reindexed=record),
+            method_name="resume",
+            timeout=limit(cluster_config(self.cluster).temporal.deadline_seconds),
+        )
+
+
+class VerifyOperator(TriggeredWait):
+    """Counts until two looks agree and decides whether the window is complete."""
+
+    trigger_path = "backfill.triggers.verify.VerifyTrigger"
+    template_fields = ("deleted", "previous")
+
+    def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
+        super().__init__(
+            cluster=cluster,
+            trigger_kwargs={"deleted": pulled(f"{group}.delete"), "previous": pulled(f"{group}.verify")},
+            timeout=limit(cluster_config(cluster).clickhouse.verify_deadline_seconds),
+            **kwargs,
+        )

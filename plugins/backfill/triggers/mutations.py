@@ -1,0 +1,154 @@
+"""Waits until a window's own mutations are done on every host and its rows are gone from every replica."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, date, datetime
+from typing import Any
+
+from backfill.hooks.clickhouse import sum_days
+from backfill.poll import shared_poll
+from backfill.triggers.base import Json, Look, WaitTrigger, parse_record
+from include.scorecard_backfill import sql
+from include.scorecard_backfill.verdicts import mutations as rules
+from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
+
+RESENDABLE = frozenset({"killed", "not_picked_up", "rows_left"})
+"""Failures after which a person's clear makes the DELETE be sent again, once no own mutation is unfinished."""
+
+
+def slices(window: Json) -> list[tuple[str, sql.Slice]]:
+    """Return every (local table, slice) of a window record."""
+    return [
+        (table, sql.Slice(db["name"], window["customer_id"], db["profile_id"],
+                          date.fromisoformat(window["start"]), date.fromisoformat(window["end"])))
+        for db in window["databases"]
+        for table in db["tables"]
+    ]  # fmt: skip
+
+
+class MutationsTrigger(WaitTrigger):
+    """``deleted`` is the result of the delete stage, ``previous`` what a failed try of this task left behind."""
+
+    path = "backfill.triggers.mutations.MutationsTrigger"
+    fields = ("deleted", "previous", "verified", "overlap")
+
+    deleted: Any
+    previous: Any
+    verified: Any
+    overlap: Any
+
+    @property
+    def poll_seconds(self) -> float:
+        """Interval of looking at system.mutations."""
+        return self.config.clickhouse.mutation_poll_seconds
+
+    def prepare(self) -> None:
+        """Choose the newest delete: the stage's, or the one that an earlier try of this task sent again."""
+        deleted, previous = parse_record(self.deleted), parse_record(self.previous)
+        self._verified = parse_record(self.verified)
+        self._failed_before = previous if previous.get("status") == "failed" else {}
+        newer = self._failed_before.get("deleted") or {}
+        same_window = newer.get("key") == deleted.get("key")
+        self._deleted = newer if same_window and newer.get("generation", 0) > deleted.get("generation", 0) else deleted
+        if not self._deleted.get("window") and self._verified.get("status") != "verified":
+            raise ValueError("the delete stage left no result: clear it (windows.delete) and this task with it")
+        self.key = self._deleted.get("key") or self._verified.get("key", "")
+        self._sent = [_sent(item) for item in self._deleted.get("sent", [])]
+        self._overlap = str(self.overlap) == "True"
+        self._failing: dict[str, float] = {}
+        self._progress: dict[str, tuple[Any, float]] = {}
+        self._rows_left_since = 0.0
+
+    async def look(self) -> Look:
+        """Decide on the shared snapshot, then by a count of this window."""
+        if self._verified.get("status") == "verified":
+            return Look(ok("this window is verified already"), {"key": self.key, "status": "verified"})
+        if not self._sent:
+            return Look(ok("nothing was deleted, nothing to wait for"), {"key": self.key, "status": "nothing"})
+        hosts = await self.hosts()
+        found = rules.own(await self._mutations(), self.key, self._deleted["generation"])
+        if self._must_resend(found):
+            return Look(wait("sending the DELETE again"), resume={"action": "resend", "deleted": self._deleted})
+        verdicts = [self._judge(sent, found, [h.name for h in hosts]) for sent in self._sent]
+        bad = next((v for v in verdicts if v.state == "failed"), None)
+        if bad:
+            return Look(bad, {"deleted": self._deleted})
+        waiting = [v for v in verdicts if v.state == "wait"]
+        if waiting:
+            return Look(wait(*(r for v in waiting for r in v.reasons)))
+        return await self._count([h.name for h in hosts])
+
+    async def _mutations(self) -> list[rules.Mutation]:
+        async def load() -> list[rules.Mutation]:
+            hook = await self.clickhouse()
+            return await asyncio.to_thread(hook.mutations)
+
+        return await shared_poll().get(("mutations", self.cluster), load, max_age=self.poll_seconds / 2)
+
+    def _must_resend(self, found: list[rules.Mutation]) -> bool:
+        if self._failed_before.get("cause") not in RESENDABLE:
+            return False
+        if self._failed_before.get("deleted", {}).get("generation") != self._deleted["generation"]:
+            return False
+        return all(m.is_done or m.is_killed for m in found)
+
+    def _judge(self, sent: rules.Sent, found: list[rules.Mutation], hosts: list[str]) -> Verdict:
+        views = rules.host_views(sent, found, hosts)
+        name = ".".join(sent.table)
+        now = time.monotonic()
+        progress = [(v.host, v.state, v.parts_to_do) for v in views]
+        if self._progress.get(name, (None, 0.0))[0] != progress:
+            self._progress[name] = (progress, now)
+        if any(v.state == "failing" for v in views):
+            self._failing.setdefault(name, now)
+        else:
+            self._failing.pop(name, None)
+        limits = self.config.clickhouse
+        verdict = rules.judge_table(
+            sent,
+            views,
+            now=datetime.now(UTC).timestamp(),
+            failing_for=now - self._failing.get(name, now),
+            unchanged_for=now - self._progress[name][1],
+            patience=rules.Patience(
+                not_picked_up=limits.not_picked_up_seconds,
+                failing=limits.fail_reason_polls * limits.mutation_poll_seconds,
+                stalled=limits.mutation_stall_seconds,
+            ),
+        )
+        if (
+            self._overlap
+            and verdict.state == "wait"
+            and all(v.state in ("running", "done", "forgotten") for v in views)
+        ):
+            return ok(f"{name}: every host has the mutation (overlap)")
+        return verdict
+
+    async def _count(self, hosts: list[str]) -> Look:
+        if self._overlap:
+            return Look(ok("every host has the mutations (overlap)"), {"key": self.key, "status": "overlap"})
+        hook = await self.clickhouse()
+        wanted = {sent.table for sent in self._sent}
+        pairs = [(t, part) for t, part in slices(self._deleted["window"]) if (part.database, t) in wanted]
+        counts = sum_days(await asyncio.to_thread(hook.day_counts, pairs, await self.hosts()))
+        verdict = rules.judge_rows(counts, hosts)
+        if verdict.state == "ok":
+            return Look(verdict, {"key": self.key, "status": "gone", "generation": self._deleted["generation"]})
+        if verdict.state == "failed":
+            # A replica may apply the end of the mutation a moment after it says so; rows that stay are a failure.
+            self._rows_left_since = self._rows_left_since or time.monotonic()
+            if time.monotonic() - self._rows_left_since < self.config.clickhouse.not_picked_up_seconds:
+                return Look(wait(*verdict.reasons))
+            return Look(failed(verdict.cause, *verdict.reasons), {"deleted": self._deleted})
+        return Look(verdict)
+
+
+def _sent(item: Json) -> rules.Sent:
+    return rules.Sent(
+        table=(item["database"], item["table"]),
+        at=float(item["at"]),
+        accepted=frozenset(item["accepted"]),
+        partitions=tuple(item.get("partitions") or ()),
+    )
