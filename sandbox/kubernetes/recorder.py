@@ -1,0 +1,79 @@
+"""The log of all requests, without secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from sandbox.kubernetes.resources import Obj
+
+KEPT = 50_000
+"""Requests kept in memory; older ones stay in the file."""
+_SECRET_NAME = re.compile(r"pass(word|wd)?|secret|token|credential|api_?key", re.IGNORECASE)
+HIDDEN = "***"
+
+
+def fingerprint(token: str) -> str:
+    """Eight characters that tell tokens apart without showing them; empty for no token."""
+    return hashlib.sha256(token.encode()).hexdigest()[:8] if token else ""
+
+
+def without_secrets(value: Any, parent: str = "") -> Any:
+    """A copy of a body with the values of Secrets and of variables with telling names hidden."""
+    if isinstance(value, list):
+        return [without_secrets(item, parent) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("kind") == "Secret" or parent in ("data", "stringData"):
+        hidden = {"data", "stringData"}
+        return {
+            key: dict.fromkeys(inner, HIDDEN) if key in hidden and isinstance(inner, dict) else inner
+            for key, inner in value.items()
+        }
+    copy = {key: without_secrets(inner, key) for key, inner in value.items()}
+    if isinstance(copy.get("name"), str) and "value" in copy and _SECRET_NAME.search(copy["name"]):
+        copy["value"] = HIDDEN
+    return copy
+
+
+class Recorder:
+    """Keeps every request in memory and in a file of JSON lines, over restarts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: deque[Obj] = deque(maxlen=KEPT)
+        if path.exists():
+            with path.open(encoding="utf-8") as lines:
+                self._entries.extend(json.loads(line) for line in lines if line.endswith("\n"))
+        self._next = int(self._entries[-1]["id"]) + 1 if self._entries else 1
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def add(self, entry: Obj) -> None:
+        """Note one request; the number is added."""
+        row = {"id": self._next, **entry, "body": without_secrets(entry.get("body"))}
+        self._next += 1
+        self._entries.append(row)
+        self._file.write(json.dumps(row) + "\n")
+
+    def select(self, method: str | None, path_contains: str | None, since_id: int) -> list[Obj]:
+        """The requests in their order; ``since_id`` is exclusive."""
+        return [
+            row
+            for row in self._entries
+            if row["id"] > since_id
+            and (method is None or row["method"] == method.upper())
+            and (path_contains is None or path_contains in row["path"])
+        ]
+
+    def clear(self) -> None:
+        """Forget all requests, also in the file; numbers go on."""
+        self._entries.clear()
+        self._file.truncate(0)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
