@@ -101,7 +101,7 @@ class BackfillClickHouse(ClickHouseHook):
             conversation=self.config.conversation_column,
         )
 
-    def get_connection(self, conn_id: str) -> Connection:  # type: ignore[override]
+    def get_connection(self, conn_id: str) -> Connection:
         """Return the connection given to the constructor, or read it."""
         return self._connection or super().get_connection(conn_id)
 
@@ -140,7 +140,7 @@ class BackfillClickHouse(ClickHouseHook):
         return match_hosts(listed, answering)
 
     def day_counts(self, tables: Sequence[tuple[str, sql.Slice]], hosts: Sequence[Host]) -> DayCounts:
-        """Return FINAL counts of the (table, slice) pairs per host and day. Raises TopologyError if a host is missing."""
+        """Return FINAL counts of the (table, slice) pairs per host and day. Raises TopologyError for a silent host."""
         rows = self.rows(
             sql.count_statement(cluster=self.config.cluster, tables=tables, names=self.names), sql.COUNT_SETTINGS
         )
@@ -258,7 +258,7 @@ def sum_days(counts: DayCounts) -> dict[TableName, dict[str, int]]:
 
 def days_of_cluster(counts: DayCounts, hosts: Sequence[Host]) -> dict[TableName, dict[str, int]]:
     """Return rows per table and day over all shards, reading one replica of each (replicas must agree already)."""
-    first = {}
+    first: dict[int, str] = {}
     for host in hosts:
         first.setdefault(host.shard, host.name)
     result: dict[TableName, dict[str, int]] = {}

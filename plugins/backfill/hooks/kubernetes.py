@@ -23,7 +23,7 @@ from include.scorecard_backfill.config import ClusterConfig
 Json = dict[str, Any]
 
 REQUEST_TIMEOUT = (10, 30)
-"""Connect and read limit of one call, in seconds; a socket that is accepted and never answered must not hang a stage."""
+"""Connect and read limit of one call, in seconds; a socket that is never answered must not hang a stage."""
 
 LOG_TAIL_LINES = 2_000
 LOG_LIMIT_BYTES = 2_000_000

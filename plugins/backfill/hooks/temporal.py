@@ -69,7 +69,7 @@ def quote_query(value: str) -> str:
 
 
 class TemporalHook(BaseHook):
-    """Connection type ``temporal``: host, port, and in the extra: namespace, tls, server_root_ca_cert; password = API key.
+    """Connection type ``temporal``: host, port, password = API key; extra: namespace, tls, server_root_ca_cert.
 
     A client does not survive a fork and belongs to one event loop, so none is kept here: ask :meth:`connect` inside
     the loop that uses it.
@@ -107,8 +107,8 @@ class TemporalHook(BaseHook):
         except (RuntimeError, TimeoutError) as error:
             tls = "with TLS" if options["tls"] else "without TLS"
             raise ConnectionError(
-                f"connection {self.temporal_conn_id}: Temporal at {target} cannot be reached {tls}: {error}."
-                " Check address and port; an API key or a TLS port needs extra.tls, a private CA extra.server_root_ca_cert"
+                f"connection {self.temporal_conn_id}: Temporal at {target} cannot be reached {tls}: {error}. Check"
+                " address and port; an API key or a TLS port needs extra.tls, a private CA extra.server_root_ca_cert"
             ) from error
 
     def test_connection(self) -> tuple[bool, str]:

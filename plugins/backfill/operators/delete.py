@@ -151,8 +151,8 @@ class Deleter:
         found = self._look_after_unknown(target)
         if found is None:
             raise StageError(
-                f"{'.'.join(target.name)}: the DELETE was sent, but no host has it: {answer.text[:500]}. The retry looks"
-                " again and sends it only if no host has it"
+                f"{'.'.join(target.name)}: the DELETE was sent, but no host has it: {answer.text[:500]}. The retry"
+                " looks again and sends it only if no host has it"
             )
         return self._keep(key, target, at, found | set(answer.hosts))
 
@@ -202,8 +202,12 @@ class DeleteOperator(BaseOperator):
         self.log.info("window %s, key %s", window["label"], window["key"])
         done = verified(context, window)
         if done:
-            self.log.info("verified already in this run; nothing is deleted. To do it again, trigger a new run for"
-                          " customer %s from %s to %s", window["customer_id"], window["start"], window["end"])  # fmt: skip
+            self.log.info(
+                "verified already in this run; nothing is deleted. To do it again, trigger a new run for %s, %s to %s",
+                window["customer_id"],
+                window["start"],
+                window["end"],
+            )
             return self._result(window, [], [], 0) | {"status": "verified"}
         hook = BackfillClickHouse(cluster_config(self.cluster))
         hosts = hook.topology()

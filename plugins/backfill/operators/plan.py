@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -159,3 +160,10 @@ class PlanApproval(ApprovalOperator):
             self.log.info("no approval needed: the plan has no window")
             return {"chosen_options": ["not needed"], "reason": "the plan has no window"}
         return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Return the answer; a rejection is final, Airflow's retries must not ask again."""
+        try:
+            return super().execute_complete(context, event)
+        except HITLRejectException as error:
+            raise AirflowFailException(f"the plan was rejected, nothing was deleted: {error}") from None

@@ -50,7 +50,7 @@ def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
 
 
 class PreflightOperator(BaseOperator):
-    """Checks parameters, connections, rights and reachability of all three systems; fails at once with all that is wrong."""
+    """Checks parameters, connections, rights and reachability; fails at once and names all that is wrong."""
 
     def __init__(self, *, cluster: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

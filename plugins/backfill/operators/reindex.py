@@ -38,7 +38,7 @@ class ReindexOperator(KubernetesJobOperator):
     Jobs of the window are listed before one is made, and an attempt whose workflows are open is adopted.
     """
 
-    template_fields = ("window",)  # type: ignore[assignment]
+    template_fields = ("window",)
 
     def __init__(self, *, cluster: str, window: Any = None, **kwargs: Any) -> None:
         config = cluster_config(cluster).kubernetes

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import BaseOperator, StartTriggerArgs
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import StartTriggerArgs
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import verified
@@ -30,6 +32,18 @@ def pulled(task_id: str, key: str = "return_value", *, mapped: bool = True) -> s
 def limit(seconds: float) -> timedelta:
     """Return Airflow's own time-out for a wait that ends itself after ``seconds``."""
     return timedelta(seconds=seconds + DEADLINE_MARGIN_SECONDS)
+
+
+def fail(context: Any, event: Json | None) -> AirflowFailException:
+    """Keep the record of a trigger's failure for the retry and the report, and return the exception to raise.
+
+    A worker does it and not the trigger, so that Airflow's retries, which are for killed workers, do not repeat it.
+    """
+    if not event or event.get("action") != "fail":
+        return AirflowFailException(f"unexpected event {json.dumps(event, default=str)[:500]}")
+    record: Json = event["record"]
+    context["ti"].xcom_push(key="return_value", value=record)
+    return AirflowFailException(f"{record['cause']}: {record['reason']}. Clear this task for a new try")
 
 
 class TriggeredWait(BaseOperator):
@@ -56,8 +70,8 @@ class TriggeredWait(BaseOperator):
         raise AirflowFailException(f"{self.task_id} runs in the triggerer only; start one")
 
     def resume(self, context: Any, event: Json | None = None) -> Any:
-        """Called only when a trigger asks for an action that the subclass does not know."""
-        raise AirflowFailException(f"{self.task_id}: unexpected event {json.dumps(event, default=str)[:500]}")
+        """Act on the trigger's event: end the task as failed, or an action that a subclass knows."""
+        raise fail(context, event)
 
 
 class AdmitOperator(TriggeredWait):
@@ -83,7 +97,7 @@ class AdmitOperator(TriggeredWait):
 
 
 class WaitMutationsOperator(TriggeredWait):
-    """Waits for the window's mutations; cleared after one was killed or never picked up, it has the DELETE sent again."""
+    """Waits for the window's mutations; cleared after one was killed or is missing, it has the DELETE sent again."""
 
     trigger_path = "backfill.triggers.mutations.MutationsTrigger"
     template_fields = ("deleted", "previous", "verified", "overlap")
@@ -104,22 +118,26 @@ class WaitMutationsOperator(TriggeredWait):
     def resume(self, context: Any, event: Json | None = None) -> Any:
         """Send the DELETE again under the next generation and wait for that one."""
         if not event or event.get("action") != "resend":
-            return super().resume(context, event)
+            raise fail(context, event)
         deleted: Json = event["deleted"]
         if verified(context, deleted["window"]):
             return {"key": deleted["key"], "status": "verified"}
-        config = cluster_config(self.cluster)
-        hook = BackfillClickHouse(config)
+        hook = BackfillClickHouse(cluster_config(self.cluster))
         generation = int(deleted["generation"]) + 1
         tables = [(item["database"], item["table"]) for item in deleted["sent"]]
         sent = Deleter(hook, hook.topology(), context["task_state_store"], self.log).run(
             deleted["window"], tables, generation
         )
+        return self._wait_for({**deleted, "sent": sent, "generation": generation}, context)
+
+    def _wait_for(self, deleted: Json, context: Any) -> Any:
+        config = cluster_config(self.cluster)
         self.defer(
             trigger=MutationsTrigger(
                 cluster=self.cluster,
                 key=deleted["key"],
-                deleted={**deleted, "sent": sent, "generation": generation},
+                not_before=time.time() + config.kubernetes.first_poll_after_seconds,
+                deleted=deleted,
                 overlap=str(context["params"].get("overlap")),
             ),
             method_name="resume",
@@ -128,7 +146,7 @@ class WaitMutationsOperator(TriggeredWait):
 
 
 class WaitWorkflowsOperator(ReindexOperator):
-    """Waits for the window's workflows; cleared after they failed, it makes a new reindex with the same code as reindex."""
+    """Waits for the window's workflows; cleared after they failed, it makes a new reindex by reindex's own code."""
 
     start_from_trigger = True
     template_fields = ("reindexed", "previous", "verified")  # type: ignore[assignment]
@@ -158,7 +176,7 @@ class WaitWorkflowsOperator(ReindexOperator):
     def resume(self, context: Any, event: Json | None = None) -> Any:
         """Make the new reindex that a cleared failure asks for."""
         if not event or event.get("action") != "reindex":
-            raise AirflowFailException(f"{self.task_id}: unexpected event {json.dumps(event, default=str)[:500]}")
+            raise fail(context, event)
         window: Json = event["window"]
         self.window = window
         if verified(context, window):
@@ -170,7 +188,12 @@ class WaitWorkflowsOperator(ReindexOperator):
         self.window = window
         record = super().job_ended(context, event, window)
         self.defer(
-            trigger=WorkflowsTrigger(cluster=self.cluster, key=window["key"], reindexed=record),
+            trigger=WorkflowsTrigger(
+                cluster=self.cluster,
+                key=window["key"],
+                not_before=time.time() + cluster_config(self.cluster).kubernetes.first_poll_after_seconds,
+                reindexed=record,
+            ),
             method_name="resume",
             timeout=limit(cluster_config(self.cluster).temporal.deadline_seconds),
         )

@@ -73,13 +73,19 @@ class WaitTrigger(BaseTrigger):
     path: ClassVar[str]
     fields: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, cluster: str, key: Any = "", **kwargs: Any) -> None:
+    fails_on_worker: ClassVar[bool] = False
+    """True for tasks with retries: Airflow would repeat a failure that a trigger reports; a worker ends it for good."""
+
+    def __init__(self, cluster: str, key: Any = "", not_before: float = 0.0, **kwargs: Any) -> None:
         super().__init__()
         unknown = set(kwargs) - set(self.fields)
         if unknown:
             raise TypeError(f"{type(self).__name__} takes no {', '.join(sorted(unknown))}")
         self.cluster = cluster
         self.key = key
+        # Epoch seconds. A trigger that fires before the scheduler handled the event of the worker that deferred to it
+        # makes Airflow fail the task.
+        self.not_before = not_before
         # Set by the triggerer: the task instance's absolute time-out, which restarts and hand-overs keep.
         self.timeout_after: datetime | None = None
         for name in self.fields:
@@ -87,7 +93,7 @@ class WaitTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, Json]:
         """Return the one class path and exactly the constructor's arguments."""
-        names = ("cluster", "key", *self.fields)
+        names = ("cluster", "key", "not_before", *self.fields)
         return self.path, {name: getattr(self, name) for name in names}
 
     @property
@@ -112,6 +118,7 @@ class WaitTrigger(BaseTrigger):
         except (LookupError, ValueError, KeyError, TypeError) as error:
             yield self._failure(failed("configuration", f"{type(error).__name__}: {error}"))
             return
+        await asyncio.sleep(max(0.0, self.not_before - time.time()))
         async for look in self._looks():
             if look.resume is not None:
                 yield TriggerEvent(look.resume)
@@ -166,7 +173,7 @@ class WaitTrigger(BaseTrigger):
             return ""
         return f"not decided by {end.isoformat(timespec='seconds')}, the deadline of this try"
 
-    def _failure(self, verdict: Verdict, result: Json | None = None) -> TaskFailedEvent:
+    def _failure(self, verdict: Verdict, result: Json | None = None) -> TriggerEvent:
         self.log.error("failed (%s): %s", verdict.cause, verdict.text)
         record = {
             **(result or {}),
@@ -175,6 +182,8 @@ class WaitTrigger(BaseTrigger):
             "cause": verdict.cause,
             "reason": verdict.text[:2_000],
         }
+        if self.fails_on_worker:
+            return TriggerEvent({"action": "fail", "record": record})
         return TaskFailedEvent(xcoms={"return_value": record})
 
     async def connection(self, conn_id: str) -> Connection:

@@ -27,17 +27,15 @@ MAX_IDS = 500
 class JobTrigger(WaitTrigger):
     """Wakes its worker with the Job's outcome, its pods' last lines and the workflow ids that they name.
 
-    ``not_before``: epoch seconds before which it does not fire; a trigger that fires before the scheduler handled
-    the executor's event of the worker half makes Airflow fail the task. ``made_at``: epoch seconds of the Job.
+    ``made_at``: epoch seconds of the Job.
     """
 
     path = "backfill.triggers.job.JobTrigger"
-    fields = ("job_name", "attempt", "made_at", "not_before")
+    fields = ("job_name", "attempt", "made_at")
 
     job_name: str
     attempt: int
     made_at: float
-    not_before: float
 
     @property
     def poll_seconds(self) -> float:
@@ -73,11 +71,6 @@ class JobTrigger(WaitTrigger):
 
     async def look(self) -> Look:
         """Decide by the Job's conditions first; time limits count only after a fresh look."""
-        wait_seconds = float(self.not_before) - time.time()
-        if wait_seconds > 0:
-            return Look(
-                wait(f"not looking for another {wait_seconds:.0f} s, until the scheduler has seen the worker's end")
-            )
         job = await self._job()
         if job is None:
             return self._end(
@@ -102,8 +95,8 @@ class JobTrigger(WaitTrigger):
         limits = self.config.kubernetes
         age = datetime.now(UTC).timestamp() - float(self.made_at)
         if age > limits.deadline_seconds:
-            return self._end("timeout", "deadline", f"Job {self.job_name} has not ended within {limits.deadline_seconds} s",
-                             **await self._logs())  # fmt: skip
+            late = f"Job {self.job_name} has not ended within {limits.deadline_seconds} s"
+            return self._end("timeout", "deadline", late, **await self._logs())
         pods = await self._client.pods(f"job-name={self.job_name}")
         problem = rules.start_problem(pods)
         if problem:

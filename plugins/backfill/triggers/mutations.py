@@ -33,6 +33,7 @@ class MutationsTrigger(WaitTrigger):
 
     path = "backfill.triggers.mutations.MutationsTrigger"
     fields = ("deleted", "previous", "verified", "overlap")
+    fails_on_worker = True
 
     deleted: Any
     previous: Any

@@ -17,7 +17,7 @@ ANY_NUMBER = float("inf")
 
 
 class VerifyTrigger(WaitTrigger):
-    """``deleted`` is the result of the delete stage with the counts before; ``previous`` this task's own last result."""
+    """``deleted`` is the result of the delete stage with the counts before, ``previous`` this task's last result."""
 
     path = "backfill.triggers.verify.VerifyTrigger"
     fields = ("deleted", "previous")

@@ -56,6 +56,7 @@ class WorkflowsTrigger(WaitTrigger):
 
     path = "backfill.triggers.workflows.WorkflowsTrigger"
     fields = ("reindexed", "previous", "verified")
+    fails_on_worker = True
 
     reindexed: Any
     previous: Any
@@ -131,8 +132,8 @@ class WorkflowsTrigger(WaitTrigger):
             return Look(wait(f"{len(ids)} of {len(profiles)} workflows are visible yet (the Job's log named none)"))
         verdict = rules.judge([], {})
         if self._is_old_failure():
-            return Look(wait("no workflow was found before either: making a new reindex"),
-                        resume={"action": "reindex", "window": window, "attempt": self._current["attempt"]})  # fmt: skip
+            again = {"action": "reindex", "window": window, "attempt": self._current["attempt"]}
+            return Look(wait("no workflow was found before either: making a new reindex"), resume=again)
         return Look(verdict, {"reindexed": self._current})
 
     async def _refresh(self, workflows: Workflows) -> None:
@@ -186,15 +187,14 @@ def scheduled_jobs(jobs: list[Json], config: ClusterConfig) -> list[str]:
 class QuietTrigger(WaitTrigger):
     """Waits until no workflow of the window's earlier attempts and no Job of the CronJob's own schedule runs.
 
-    ``since`` and ``not_before`` are epoch seconds; it always wakes its worker, which looks at everything again.
+    ``since``: epoch seconds; it always wakes its worker, which looks at everything again.
     """
 
     path = "backfill.triggers.workflows.QuietTrigger"
-    fields = ("window", "since", "not_before")
+    fields = ("window", "since")
 
     window: Any
     since: float
-    not_before: float
 
     @property
     def poll_seconds(self) -> float:
@@ -203,8 +203,6 @@ class QuietTrigger(WaitTrigger):
 
     async def look(self) -> Look:
         """Look at the workflows, then at the Jobs."""
-        if (rest := float(self.not_before) - time.time()) > 0:
-            return Look(wait(f"not looking for another {rest:.0f} s, until the scheduler has seen the worker's end"))
         window = parse_record(self.window)
         running = await open_of_window(await shared_workflows(self), window, float(self.since))
         if running:
@@ -217,4 +215,5 @@ class QuietTrigger(WaitTrigger):
 
 def started_text(record: Json) -> str:
     """Return one line about a reindex for the log."""
-    return f"Job {record.get('job_name')} (attempt {record.get('attempt')}), {len(record.get('workflow_ids') or [])} workflows"
+    ids = record.get("workflow_ids") or []
+    return f"Job {record.get('job_name')} (attempt {record.get('attempt')}), {len(ids)} workflows"

@@ -1,0 +1,136 @@
+"""One DAG for each cluster file: delete old scorecards, reindex them, prove it.
+
+A run plans *windows* (one customer, some UTC days), shows the plan, asks before anything is deleted, and takes every
+window through the same six stages:
+
+    preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> reindex -> wait_workflows -> verify ]
+                                 -> replan -> smaller_windows[ the same six ]
+                                 -> report
+
+**Start a run**: *Trigger*, choose customers and days (the end is exclusive), mode `cleanup` to delete and reindex,
+`reindex` to write again without deleting. Look at the plan under *Required Actions* and approve it.
+
+**Something is red**: read the last line of the red task's log; it says what, where and what to do. Then *Clear* the red
+task, or *Clear only failed* for the run: that is a real new try at every stage. Windows that are verified are left
+alone. The run is green only if every window of the plan is verified; `report` says how many rows were removed.
+
+**Stop**: set the DAG to paused: nothing new starts. Mark a deferred `reindex` as failed: its Job is deleted.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.configuration import conf
+from airflow.sdk import DAG, Param, TriggerRule, get_parsing_context, task, task_group
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.timetables.trigger import CronTriggerTimetable
+
+from backfill.operators.delete import DeleteOperator
+from backfill.operators.plan import PlanApproval, PlanOperator
+from backfill.operators.preflight import PreflightOperator
+from backfill.operators.reindex import ReindexOperator
+from backfill.operators.report import ReplanOperator, ReportOperator
+from backfill.operators.waits import AdmitOperator, VerifyOperator, WaitMutationsOperator, WaitWorkflowsOperator
+from backfill.settings import BROKEN_DAG_ID_PREFIX, DAG_ID_PREFIX, load_all
+from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.config_load import ClusterError
+from include.scorecard_backfill.params_form import params_schema
+
+MAX_WINDOWS = conf.getint("core", "max_map_length")
+
+# For what passes by itself: a killed worker, a lost connection. What a retry cannot mend fails at once.
+RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True}
+# A wait that ends in a worker may meet the scheduler before it has handled that worker's event.
+WAIT_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+
+LABEL = "{{ task.window['label'] }}"
+
+
+def stages(group: str, plan_task: str, windows: Any, cluster: str, dag_id: str) -> Any:
+    """Map the six stages of a window over ``windows``, the output of ``plan_task``, and return the task group."""
+
+    @task_group(group_id=group)
+    def one_window(window: Any) -> None:
+        admit = AdmitOperator(task_id="admit", cluster=cluster, group=group, plan_task=plan_task, dag_id=dag_id)
+        delete = DeleteOperator(task_id="delete", cluster=cluster, window=window, map_index_template=LABEL, **RETRIES)
+        gone = WaitMutationsOperator(task_id="wait_mutations", cluster=cluster, group=group, **WAIT_RETRIES)
+        reindex = ReindexOperator(
+            task_id="reindex", cluster=cluster, window=window, map_index_template=LABEL, **RETRIES
+        )
+        closed = WaitWorkflowsOperator(task_id="wait_workflows", cluster=cluster, group=group, **WAIT_RETRIES)
+        verify = VerifyOperator(task_id="verify", cluster=cluster, group=group)
+        admit >> delete >> gone >> reindex >> closed >> verify
+
+    return one_window.expand(window=windows)
+
+
+def build_dag(config: ClusterConfig) -> DAG:
+    """Return the DAG of one cluster."""
+    schedule = config.schedule.cron
+    with DAG(
+        dag_id=f"{DAG_ID_PREFIX}{config.name}",
+        description=f"Delete and reindex scorecards of {config.name}, one safe window at a time",
+        doc_md=__doc__,
+        schedule=CronTriggerTimetable(schedule, timezone=config.timezone) if schedule else None,
+        catchup=False,
+        max_active_runs=1,
+        params={name: Param(**schema) for name, schema in params_schema().items()},
+        default_args={"owner": config.owner},
+        tags=[*config.tags, config.name],
+        is_paused_upon_creation=True,
+        render_template_as_native_obj=False,
+    ) as dag:
+        name = config.name
+        preflight = PreflightOperator(task_id="preflight", cluster=name, **RETRIES)
+        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, **RETRIES)
+        approve = PlanApproval(
+            task_id="approve",
+            subject=f"Delete and reindex on {name}?",
+            body="{{ ti.xcom_pull(task_ids='plan', key='markdown') }}",
+            fail_on_reject=True,
+            **RETRIES,
+        )
+        windows = stages("windows", "plan", plan.output, name, dag.dag_id)
+        replan = ReplanOperator(
+            task_id="replan", cluster=name, max_windows=MAX_WINDOWS, trigger_rule=TriggerRule.ALL_DONE, **RETRIES
+        )
+        smaller = stages("smaller_windows", "replan", replan.output, name, dag.dag_id)
+        report = ReportOperator(task_id="report", cluster=name, trigger_rule=TriggerRule.ALL_DONE, **RETRIES)
+        preflight >> plan >> approve >> windows >> replan >> smaller >> report
+    return dag
+
+
+def broken_dag(error: ClusterError) -> DAG:
+    """Return a DAG that says what is wrong with a cluster's file.
+
+    The cluster's own DAG is not made then: its runs wait, untouched, until the file is right again. The other clusters
+    are not concerned.
+    """
+    text = f"{error.file}: {error.message}"
+    with DAG(
+        dag_id=f"{BROKEN_DAG_ID_PREFIX}{error.name}",
+        description=text[:500],
+        doc_md=f"The cluster file cannot be used, so this cluster has no DAG now:\n\n```\n{text}\n```",
+        schedule=None,
+        tags=["scorecard-backfill", "broken-configuration"],
+    ) as dag:
+
+        @task
+        def explain() -> None:
+            raise AirflowFailException(text)
+
+        explain()
+    return dag
+
+
+# A task's process needs one DAG only; None in the DAG processor, which needs all.
+wanted = get_parsing_context().dag_id
+
+for item in load_all():
+    if isinstance(item, ClusterError):
+        if wanted in (None, f"{BROKEN_DAG_ID_PREFIX}{item.name}"):
+            broken_dag(item)
+    elif item.enabled and wanted in (None, f"{DAG_ID_PREFIX}{item.name}"):
+        build_dag(item)
