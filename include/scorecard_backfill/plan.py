@@ -147,7 +147,7 @@ def build_plan(
     touched = {d.name for listed in databases.values() for d in listed}
     problems += [p for db, listed in (table_problems or {}).items() if db in touched for p in listed]
     problems += [
-        f"customer {c!r}: database {d.name!r} lacks the tables {sorted(missing)}; every one of {request.required_tables} is needed"
+        f"customer {c!r}: database {d.name!r} lacks the tables {sorted(missing)}; needed are {request.required_tables}"
         for c, listed in databases.items()
         for d in listed
         if (missing := set(request.required_tables) - set(d.tables))

@@ -138,7 +138,7 @@ _ANSWERING_LEG = (
 def count_statement(*, cluster: str, tables: Sequence[tuple[str, Slice]], names: Names) -> str:
     """Return one statement that counts (FINAL) every listed (table, slice) on every replica, per UTC day.
 
-    Rows: ``database, table, host, day, rows``. A host without matching rows has no row in a leg, therefore the first leg
+    Rows: ``database, table, host, day, rows``. A host without matching rows has no row in a leg, so the first leg
     (empty database and table) lists each host that answered, with 1.
     """
     legs = [_ANSWERING_LEG.format(cluster=quote_string(cluster))]
@@ -213,8 +213,9 @@ def volumes_statement(
     """
     return (
         f"SELECT _database AS database, _table AS table, {quote_identifier(names.customer)} AS customer_id,"
-        f" {quote_identifier(names.profile)} AS profile_id, toString(toDate({quote_identifier(names.time)}, 'UTC')) AS day,"
-        f" count() AS rows, uniqExact({quote_identifier(names.conversation)}) AS conversations"
+        f" {quote_identifier(names.profile)} AS profile_id,"
+        f" toString(toDate({quote_identifier(names.time)}, 'UTC')) AS day, count() AS rows,"
+        f" uniqExact({quote_identifier(names.conversation)}) AS conversations"
         f" FROM {_merge_source(cluster, databases, tables)}"
         f" WHERE {time_predicate(names.time, start, end)}"
         " GROUP BY database, table, customer_id, profile_id, day"
@@ -224,7 +225,8 @@ def volumes_statement(
 def replicas_statement(cluster: str) -> str:
     """Return replicated tables that are read-only, which means that their Keeper session is lost: ``host, tables``."""
     return (
-        f"SELECT hostName() AS host, count() AS tables FROM clusterAllReplicas({quote_string(cluster)}, system.replicas)"
+        "SELECT hostName() AS host, count() AS tables"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.replicas)"
         " WHERE is_readonly = 1 GROUP BY host"
     )
 

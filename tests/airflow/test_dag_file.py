@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,7 +68,7 @@ def test_one_dag_for_each_of_the_eight_shipped_clusters(monkeypatch: pytest.Monk
 def test_shape_of_a_run(sandbox_dag: Any) -> None:
     for group in ("windows", "smaller_windows"):
         tasks = [sandbox_dag.get_task(f"{group}.{stage}") for stage in STAGES]
-        for before, after in zip(tasks, tasks[1:], strict=False):
+        for before, after in pairwise(tasks):
             assert before.downstream_task_ids == {after.task_id}
     assert sandbox_dag.get_task("approve").downstream_task_ids == {"windows.admit"}
     assert sandbox_dag.get_task("plan").upstream_task_ids == {"preflight"}
@@ -119,7 +120,7 @@ def test_survives_serialization(sandbox_dag: Any) -> None:
     data = DagSerialization.to_dict(sandbox_dag)
     again = DagSerialization.from_dict(data)
     assert {t.task_id for t in again.tasks} == {t.task_id for t in sandbox_dag.tasks}
-    admit = again.get_task("windows.admit")
+    admit: Any = again.get_task("windows.admit")
     assert admit.start_from_trigger
     assert admit.start_trigger_args.trigger_cls == "backfill.triggers.admit.AdmitTrigger"
 

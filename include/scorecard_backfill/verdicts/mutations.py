@@ -60,7 +60,7 @@ class Patience:
 class HostView:
     """A table's mutation on one host: ``done``, ``running``, ``failing``, ``killed``, ``forgotten`` or ``absent``.
 
-    ``forgotten``: the host took it, but no longer lists it (only the last finished mutations are kept); a count decides.
+    ``forgotten``: the host took it, but no longer lists it (only the last finished ones are kept); a count decides.
     """
 
     host: str

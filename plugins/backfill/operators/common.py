@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from backfill.hooks.clickhouse import BackfillClickHouse, days_of_cluster, sum_days
 from backfill.triggers.mutations import slices
@@ -19,6 +20,34 @@ STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "ver
 SETTLE_TRIES = 12
 SETTLE_SECONDS = 5.0
 """Replicas of a shard may differ for moments; a worker waits one minute for them and then lets Airflow retry."""
+
+
+class Store(Protocol):
+    """Key/value of one window's stage that survives retries and clears."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value."""
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+
+
+class RunStore:
+    """Airflow's task state store without its expiry: what was sent must be known for as long as the run can be cleared.
+
+    The default ([state_store] default_retention_days) would forget after a month that a DELETE was sent.
+    """
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._store = context["task_state_store"]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or the default."""
+        return self._store.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value for good."""
+        self._store.set(key, value, retention=NEVER_EXPIRE)
 
 
 class StageError(AirflowException):

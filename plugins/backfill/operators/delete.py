@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from airflow.sdk import BaseOperator
 
 from backfill.hooks.clickhouse import BackfillClickHouse, DdlAnswer, sum_days
-from backfill.operators.common import StageError, settled_day_counts, verified
+from backfill.operators.common import RunStore, StageError, Store, settled_day_counts, verified
 from backfill.settings import cluster_config
 from backfill.triggers.mutations import slices
 from include.scorecard_backfill import sql
@@ -26,16 +26,6 @@ LOOK_SECONDS = 1.0
 REFUSED_TRIES = 6
 REFUSED_SECONDS = 5.0
 """Backoff base for a refused DELETE (codes 517, 692): 5, 10, 20, ... seconds within one try."""
-
-
-class Store(Protocol):
-    """Key/value that survives retries and clears: Airflow's task state store."""
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value."""
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +201,7 @@ class DeleteOperator(BaseOperator):
             return self._result(window, [], [], 0) | {"status": "verified"}
         hook = BackfillClickHouse(cluster_config(self.cluster))
         hosts = hook.topology()
-        store = context["task_state_store"]
+        store = RunStore(context)
         before = self._before(hook, hosts, store, window)
         if window["mode"] != "cleanup":
             return self._result(window, before, [], 0) | {"status": "counted"}

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.operators.common import RunStore
 from backfill.operators.preflight import run_parameters
 from backfill.settings import cluster_config
 from backfill.triggers.mutations import slices
@@ -39,7 +40,7 @@ class PlanOperator(BaseOperator):
         """Return the windows. Raises AirflowFailException with every reason for which a plan is refused."""
         config = cluster_config(self.cluster)
         run = run_parameters(context, config)
-        store = context["task_state_store"]
+        store = RunStore(context)
         frozen = store.get("plan")
         if frozen:
             self.log.info("this run was planned before: the same %d windows again", len(frozen))

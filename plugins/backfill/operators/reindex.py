@@ -15,7 +15,7 @@ from kubernetes.client.rest import ApiException
 
 from backfill.hooks.kubernetes import CONFLICT, JobClient, is_transient
 from backfill.hooks.temporal import TemporalHook, Workflows
-from backfill.operators.common import StageError, verified
+from backfill.operators.common import RunStore, StageError, verified
 from backfill.settings import cluster_config
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.workflows import QuietTrigger, open_of_window, scheduled_jobs, started_text
@@ -73,7 +73,7 @@ class ReindexOperator(KubernetesJobOperator):
         """
         config = cluster_config(self.cluster)
         client = JobClient(config)
-        finished = context["task_state_store"].get("finished") or {}
+        finished = RunStore(context).get("finished") or {}
         spent = max(int(finished.get("attempt", 0)), failed_attempt)
         jobs = client.jobs(window_selector(window["key"]))
         live = [j for j in jobs if not job_outcome(j).final and not j["metadata"].get("deletionTimestamp")]
@@ -204,7 +204,7 @@ class ReindexOperator(KubernetesJobOperator):
             self._raise_for(event)
         record = self.record_of(event, window)
         self.log.info("complete: %s", started_text(record))
-        context["task_state_store"].set("finished", {"attempt": record["attempt"], "made_at": record["made_at"]})
+        RunStore(context).set("finished", {"attempt": record["attempt"], "made_at": record["made_at"]})
         return record
 
     def record_of(self, event: Mapping[str, Any], window: Json) -> Json:

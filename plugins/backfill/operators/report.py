@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.operators.common import RunStore
 from include.scorecard_backfill import replan
 from include.scorecard_backfill.report import build_report, report_markdown
 
@@ -43,7 +44,7 @@ class ReplanOperator(BaseOperator):
 
     def execute(self, context: Any) -> list[Json]:
         """Return the smaller windows; frozen once made, like the plan."""
-        store = context["task_state_store"]
+        store = RunStore(context)
         frozen = store.get("parts")
         windows, _ = planned(context)
         failures = results(context, "windows", "wait_workflows", len(windows))

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import StartTriggerArgs
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators.common import verified
+from backfill.operators.common import RunStore, verified
 from backfill.operators.delete import Deleter
 from backfill.operators.reindex import ReindexOperator
 from backfill.settings import cluster_config
@@ -125,9 +125,7 @@ class WaitMutationsOperator(TriggeredWait):
         hook = BackfillClickHouse(cluster_config(self.cluster))
         generation = int(deleted["generation"]) + 1
         tables = [(item["database"], item["table"]) for item in deleted["sent"]]
-        sent = Deleter(hook, hook.topology(), context["task_state_store"], self.log).run(
-            deleted["window"], tables, generation
-        )
+        sent = Deleter(hook, hook.topology(), RunStore(context), self.log).run(deleted["window"], tables, generation)
         return self._wait_for({**deleted, "sent": sent, "generation": generation}, context)
 
     def _wait_for(self, deleted: Json, context: Any) -> Any:
