@@ -28,7 +28,8 @@ def health_statement(cluster: str) -> str:
             f" FROM {_everywhere(cluster, 'one')} GROUP BY host",
             "SELECT hostName() AS host, 'unfinished_mutations' AS measure, toInt64(count()) AS value"
             f" FROM {_everywhere(cluster, 'mutations')} WHERE is_done = 0 GROUP BY host",
-            f"SELECT host, 'active_parts' AS measure, toInt64(max(parts)) AS value FROM ({per_partition}) GROUP BY host",
+            "SELECT host, 'active_parts' AS measure, toInt64(max(parts)) AS value"
+            f" FROM ({per_partition}) GROUP BY host",
             "SELECT hostName() AS host, 'replication_queue' AS measure, toInt64(count()) AS value"
             f" FROM {_everywhere(cluster, 'replication_queue')} GROUP BY host",
             "SELECT hostName() AS host, 'free_disk_bytes' AS measure, toInt64(min(free_space)) AS value"

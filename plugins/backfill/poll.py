@@ -26,6 +26,8 @@ class SharedPoll:
 
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry] = {}
+        # What a look must know of the look before it, by key; lost with the process.
+        self.memory: dict[Hashable, Any] = {}
 
     async def get(self, key: Hashable, load: Callable[[], Awaitable[T]], *, max_age: float) -> T:
         """Return the snapshot of ``key``, at most ``max_age`` seconds old, loading it when it is older.

@@ -15,6 +15,9 @@ CLUSTERS_ENV = "SCORECARD_BACKFILL_CLUSTERS"
 DAG_ID_PREFIX = "scorecard_backfill__"
 BROKEN_DAG_ID_PREFIX = "scorecard_backfill_broken__"
 
+OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"
+"""Airflow Variable with a person's override of a cluster's limits as JSON; see include/scorecard_backfill/overrides.py."""
+
 
 def clusters_folder() -> Path:
     """Return the folder of cluster files."""

@@ -19,6 +19,10 @@ MEASURES: Mapping[str, str] = {
 """What is looked at, by the name of its limit, in words."""
 
 
+CLICKHOUSE_MEASURES = tuple(name for name in MEASURES if name != RUNNING_WORKFLOWS)
+"""What ClickHouse knows; the rest is asked elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """The worst value of one measure, and the host that has it ('' for the cluster as a whole)."""

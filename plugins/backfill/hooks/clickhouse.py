@@ -17,9 +17,10 @@ from airflow.sdk import Connection
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from include.scorecard_backfill import sql
+from include.scorecard_backfill import sql, sql_health
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.verdicts.counts import Host
+from include.scorecard_backfill.verdicts.health import CLICKHOUSE_MEASURES, FREE_DISK, Reading
 from include.scorecard_backfill.verdicts.mutations import Mutation
 
 TableName = tuple[str, str]
@@ -172,6 +173,16 @@ class BackfillClickHouse(ClickHouseHook):
             for row in self.rows(sql.mutations_statement(self.config.cluster))
         ]
 
+    def health(self, hosts: Sequence[Host]) -> dict[str, Reading]:
+        """Return the worst reading of each measure. Raises TopologyError when a host does not answer."""
+        values: dict[str, dict[str, int]] = defaultdict(dict)
+        for row in self.rows(sql_health.health_statement(self.config.cluster)):
+            values[row["measure"]][row["host"]] = int(row["value"])
+        silent = sorted({h.name for h in hosts} - set(values["answers"]))
+        if silent:
+            raise TopologyError(f"no answer from {', '.join(silent)}: unknown is not well")
+        return worst_readings(values)
+
     def queued_ddl(self, needle: str) -> list[str]:
         """Return hosts on which a DDL entry holding ``needle`` is not finished yet."""
         return sorted({str(row["host"]) for row in self.rows(sql.ddl_queue_statement(self.config.cluster, needle))})
@@ -191,6 +202,21 @@ class BackfillClickHouse(ClickHouseHook):
         except (ClickHouseError, OSError) as error:
             return classify_ddl_error(error)
         return parse_ddl_answer(body.decode(), hosts)
+
+
+def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading]:
+    """Return the worst host of each measure: the least free disk, the most of everything else; no row means 0."""
+    worst = {}
+    for name in CLICKHOUSE_MEASURES:
+        per_host = values.get(name) or {}
+        if name == FREE_DISK:
+            if per_host:
+                host = min(per_host, key=lambda h: per_host[h])
+                worst[name] = Reading(per_host[host], host)
+        else:
+            host = max(per_host, key=lambda h: per_host[h], default="")
+            worst[name] = Reading(per_host.get(host, 0), host)
+    return worst
 
 
 def match_hosts(listed: Sequence[Mapping[str, Any]], answering: Sequence[str]) -> tuple[Host, ...]:

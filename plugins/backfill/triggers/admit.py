@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.sdk import Variable
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.poll import shared_poll
+from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
 from backfill.triggers.base import Json, Look, WaitTrigger, parse, parse_record
-from include.scorecard_backfill.verdicts import admission
-from include.scorecard_backfill.verdicts.base import ok
+from backfill.triggers.workflows import shared_open_ids, shared_workflows
+from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.overrides import Override, OverrideError, in_force
+from include.scorecard_backfill.verdicts import admission, health
+from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 
 STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify")
+
+ENDED = ["success", "failed", "upstream_failed", "skipped", "removed"]
+"""States of verify in which a window is no longer in flight."""
 
 
 class AdmitTrigger(WaitTrigger):
@@ -45,23 +55,62 @@ class AdmitTrigger(WaitTrigger):
             raise ValueError(f"map index {self._index} is not in the plan of {len(self._customers)} windows")
 
     async def look(self) -> Look:
-        """Decide this window on the run's states."""
+        """Decide this window on the run's states; what holds everybody back is asked only when its turn has come."""
         if self._verified.get("status") == "verified":
             return Look(ok("this window is verified already"), {"key": self._verified.get("key")})
-        verdict = admission.judge(self._index, await self._slots(), self._limits())
+        try:
+            override = await self._override()
+        except OverrideError as error:
+            name = OVERRIDE_VARIABLE.format(cluster=self.cluster)
+            return Look(wait(f"nothing is started while the Airflow Variable {name} cannot be used: {error}"))
+        if override and override.pause:
+            return Look(wait(f"paused {override.text}"))
+        verdict = admission.judge(self._index, await self._slots(), self._limits(override))
+        if verdict.state == "ok":
+            verdict = await self._whole(verdict)
         return Look(verdict, {"admitted_at": datetime.now(UTC).isoformat()})
 
-    def _limits(self) -> admission.Limits:
+    async def _whole(self, verdict: Verdict) -> Verdict:
+        """Hold a window back whose turn it is when the cluster is not well or the budget of all clusters is used."""
+        gate = await self._gate()
+        if not gate.open:
+            return wait(f"the cluster is too busy for another window: {gate.text}")
+        budget = self.config.admission.global_max_parallel
+        if budget is not None:
+            running = await self._running_everywhere()
+            if running >= budget:
+                return wait(f"{running} of {budget} windows of all clusters are in flight (global_max_parallel)")
+        return verdict
+
+    def _limits(self, override: Override | None) -> admission.Limits:
         config = self.config.admission
         now = self.config.limits_at(datetime.now(UTC))
         asked = (self._run.get("sources") or {}).get("max_parallel") == "form"
-        return admission.Limits(
+        limits = admission.Limits(
             max_parallel=int(self._run["max_parallel"]) if asked else now.max_parallel,
             per_customer=now.windows_per_customer,
             max_failures=self._run.get("max_failures") or config.max_failures,
             max_failure_share=config.max_failure_share,
             min_windows_for_share=config.min_windows_for_share,
         )
+        if override is None:
+            return limits
+        return replace(
+            limits,
+            max_parallel=override.max_parallel or limits.max_parallel,
+            per_customer=override.windows_per_customer or limits.per_customer,
+        )
+
+    async def _override(self) -> Override | None:
+        """Read what a person asks for now. Raises OverrideError when it cannot be used."""
+
+        async def load() -> str | None:
+            name = OVERRIDE_VARIABLE.format(cluster=self.cluster)
+            text: str | None = await sync_to_async(Variable.get)(name, default=None)
+            return text
+
+        text = await shared_poll().get(("override", self.cluster), load, max_age=self.poll_seconds / 2)
+        return in_force(text, datetime.now(UTC))
 
     async def _slots(self) -> list[admission.Slot]:
         states = await shared_poll().get(
@@ -84,3 +133,44 @@ class AdmitTrigger(WaitTrigger):
         )
         states: Json = found.get(self.run_id, {})
         return states
+
+    async def _gate(self) -> health.Gate:
+        """Look at the cluster's load; the gate of the look before decides between the two limits of a measure."""
+        poll = shared_poll()
+
+        async def load() -> health.Gate:
+            hook = await self.clickhouse()
+            readings = await asyncio.to_thread(hook.health, await self.hosts())
+            workflows = await shared_open_ids(self, await shared_workflows(self), self.poll_seconds / 2)
+            readings[health.RUNNING_WORKFLOWS] = health.Reading(len(workflows))
+            before = poll.memory.get(("gate", self.cluster), health.Gate({}))
+            gate = health.judge(readings, self.config.admission.health, before)
+            poll.memory["gate", self.cluster] = gate
+            return gate
+
+        return await poll.get(("gate", self.cluster), load, max_age=self.poll_seconds / 2)
+
+    async def _running_everywhere(self) -> int:
+        """Count the windows in flight of all clusters: admitted, and verify not ended.
+
+        Runs of different clusters have no common order, so that two may take the last place within one poll; the
+        limit of each cluster is never exceeded by it.
+        """
+
+        async def load() -> int:
+            clusters = [item.name for item in load_all() if isinstance(item, ClusterConfig)]
+            return sum([await _in_flight(f"{DAG_ID_PREFIX}{name}") for name in clusters])
+
+        return await shared_poll().get(("everywhere",), load, max_age=self.poll_seconds / 2)
+
+
+async def _in_flight(dag_id: str) -> int:
+    async def count(stage: str, states: list[str]) -> int:
+        tasks = [f"{group}.{stage}" for group in ("windows", "smaller_windows")]
+        found: int = await sync_to_async(RuntimeTaskInstance.get_ti_count)(dag_id=dag_id, task_ids=tasks, states=states)
+        return found
+
+    admitted = await count("admit", ["success"])
+    # A window whose admission failed has a verify that ended without ever having been in flight.
+    ended = await count("verify", ENDED) - await count("admit", ENDED[1:])
+    return max(0, admitted - ended)
