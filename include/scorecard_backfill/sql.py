@@ -14,7 +14,7 @@ from datetime import date
 MARKER_PREFIX = "backfill:"
 """Start of the literal that marks our own mutations; ``system.mutations.command`` keeps it."""
 
-_MARKER = re.compile(r"'backfill:([0-9a-f]{16}):([0-9]+)'")
+_MARKER = re.compile(r"'backfill:([0-9a-f]{16}):([0-9]+)(?:\.([0-9]+))?'")
 _UNSAFE_IN_NAME = re.compile(r"[\x00-\x1f]")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -96,28 +96,27 @@ def window_predicate(names: Names, part: Slice) -> str:
     )
 
 
-def marker_literal(key: str, generation: int) -> str:
-    """Return the literal that marks the mutations of a window (16 hex digits) and generation (1 or more)."""
-    literal = f"'{MARKER_PREFIX}{key}:{generation}'"
+def marker_literal(key: str, generation: int, chunk: int = 0) -> str:
+    """Return the literal that marks mutations of a window (16 hex digits), generation (from 1), chunk (0: whole)."""
+    literal = f"'{MARKER_PREFIX}{key}:{generation}{f'.{chunk}' if chunk else ''}'"
     if not _MARKER.fullmatch(literal):
         raise ValueError(f"window key {key!r} / generation {generation!r} cannot be a marker (16 hex digits, integer)")
     return literal
 
 
-def parse_marker(command: str) -> tuple[str, int] | None:
-    """Return (window key, generation) of a mutation's command, or None for a mutation that is not ours."""
+def parse_marker(command: str) -> tuple[str, int, int] | None:
+    """Return (window key, generation, chunk) of a mutation's command, or None for a mutation that is not ours."""
     found = _MARKER.search(command)
-    return (found.group(1), int(found.group(2))) if found else None
+    return (found.group(1), int(found.group(2)), int(found.group(3) or 0)) if found else None
 
 
 def delete_statement(
-    *, cluster: str, table: str, part: Slice, names: Names, key: str, generation: int, only: str | None = None
+    *, cluster: str, table: str, part: Slice, names: Names, key: str, generation: int, chunk: int = 0
 ) -> str:
-    """Return the heavy DELETE on the local table of every node; ``only`` narrows it to a further predicate."""
-    narrowed = f" AND ({only})" if only else ""
+    """Return the heavy DELETE on the local table of every node."""
     return (
         f"ALTER TABLE {qualified(part.database, table)} ON CLUSTER {quote_string(cluster)}"
-        f" DELETE WHERE {window_predicate(names, part)}{narrowed} AND {marker_literal(key, generation)} != ''"
+        f" DELETE WHERE {window_predicate(names, part)} AND {marker_literal(key, generation, chunk)} != ''"
     )
 
 
@@ -240,10 +239,14 @@ def ddl_queue_statement(cluster: str, needle: str) -> str:
     )
 
 
-def kill_mutation_statement(*, cluster: str, database: str, table: str, mutation_id: str, test: bool) -> str:
-    """Return KILL MUTATION for exactly one mutation; ``test`` only shows what would be killed."""
+def kill_mutation_statement(*, cluster: str, database: str, table: str, key: str, generation: int, test: bool) -> str:
+    """Return KILL MUTATION for our own mutations of one window and generation on one table, on every host.
+
+    Their ids differ between shards, the marker does not. ``test`` only shows what would be killed.
+    """
+    marker = f"{MARKER_PREFIX}{key}:{generation}"
     return (
         f"KILL MUTATION ON CLUSTER {quote_string(cluster)} WHERE database = {quote_string(database)}"
-        f" AND table = {quote_string(table)} AND mutation_id = {quote_string(mutation_id)}"
+        f" AND table = {quote_string(table)} AND position(command, {quote_string(marker)}) > 0"
         f"{' TEST' if test else ''}"
     )

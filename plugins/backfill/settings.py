@@ -16,7 +16,7 @@ DAG_ID_PREFIX = "scorecard_backfill__"
 BROKEN_DAG_ID_PREFIX = "scorecard_backfill_broken__"
 
 OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"
-"""Airflow Variable with a person's override of a cluster's limits as JSON; see include/scorecard_backfill/overrides.py."""
+"""Airflow Variable: a person's override of a cluster's limits as JSON (include/scorecard_backfill/overrides.py)."""
 
 
 def clusters_folder() -> Path:

@@ -28,8 +28,8 @@ class Mutation:
     is_killed: bool
 
     @property
-    def marker(self) -> tuple[str, int] | None:
-        """(window key, generation) when the mutation is ours."""
+    def marker(self) -> tuple[str, int, int] | None:
+        """(window key, generation, chunk) when the mutation is ours."""
         return parse_marker(self.command)
 
 

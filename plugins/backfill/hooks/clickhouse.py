@@ -129,6 +129,11 @@ class BackfillClickHouse(ClickHouseHook):
         with self.client() as client:
             return list(client.query(statement, settings={**limits, **(settings or {})}).named_results())
 
+    def raw(self, statement: str) -> str:
+        """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
+        with self.client() as client:
+            return client.raw_query(statement, fmt="TabSeparatedWithNames").decode()
+
     def topology(self) -> tuple[Host, ...]:
         """Return the hosts of the cluster by the names they answer with, sorted.
 
@@ -172,6 +177,11 @@ class BackfillClickHouse(ClickHouseHook):
             )
             for row in self.rows(sql.mutations_statement(self.config.cluster))
         ]
+
+    def partition_keys(self, database: str, table: str) -> list[str]:
+        """Return the partition keys of a local table on all hosts, each once; more than one means that hosts differ."""
+        rows = self.rows(sql.tables_statement(self.config.cluster, [table]))
+        return sorted({str(row["partition_key"]) for row in rows if row["database"] == database})
 
     def health(self, hosts: Sequence[Host]) -> dict[str, Reading]:
         """Return the worst reading of each measure. Raises TopologyError when a host does not answer."""

@@ -13,12 +13,15 @@ from airflow.triggers.base import StartTriggerArgs
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import RunStore, verified
-from backfill.operators.delete import Deleter
+from backfill.operators.delete import SendsDeletes
 from backfill.operators.reindex import ReindexOperator
 from backfill.settings import cluster_config
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
+from backfill.triggers.chunk import event_failed
 from backfill.triggers.mutations import MutationsTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
+from include.scorecard_backfill import sql
+from include.scorecard_backfill.verdicts.mutations import own
 
 Json = dict[str, Any]
 
@@ -96,7 +99,7 @@ class AdmitOperator(TriggeredWait):
         )
 
 
-class WaitMutationsOperator(TriggeredWait):
+class WaitMutationsOperator(TriggeredWait, SendsDeletes):
     """Waits for the window's mutations; cleared after one was killed or is missing, it has the DELETE sent again."""
 
     trigger_path = "backfill.triggers.mutations.MutationsTrigger"
@@ -118,14 +121,50 @@ class WaitMutationsOperator(TriggeredWait):
     def resume(self, context: Any, event: Json | None = None) -> Any:
         """Send the DELETE again under the next generation and wait for that one."""
         if not event or event.get("action") != "resend":
+            self._show_how_to_kill(context, event)
             raise fail(context, event)
-        deleted: Json = event["deleted"]
-        if verified(context, deleted["window"]):
-            return {"key": deleted["key"], "status": "verified"}
+        store = RunStore(context)
+        store.set("resend", event["deleted"])
+        return self._resend(context, event["deleted"])
+
+    def step_may_go(self, context: Any, event: Json) -> Any:
+        """Go on with the next step of sending again."""
+        if event_failed(event):
+            raise fail(context, event)
+        return self._resend(context, RunStore(context).get("resend"))
+
+    def _show_how_to_kill(self, context: Any, event: Json | None) -> None:
+        """Say which statement ends a mutation that stands still; run it only if the run's parameters ask for that."""
+        record = (event or {}).get("record") or {}
+        if record.get("cause") not in ("stalled", "fail_reason"):
+            return
         hook = BackfillClickHouse(cluster_config(self.cluster))
+        found = own(hook.mutations(), record["key"], record["deleted"]["generation"])
+        for name in sorted({(m.database, m.table) for m in found if not m.is_done}):
+            statements = {
+                test: sql.kill_mutation_statement(
+                    cluster=hook.config.cluster,
+                    database=name[0],
+                    table=name[1],
+                    key=record["key"],
+                    generation=record["deleted"]["generation"],
+                    test=test,
+                )
+                for test in (True, False)
+            }
+            self.log.warning("tried with TEST: %s\n%s", statements[True], hook.raw(statements[True]))
+            if context["params"].get("kill_stalled_mutations"):
+                self.log.warning("killing, as the run asks: %s\n%s", statements[False], hook.raw(statements[False]))
+                record["cause"] = "killed"
+            else:
+                self.log.warning("to end it, run (or set kill_stalled_mutations): %s", statements[False])
+
+    def _resend(self, context: Any, deleted: Json) -> Any:
+        window: Json = deleted["window"]
+        if verified(context, window):
+            return {"key": deleted["key"], "status": "verified"}
         generation = int(deleted["generation"]) + 1
-        tables = [(item["database"], item["table"]) for item in deleted["sent"]]
-        sent = Deleter(hook, hook.topology(), RunStore(context), self.log).run(deleted["window"], tables, generation)
+        sent = self.send_all(context, window, deleted["before"], generation, drop=False)
         return self._wait_for({**deleted, "sent": sent, "generation": generation}, context)
 
     def _wait_for(self, deleted: Json, context: Any) -> Any:

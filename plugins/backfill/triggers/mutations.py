@@ -28,7 +28,25 @@ def slices(window: Json) -> list[tuple[str, sql.Slice]]:
     ]  # fmt: skip
 
 
-class MutationsTrigger(WaitTrigger):
+class SharedMutationsTrigger(WaitTrigger):
+    """A wait that looks at system.mutations: one query for all waits of the cluster in this process."""
+
+    @property
+    def poll_seconds(self) -> float:
+        """Interval of looking at system.mutations."""
+        return self.config.clickhouse.mutation_poll_seconds
+
+    async def mutations(self) -> list[rules.Mutation]:
+        """Return the shared snapshot."""
+
+        async def load() -> list[rules.Mutation]:
+            hook = await self.clickhouse()
+            return await asyncio.to_thread(hook.mutations)
+
+        return await shared_poll().get(("mutations", self.cluster), load, max_age=self.poll_seconds / 2)
+
+
+class MutationsTrigger(SharedMutationsTrigger):
     """``deleted`` is the result of the delete stage, ``previous`` what a failed try of this task left behind."""
 
     path = "backfill.triggers.mutations.MutationsTrigger"
@@ -39,11 +57,6 @@ class MutationsTrigger(WaitTrigger):
     previous: Any
     verified: Any
     overlap: Any
-
-    @property
-    def poll_seconds(self) -> float:
-        """Interval of looking at system.mutations."""
-        return self.config.clickhouse.mutation_poll_seconds
 
     def prepare(self) -> None:
         """Choose the newest delete: the stage's, or the one that an earlier try of this task sent again."""
@@ -69,7 +82,7 @@ class MutationsTrigger(WaitTrigger):
         if not self._sent:
             return Look(ok("nothing was deleted, nothing to wait for"), {"key": self.key, "status": "nothing"})
         hosts = await self.hosts()
-        found = rules.own(await self._mutations(), self.key, self._deleted["generation"])
+        found = rules.own(await self.mutations(), self.key, self._deleted["generation"])
         if self._must_resend(found):
             return Look(wait("sending the DELETE again"), resume={"action": "resend", "deleted": self._deleted})
         verdicts = [self._judge(sent, found, [h.name for h in hosts]) for sent in self._sent]
@@ -80,13 +93,6 @@ class MutationsTrigger(WaitTrigger):
         if waiting:
             return Look(wait(*(r for v in waiting for r in v.reasons)))
         return await self._count([h.name for h in hosts])
-
-    async def _mutations(self) -> list[rules.Mutation]:
-        async def load() -> list[rules.Mutation]:
-            hook = await self.clickhouse()
-            return await asyncio.to_thread(hook.mutations)
-
-        return await shared_poll().get(("mutations", self.cluster), load, max_age=self.poll_seconds / 2)
 
     def _must_resend(self, found: list[rules.Mutation]) -> bool:
         if self._failed_before.get("cause") not in RESENDABLE:
