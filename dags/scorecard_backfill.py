@@ -60,7 +60,7 @@ def stages(group: str, plan_task: str, windows: Any, cluster: str, dag_id: str) 
             task_id="reindex", cluster=cluster, window=window, map_index_template=LABEL, **RETRIES
         )
         closed = WaitWorkflowsOperator(task_id="wait_workflows", cluster=cluster, group=group, **WAIT_RETRIES)
-        verify = VerifyOperator(task_id="verify", cluster=cluster, group=group)
+        verify = VerifyOperator(task_id="verify", cluster=cluster, group=group, **WAIT_RETRIES)
         admit >> delete >> gone >> reindex >> closed >> verify
 
     return one_window.expand(window=windows)

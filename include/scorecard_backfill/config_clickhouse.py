@@ -114,6 +114,12 @@ class ClickHouseConfig(Frozen):
     verify_poll_seconds: PollSeconds = Field(default=15, description="Interval of counting again.")
     verify_equal_polls: Polls = Field(default=2, description="Counts in a row that must agree.")
     verify_deadline_seconds: Seconds = Field(default=1_800, description="Counts must have settled within this.")
+    verify_day_min_rows: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000_000,
+        description="A day with so many rows before and none after fails, whatever the total is.",
+    )
     must_be_zero: Annotated[tuple[MustBeZero, ...], Strict(False)] = Field(
         default=(),
         max_length=10,

@@ -66,7 +66,14 @@ def partition_sizes_statement(*, cluster: str, database: str, table: str) -> str
     )
 
 
-def must_be_zero_predicate(column: str, equals: str | int) -> str:
-    """Return ``column = value`` for rows that may not be there any more."""
+def stale_statement(
+    *, cluster: str, tables: Iterable[tuple[str, Slice]], names: Names, column: str, equals: str | int
+) -> str:
+    """Return the rows (FINAL, each shard once) of the slices in which ``column`` has a value: ``table, rows``."""
     value = str(equals) if isinstance(equals, int) else quote_string(equals)
-    return f"{quote_identifier(column)} = {value}"
+    return " UNION ALL ".join(
+        f"SELECT {quote_string(table)} AS table, count() AS rows"
+        f" FROM cluster({quote_string(cluster)}, {qualified(part.database, table)}) FINAL"
+        f" WHERE {window_predicate(names, part)} AND {quote_identifier(column)} = {value}"
+        for table, part in tables
+    )

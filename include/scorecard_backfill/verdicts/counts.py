@@ -88,5 +88,20 @@ def judge(
     return ok(_shown(after))
 
 
+def empty_days(
+    before: Mapping[TableName, Mapping[str, int]], after: Mapping[TableName, Mapping[str, int]], min_rows: int
+) -> list[str]:
+    """Return a sentence for each day that had at least ``min_rows`` rows of a table before and has none after.
+
+    A total within the band can hide a day that was not reindexed at all.
+    """
+    return [
+        f"{'.'.join(table)}: no row of {day}, {rows} before"
+        for table, days in sorted(before.items())
+        for day, rows in sorted(days.items())
+        if rows >= min_rows and not after.get(table, {}).get(day)
+    ]
+
+
 def _shown(after: Mapping[TableName, int]) -> str:
     return ", ".join(f"{'.'.join(table)}={rows}" for table, rows in sorted(after.items()))

@@ -178,6 +178,13 @@ class BackfillClickHouse(ClickHouseHook):
             for row in self.rows(sql.mutations_statement(self.config.cluster))
         ]
 
+    def stale_rows(self, tables: Sequence[tuple[str, sql.Slice]], column: str, equals: str | int) -> int:
+        """Return the rows of the (table, slice) pairs in which a column has a value that may not be there."""
+        statement = sql_health.stale_statement(
+            cluster=self.config.cluster, tables=tables, names=self.names, column=column, equals=equals
+        )
+        return sum(int(row["rows"]) for row in self.rows(statement, sql.COUNT_SETTINGS))
+
     def partition_keys(self, database: str, table: str) -> list[str]:
         """Return the partition keys of a local table on all hosts, each once; more than one means that hosts differ."""
         rows = self.rows(sql.tables_statement(self.config.cluster, [table]))

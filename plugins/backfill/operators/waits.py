@@ -12,13 +12,14 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import StartTriggerArgs
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators.common import RunStore, verified
+from backfill.operators.common import RunStore, sibling, verified
 from backfill.operators.delete import SendsDeletes
 from backfill.operators.reindex import ReindexOperator
 from backfill.settings import cluster_config
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
 from backfill.triggers.chunk import event_failed
 from backfill.triggers.mutations import MutationsTrigger
+from backfill.triggers.verify import VerifyTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.verdicts.mutations import own
@@ -223,29 +224,64 @@ class WaitWorkflowsOperator(ReindexOperator):
     def job_ended(self, context: Any, event: Json, window: Json) -> Any:
         """Wait for the workflows of the new Job."""
         self.window = window
-        record = super().job_ended(context, event, window)
+        return self._wait_for_workflows(super().job_ended(context, event, window))
+
+    def _wait_for_workflows(self, record: Json, then: str = "") -> Any:
+        config = cluster_config(self.cluster)
         self.defer(
             trigger=WorkflowsTrigger(
                 cluster=self.cluster,
-                key=window["key"],
-                not_before=time.time() + cluster_config(self.cluster).kubernetes.first_poll_after_seconds,
+                key=record["key"],
+                not_before=time.time() + config.kubernetes.first_poll_after_seconds,
                 reindexed=record,
+                then=then,
             ),
             method_name="resume",
-            timeout=limit(cluster_config(self.cluster).temporal.deadline_seconds),
+            timeout=limit(config.temporal.deadline_seconds),
         )
 
 
-class VerifyOperator(TriggeredWait):
-    """Counts until two looks agree and decides whether the window is complete."""
+class VerifyOperator(WaitWorkflowsOperator):
+    """Counts until two looks agree; cleared after rows were missing, it makes a new reindex and counts again."""
 
-    trigger_path = "backfill.triggers.verify.VerifyTrigger"
-    template_fields = ("deleted", "previous")
+    template_fields = ("deleted", "waited", "previous")
 
     def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
-        super().__init__(
-            cluster=cluster,
-            trigger_kwargs={"deleted": pulled(f"{group}.delete"), "previous": pulled(f"{group}.verify")},
+        super().__init__(cluster=cluster, group=group, **kwargs)
+        self.deleted = pulled(f"{group}.delete")
+        self.waited = pulled(f"{group}.wait_workflows")
+        self.previous = pulled(f"{group}.verify")
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=VerifyTrigger.path,
+            trigger_kwargs={
+                "cluster": cluster,
+                "deleted": self.deleted,
+                "waited": self.waited,
+                "previous": self.previous,
+            },
+            next_method="resume",
+            next_kwargs={},
             timeout=limit(cluster_config(cluster).clickhouse.verify_deadline_seconds),
-            **kwargs,
+        )
+
+    def resume(self, context: Any, event: Json | None = None) -> Any:
+        """Make a new reindex, or count after one."""
+        if event and event.get("action") == "completed":
+            return self._count_again(context, int(event["attempt"]))
+        return super().resume(context, event)
+
+    def _wait_for_workflows(self, record: Json, then: str = "") -> Any:
+        return super()._wait_for_workflows(record, then="verify")
+
+    def _count_again(self, context: Any, attempt: int) -> Any:
+        config = cluster_config(self.cluster)
+        self.defer(
+            trigger=VerifyTrigger(
+                cluster=self.cluster,
+                not_before=time.time() + config.kubernetes.first_poll_after_seconds,
+                deleted=sibling(context, "delete"),
+                attempt=attempt,
+            ),
+            method_name="resume",
+            timeout=limit(config.clickhouse.verify_deadline_seconds),
         )

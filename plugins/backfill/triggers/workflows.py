@@ -52,12 +52,16 @@ async def shared_open_ids(trigger: WaitTrigger, workflows: Workflows, max_age: f
 
 
 class WorkflowsTrigger(WaitTrigger):
-    """``reindexed`` is the result of the reindex stage, ``previous`` what a failed try of this task left behind."""
+    """Ends the task, or wakes a worker when ``then`` is set (the worker goes on with something else).
+
+    ``reindexed`` is the result of the reindex stage, ``previous`` what a failed try of this task left behind.
+    """
 
     path = "backfill.triggers.workflows.WorkflowsTrigger"
-    fields = ("reindexed", "previous", "verified")
+    fields = ("reindexed", "previous", "verified", "then")
     fails_on_worker = True
 
+    then: Any
     reindexed: Any
     previous: Any
     verified: Any
@@ -112,6 +116,8 @@ class WorkflowsTrigger(WaitTrigger):
         }
         if verdict.state == "failed":
             return Look(verdict, {"reindexed": {**self._current, "workflow_ids": self._ids}})
+        if verdict.state == "ok" and self.then:
+            return Look(verdict, resume={"action": "completed", "attempt": self._current["attempt"]})
         return Look(verdict, result)
 
     def _is_old_failure(self) -> bool:
