@@ -41,6 +41,34 @@ class Limits:
     min_windows_for_share: int = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A window of the run as the slot for its Job sees it, in plan order.
+
+    ``working``: it has a live Job or open workflows. ``waiting``: it is about to make a Job and has neither.
+    """
+
+    label: str
+    working: bool
+    waiting: bool
+
+
+def judge_job(index: int, works: Sequence[Work], max_parallel: int) -> Verdict:
+    """Decide whether the window at ``index`` may make a Job now, by what really works and not by Airflow's states.
+
+    A window that was admitted passes at once. Windows that are cleared after a failure come back without admission:
+    they take the slots that are free, in plan order, so that ``max_parallel`` holds for them too. A window that
+    begins to work leaves the waiting ones before or after it, so that no two take the same slot.
+    """
+    working = [w.label for i, w in enumerate(works) if w.working and i != index]
+    before = sum(w.waiting for w in works[:index])
+    if len(working) + before < max_parallel:
+        return ok(f"{len(working)} windows work, {before} come first, {max_parallel} may")
+    return wait(
+        f"{len(working)} of {max_parallel} windows work ({', '.join(working[:3])}) and {before} cleared ones come first"
+    )
+
+
 def phase_of(admit: str | None, later: Sequence[str | None]) -> Phase:
     """Return a window's phase from Airflow's state names of its admit task and of the stages behind it (in order).
 

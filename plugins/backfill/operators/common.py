@@ -86,3 +86,11 @@ def settled_day_counts(
     raise StageError(
         f"{window['label']}: {unsettled(sum_days(counts), hosts)}; the count before is not known, nothing was deleted"
     )
+
+
+def planned(context: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
+    """Return the windows of the plan and the smaller ones of the replan, [] for what was not reached."""
+    ti = context["ti"]
+    windows = ti.xcom_pull(task_ids="plan", key="return_value") or []
+    parts = ti.xcom_pull(task_ids="replan", key="return_value") or []
+    return list(windows), list(parts)

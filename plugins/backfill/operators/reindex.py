@@ -15,13 +15,18 @@ from kubernetes.client.rest import ApiException
 
 from backfill.hooks.kubernetes import CONFLICT, JobClient, is_transient
 from backfill.hooks.temporal import TemporalHook, Workflows
-from backfill.operators.common import RunStore, StageError, verified
+from backfill.operators.common import RunStore, StageError, planned, verified
 from backfill.settings import cluster_config
+from backfill.slots import GROUPS, compact, limits_now, override_now, override_text, stage_ids, works
 from backfill.triggers.job import JobTrigger
-from backfill.triggers.workflows import QuietTrigger, open_of_window, scheduled_jobs, started_text
+from backfill.triggers.quiet import QuietTrigger
+from backfill.triggers.workflows import open_of_window, scheduled_jobs, started_text
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import JobError, JobRequest, build_job, window_selector
+from include.scorecard_backfill.overrides import OverrideError
+from include.scorecard_backfill.verdicts.admission import judge_job
+from include.scorecard_backfill.verdicts.base import Verdict, wait
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 from include.scorecard_backfill.verdicts.workflows import classify
 
@@ -94,6 +99,7 @@ class ReindexOperator(KubernetesJobOperator):
             # An earlier attempt may have left workflows open, also one whose Job failed: none may run beside a new one.
             self._defer_until_quiet(config, window, float(since), failed_attempt)
         self._defer_while_scheduled(config, client, window, failed_attempt)
+        self._defer_without_slot(context, config, client, window, failed_attempt)
         attempt = max([attempt_of(j) for j in jobs] + [spent]) + 1
         job = self._create(client, config, window, attempt, context["dag_run"].run_id)
         return self._defer_to(job, config, window)
@@ -117,15 +123,50 @@ class ReindexOperator(KubernetesJobOperator):
             )
         if busy:
             self.log.info("the CronJob's own Job %s is running: waiting for its end", ", ".join(busy))
-            self._defer_quiet(config, window, time.time(), failed_attempt)
+            self._defer_quiet(config, window, 0.0, failed_attempt)
 
-    def _defer_quiet(self, config: ClusterConfig, window: Json, since: float, failed_attempt: int) -> None:
+    def _defer_without_slot(
+        self, context: Any, config: ClusterConfig, client: JobClient, window: Json, failed_attempt: int
+    ) -> None:
+        """Windows that come back after a clear were admitted long ago: they need a slot like everybody."""
+        ti = context["ti"]
+        listed = [
+            compact(group, index, item)
+            for group, items in zip(GROUPS, planned(context), strict=True)
+            for index, item in enumerate(items)
+        ]
+        index = next((i for i, item in enumerate(listed) if item["key"] == window["key"]), None)
+        if index is None:
+            raise AirflowFailException(f"window {window['label']} ({window['key']}) is not in the plan of this run")
+        run = ti.xcom_pull(task_ids="plan", key="run") or {}
+        slot = {"dag_id": ti.dag_id, "run_id": ti.run_id, "run": run, "index": index, "windows": listed}
+        verdict = self._judge_slot(ti, config, client, slot)
+        if verdict.state == "wait":
+            self.log.info("no slot: %s", verdict.text)
+            self._defer_quiet(config, window, 0.0, failed_attempt, slot)
+
+    def _judge_slot(self, ti: Any, config: ClusterConfig, client: JobClient, slot: Json) -> Verdict:
+        try:
+            override = override_now(override_text(config.name))
+        except OverrideError as error:
+            return wait(f"the cluster's override cannot be used: {error}")
+        if override and override.pause:
+            return wait(f"paused {override.text}")
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=stage_ids(), run_ids=[ti.run_id]).get(ti.run_id, {})
+        jobs = client.jobs(f"{names.LABEL_CLUSTER}={names.label_value(config.name)}")
+        found = works(slot["windows"], states, jobs, asyncio.run(open_ids(config)), config)
+        return judge_job(slot["index"], found, limits_now(config, slot["run"], override).max_parallel)
+
+    def _defer_quiet(
+        self, config: ClusterConfig, window: Json, since: float, failed_attempt: int, slot: Json | None = None
+    ) -> None:
         self.defer(
             trigger=QuietTrigger(
                 cluster=self.cluster,
                 key=window["key"],
                 window=window,
                 since=since,
+                slot=slot or {},
                 not_before=time.time() + config.kubernetes.first_poll_after_seconds,
             ),
             method_name="quiet",
@@ -250,6 +291,14 @@ def attempt_of(job: Mapping[str, Any]) -> int:
 def created_at(job: Mapping[str, Any]) -> float:
     """Return the epoch seconds at which a Job was created, by the API server's clock."""
     return datetime.fromisoformat(job["metadata"]["creationTimestamp"]).timestamp()
+
+
+async def open_ids(config: ClusterConfig) -> list[str]:
+    """Return the ids of the cluster's open reindex workflows, anyone's."""
+    connection = BaseHook.get_connection(config.temporal.conn_id)
+    client = await TemporalHook(config.temporal.conn_id, connection).connect(config.temporal.namespace)
+    workflows = Workflows(client, config)
+    return await workflows.list_ids(workflows.open_query())
 
 
 async def open_since(config: ClusterConfig, window: Json, since: float) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from backfill.operators.common import RunStore
+from backfill.operators.common import RunStore, planned
 from include.scorecard_backfill import replan
 from include.scorecard_backfill.report import build_report, report_markdown
 
@@ -24,14 +24,6 @@ def results(context: Mapping[str, Any], group: str, stage: str, count: int) -> l
         return []
     found = context["ti"].xcom_pull(task_ids=f"{group}.{stage}", map_indexes=list(range(count)))
     return [item for item in found or [] if isinstance(item, dict)]
-
-
-def planned(context: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
-    """Return the windows of the plan and the smaller ones of the replan, [] for what was not reached."""
-    ti = context["ti"]
-    windows = ti.xcom_pull(task_ids="plan", key="return_value") or []
-    parts = ti.xcom_pull(task_ids="replan", key="return_value") or []
-    return list(windows), list(parts)
 
 
 class ReplanOperator(BaseOperator):

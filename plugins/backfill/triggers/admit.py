@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import Variable
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.poll import shared_poll
 from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
+from backfill.slots import limits_now, override_now, override_text
 from backfill.triggers.base import Json, Look, WaitTrigger, parse, parse_record
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.overrides import Override, OverrideError, in_force
+from include.scorecard_backfill.overrides import Override, OverrideError
 from include.scorecard_backfill.verdicts import admission, health
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 
@@ -24,6 +23,15 @@ STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "ver
 
 ENDED = ["success", "failed", "upstream_failed", "skipped", "removed"]
 """States of verify in which a window is no longer in flight."""
+
+
+async def shared_override(trigger: WaitTrigger, max_age: float) -> str | None:
+    """Return the text of the cluster's override variable from the shared snapshot."""
+
+    async def load() -> str | None:
+        return await sync_to_async(override_text)(trigger.cluster)
+
+    return await shared_poll().get(("override", trigger.cluster), load, max_age=max_age)
 
 
 class AdmitTrigger(WaitTrigger):
@@ -65,7 +73,7 @@ class AdmitTrigger(WaitTrigger):
             return Look(wait(f"nothing is started while the Airflow Variable {name} cannot be used: {error}"))
         if override and override.pause:
             return Look(wait(f"paused {override.text}"))
-        verdict = admission.judge(self._index, await self._slots(), self._limits(override))
+        verdict = admission.judge(self._index, await self._slots(), limits_now(self.config, self._run, override))
         if verdict.state == "ok":
             verdict = await self._whole(verdict)
         return Look(verdict, {"admitted_at": datetime.now(UTC).isoformat()})
@@ -82,35 +90,10 @@ class AdmitTrigger(WaitTrigger):
                 return wait(f"{running} of {budget} windows of all clusters are in flight (global_max_parallel)")
         return verdict
 
-    def _limits(self, override: Override | None) -> admission.Limits:
-        config = self.config.admission
-        now = self.config.limits_at(datetime.now(UTC))
-        asked = (self._run.get("sources") or {}).get("max_parallel") == "form"
-        limits = admission.Limits(
-            max_parallel=int(self._run["max_parallel"]) if asked else now.max_parallel,
-            per_customer=now.windows_per_customer,
-            max_failures=self._run.get("max_failures") or config.max_failures,
-            max_failure_share=config.max_failure_share,
-            min_windows_for_share=config.min_windows_for_share,
-        )
-        if override is None:
-            return limits
-        return replace(
-            limits,
-            max_parallel=override.max_parallel or limits.max_parallel,
-            per_customer=override.windows_per_customer or limits.per_customer,
-        )
-
     async def _override(self) -> Override | None:
         """Read what a person asks for now. Raises OverrideError when it cannot be used."""
 
-        async def load() -> str | None:
-            name = OVERRIDE_VARIABLE.format(cluster=self.cluster)
-            text: str | None = await sync_to_async(Variable.get)(name, default=None)
-            return text
-
-        text = await shared_poll().get(("override", self.cluster), load, max_age=self.poll_seconds / 2)
-        return in_force(text, datetime.now(UTC))
+        return override_now(await shared_override(self, self.poll_seconds / 2))
 
     async def _slots(self) -> list[admission.Slot]:
         states = await shared_poll().get(

@@ -8,7 +8,6 @@ from typing import Any
 
 from temporalio.client import Client
 
-from backfill.hooks.kubernetes import AsyncJobClient
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.poll import shared_poll
 from backfill.triggers.base import Json, Look, WaitTrigger, parse_record
@@ -188,35 +187,6 @@ def scheduled_jobs(jobs: list[Json], config: ClusterConfig) -> list[str]:
             for owner in job["metadata"].get("ownerReferences") or []
         )
     ]
-
-
-class QuietTrigger(WaitTrigger):
-    """Waits until no workflow of the window's earlier attempts and no Job of the CronJob's own schedule runs.
-
-    ``since``: epoch seconds; it always wakes its worker, which looks at everything again.
-    """
-
-    path = "backfill.triggers.workflows.QuietTrigger"
-    fields = ("window", "since")
-
-    window: Any
-    since: float
-
-    @property
-    def poll_seconds(self) -> float:
-        """Interval of looking."""
-        return self.config.temporal.poll_seconds
-
-    async def look(self) -> Look:
-        """Look at the workflows, then at the Jobs."""
-        window = parse_record(self.window)
-        running = await open_of_window(await shared_workflows(self), window, float(self.since))
-        if running:
-            return Look(wait(f"{len(running)} workflows of an earlier attempt are open: {', '.join(running[:3])}"))
-        busy = scheduled_jobs(await AsyncJobClient(self.config).jobs(""), self.config)
-        if busy:
-            return Look(wait(f"the CronJob's own Job {', '.join(busy)} is running"))
-        return Look(ok("nothing runs any more"), resume={"key": self.key, "quiet": True})
 
 
 def started_text(record: Json) -> str:
