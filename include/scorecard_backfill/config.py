@@ -200,6 +200,10 @@ class WindowsConfig(Frozen):
     target_conversations: int = Field(
         default=400_000, ge=1, le=10_000_000, description="Conversations of an auto window."
     )
+    # 5 days of a large customer took 2 to 6 hours.
+    window_minutes: int = Field(
+        default=360, ge=1, le=10_080, description="Minutes of reindexing of an auto window, once its speed is known."
+    )
     cut_at_months: bool = Field(default=True, description="Auto windows end at months, so that partitions stay whole.")
 
 

@@ -116,7 +116,7 @@ def plan_hash(windows: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run asks for. ``split`` turns a range and its conversations per day into windows."""
+    """What a run asks for. ``split`` turns a customer's range and its conversations per day into windows."""
 
     cluster: str
     run_id: str
@@ -124,7 +124,7 @@ class Request:
     range: DateRange
     customers: tuple[str, ...]
     all_customers: bool
-    split: Callable[[DateRange, Mapping[date, int]], Sequence[DateRange]]
+    split: Callable[[str, DateRange, Mapping[date, int]], Sequence[DateRange]]
     max_windows: int
     volume_table: str = "scorecard"
     required_tables: tuple[str, ...] = ("scorecard",)
@@ -229,7 +229,7 @@ def _windows_of(
     inventory: Inventory,
 ) -> Iterable[Window]:
     rows = [v for v in inventory.volumes if v.customer_id == customer]
-    for part in request.split(request.range, days):
+    for part in request.split(customer, request.range, days):
         inside = [v for v in rows if part.start <= v.day < part.end]
         per_table: dict[str, int] = defaultdict(int)
         for volume in inside:

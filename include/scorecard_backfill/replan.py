@@ -1,4 +1,4 @@
-"""Failed windows that a smaller size cures, cut: ten days, then single days."""
+"""Failed windows that a smaller size cures, cut: ten days, or single days where ten would be too big again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from include.scorecard_backfill import names
 from include.scorecard_backfill.verdicts.workflows import TOO_BIG
-from include.scorecard_backfill.windows import DateRange, cut_smaller
+from include.scorecard_backfill.windows import DateRange, cut_smaller, split_fixed
 
 Json = dict[str, Any]
 
@@ -28,7 +28,21 @@ def cut(window: Json, deleted: Mapping[str, Any], run_id: str) -> list[Json]:
     ``deleted`` is the delete stage's result of the window: its counts per day. A part deletes its days again, because
     the failed attempt may have written half of them.
     """
-    return [_part(window, part, deleted, run_id) for part in cut_smaller(_range(window))]
+    whole = _range(window)
+    parts = cut_smaller(whole)
+    if any(_share(deleted, part, whole) > 0.5 for part in parts):
+        # Half of what was too big may be too big again; nothing is smaller than a day.
+        parts = split_fixed(whole, "1d")
+    return [_part(window, part, deleted, run_id) for part in parts]
+
+
+def _share(deleted: Mapping[str, Any], part: DateRange, whole: DateRange) -> float:
+    """Return the share of a window's rows that are in a part of it, by days when no row was counted."""
+    inside = total = 0
+    for item in deleted.get("before", []):
+        total += sum(item["days"].values())
+        inside += sum(rows for day, rows in item["days"].items() if part.start <= date.fromisoformat(day) < part.end)
+    return inside / total if total else part.days / whole.days
 
 
 def _range(window: Mapping[str, Any]) -> DateRange:
@@ -45,7 +59,7 @@ def _part(window: Json, part: DateRange, deleted: Mapping[str, Any], run_id: str
     for tables in before.values():
         for table, count in tables.items():
             rows[table] = rows.get(table, 0) + count
-    share = part.days / _range(window).days
+    share = _share(deleted, part, _range(window))
     return {
         **window,
         "key": names.window_key(

@@ -18,6 +18,9 @@ BROKEN_DAG_ID_PREFIX = "scorecard_backfill_broken__"
 OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"
 """Airflow Variable: a person's override of a cluster's limits as JSON (include/scorecard_backfill/overrides.py)."""
 
+LEARNED_VARIABLE = "scorecard_backfill_learned__{cluster}"
+"""Airflow Variable with what finished windows say about customers as JSON (include/scorecard_backfill/learned.py)."""
+
 
 def clusters_folder() -> Path:
     """Return the folder of cluster files."""

@@ -22,7 +22,10 @@ _CREATED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Latest run of one workflow id. ``done``/``total`` are conversations from heartbeat details, None if unknown."""
+    """Latest run of one workflow id. ``done``/``total`` are conversations from heartbeat details, None if unknown.
+
+    ``started``/``closed``: epoch seconds, 0 if not (yet) known.
+    """
 
     workflow_id: str
     status: Status
@@ -31,6 +34,8 @@ class Execution:
     cause: str = ""
     done: int | None = None
     total: int | None = None
+    started: float = 0.0
+    closed: float = 0.0
 
 
 def created_workflows(log_lines: Iterable[str]) -> list[str]:
@@ -41,6 +46,14 @@ def created_workflows(log_lines: Iterable[str]) -> list[str]:
     """
     found = (match.group("id") for line in log_lines if (match := _CREATED.search(line)))
     return list(dict.fromkeys(found))
+
+
+def minutes_of(executions: Iterable[Execution]) -> float:
+    """Return the minutes from the first start to the last end of closed workflows, 0 when one of them is not known."""
+    listed = list(executions)
+    if not listed or any(not e.started or not e.closed for e in listed):
+        return 0.0
+    return round((max(e.closed for e in listed) - min(e.started for e in listed)) / 60, 2)
 
 
 def belongs_to(workflow_id: str, *, prefix: str, customer_id: str, profiles: Iterable[str]) -> bool:

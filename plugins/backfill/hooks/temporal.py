@@ -178,7 +178,17 @@ class Workflows:
         if status in ("failed", "timed_out", "terminated", "canceled"):
             failure = await self._failure(workflow_id, found.run_id)
         cause = classify(failure, status) if failure or status not in ("running", "completed") else ""
-        return Execution(workflow_id, status, found.run_id, failure, cause, done, total)
+        return Execution(
+            workflow_id,
+            status,
+            found.run_id,
+            failure,
+            cause,
+            done,
+            total,
+            started=found.start_time.timestamp() if found.start_time else 0.0,
+            closed=found.close_time.timestamp() if found.close_time else 0.0,
+        )
 
     async def describe_all(self, ids: Iterable[str]) -> dict[str, Execution]:
         """Return the latest run of each id."""

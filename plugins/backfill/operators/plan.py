@@ -8,15 +8,15 @@ from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import RunStore
 from backfill.operators.preflight import run_parameters
-from backfill.settings import cluster_config
+from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.triggers.mutations import slices
-from include.scorecard_backfill import inventory, plan, sql
+from include.scorecard_backfill import inventory, learned, plan, sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.report import plan_markdown
 from include.scorecard_backfill.windows import DateRange, split_by_volume, split_fixed
@@ -72,6 +72,7 @@ class PlanOperator(BaseOperator):
 
     def _plan(self, config: ClusterConfig, run: Any, run_id: str) -> list[Json]:
         hook = BackfillClickHouse(config)
+        known = learned.parse_learned(Variable.get(LEARNED_VARIABLE.format(cluster=config.name), default=None))
         stock, problems = read_inventory(hook, run.range)
         request = plan.Request(
             cluster=config.name,
@@ -80,7 +81,7 @@ class PlanOperator(BaseOperator):
             range=run.range,
             customers=run.customers,
             all_customers=run.all_customers,
-            split=splitter(config, run.window),
+            split=splitter(config, run.window, known, self.log),
             max_windows=self.max_windows,
             volume_table=config.clickhouse.volume_table,
             required_tables=config.clickhouse.tables[:1],
@@ -91,13 +92,16 @@ class PlanOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
 
 
-def splitter(config: ClusterConfig, mode: str) -> Any:
-    """Return the function that cuts a range into windows for a window mode."""
+def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Customer], log: Any) -> Any:
+    """Return the function that cuts a customer's range into windows for a window mode, by what was learned of it."""
     settings = config.windows
 
-    def split(whole: DateRange, per_day: Mapping[date, int]) -> Sequence[DateRange]:
+    def split(customer: str, whole: DateRange, per_day: Mapping[date, int]) -> Sequence[DateRange]:
         if mode == "auto":
-            return split_by_volume(whole, per_day, settings.target_conversations, cut_at_months=settings.cut_at_months)
+            target, why = learned.target_of(known.get(customer), settings.target_conversations, settings.window_minutes)
+            if why:
+                log.info("%s: windows of at most %d conversations, because %s", customer, target, why)
+            return split_by_volume(whole, per_day, target, cut_at_months=settings.cut_at_months)
         return split_fixed(whole, mode)  # type: ignore[arg-type]
 
     return split

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.operators.common import RunStore, planned
-from include.scorecard_backfill import replan
+from backfill.settings import LEARNED_VARIABLE
+from include.scorecard_backfill import learned, replan
 from include.scorecard_backfill.report import build_report, report_markdown
 
 Json = dict[str, Any]
@@ -76,6 +77,7 @@ class ReportOperator(BaseOperator):
             self._failures(context, windows, parts),
         )
         report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
+        self._learn(context, windows, parts)
         markdown = report_markdown(report)
         self.log.info("report\n%s", markdown)
         ti.xcom_push(key="markdown", value=markdown)
@@ -96,6 +98,25 @@ class ReportOperator(BaseOperator):
                 )
             )
         return report
+
+    def _learn(self, context: Any, windows: Sequence[Json], parts: Sequence[Json]) -> None:
+        """Keep what the windows say about sizes and speed for the next plan; one run at a time writes it."""
+        by_key = {w["key"]: w for w in (*windows, *parts)}
+        outcomes = [
+            learned.Outcome(
+                by_key[r["key"]]["customer_id"],
+                by_key[r["key"]]["conversations"],
+                float(r.get("minutes") or 0),
+                str(r.get("cause") or ""),
+            )
+            for r in self._all(context, "wait_workflows", windows, parts)
+            if r.get("key") in by_key and r.get("status") in ("completed", "failed")
+        ]
+        if not outcomes:
+            return
+        name = LEARNED_VARIABLE.format(cluster=self.cluster)
+        known = learned.parse_learned(Variable.get(name, default=None))
+        Variable.set(name, learned.dump_learned(learned.learn(known, outcomes)))
 
     def _all(self, context: Any, stage: str, windows: Sequence[Json], parts: Sequence[Json]) -> list[Json]:
         return results(context, "windows", stage, len(windows)) + results(context, "smaller_windows", stage, len(parts))

@@ -23,7 +23,7 @@ class QuietTrigger(WaitTrigger):
     """Wakes its worker, which looks at everything again, when the window may make its Job.
 
     ``since``: epoch seconds from which on workflows of the window count as an earlier attempt's. ``slot``: {} or
-    what the slot is judged by: dag_id, run_id, run (parameters), index, windows (records of :func:`backfill.slots.compact`).
+    what the slot is judged by: dag_id, run_id, run (parameters), index, windows (of :func:`backfill.slots.compact`).
     """
 
     path = "backfill.triggers.quiet.QuietTrigger"

@@ -112,6 +112,7 @@ class WorkflowsTrigger(WaitTrigger):
             "status": "completed",
             "attempt": self._current.get("attempt"),
             "workflow_ids": self._ids,
+            "minutes": rules.minutes_of([self._known[i] for i in self._ids if i in self._known]),
         }
         if verdict.state == "failed":
             return Look(verdict, {"reindexed": {**self._current, "workflow_ids": self._ids}})
