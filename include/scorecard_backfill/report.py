@@ -132,7 +132,13 @@ def report_markdown(report: Mapping[str, Any]) -> str:
 
 
 def plan_markdown(
-    windows: Sequence[Mapping[str, Any]], *, plan_hash: str, mode: str, max_parallel: int, statements: Sequence[str]
+    windows: Sequence[Mapping[str, Any]],
+    *,
+    plan_hash: str,
+    mode: str,
+    max_parallel: int,
+    statements: Sequence[str],
+    notes: Sequence[str] = (),
 ) -> str:
     """Return the plan as a person approves it: per customer windows, days, conversations and rows, hash, statements."""
     grouped: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -158,6 +164,7 @@ def plan_markdown(
             *(f"{sum(w['rows'].get(t, 0) for w in listed):,}" for t in tables),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
     lines += ["", "Row figures are estimates (before FINAL).", "", f"Plan hash: `{plan_hash}`"]
     if statements:
         lines += ["", "Statements, with the values of the first window:", "", "```sql", *statements, "```"]

@@ -35,6 +35,7 @@ class PlanOperator(BaseOperator):
         super().__init__(**kwargs)
         self.cluster = cluster
         self.max_windows = max_windows
+        self.notes: list[str] = []
 
     def execute(self, context: Any) -> list[Json]:
         """Return the windows. Raises AirflowFailException with every reason for which a plan is refused."""
@@ -48,12 +49,14 @@ class PlanOperator(BaseOperator):
         else:
             windows = self._plan(config, run, context["dag_run"].run_id)
             store.set("plan", windows)
+            store.set("notes", self.notes)
         markdown = plan_markdown(
             windows,
             plan_hash=plan.plan_hash(windows),
             mode=run.mode,
             max_parallel=run.max_parallel,
             statements=_statements(config, windows) if run.mode == "cleanup" else (),
+            notes=store.get("notes") or (),
         )
         self.log.info("plan %s\n%s", plan.plan_hash(windows), markdown)
         self._push(context["ti"], run, windows, markdown)
@@ -81,7 +84,7 @@ class PlanOperator(BaseOperator):
             range=run.range,
             customers=run.customers,
             all_customers=run.all_customers,
-            split=splitter(config, run.window, known, self.log),
+            split=splitter(config, run.window, known, self.notes),
             max_windows=self.max_windows,
             volume_table=config.clickhouse.volume_table,
             required_tables=config.clickhouse.tables[:1],
@@ -92,15 +95,18 @@ class PlanOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
 
 
-def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Customer], log: Any) -> Any:
-    """Return the function that cuts a customer's range into windows for a window mode, by what was learned of it."""
+def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Customer], notes: list[str]) -> Any:
+    """Return the function that cuts a customer's range into windows for a window mode, by what was learned of it.
+
+    What shrinks a customer's windows is added to ``notes``.
+    """
     settings = config.windows
 
     def split(customer: str, whole: DateRange, per_day: Mapping[date, int]) -> Sequence[DateRange]:
         if mode == "auto":
             target, why = learned.target_of(known.get(customer), settings.target_conversations, settings.window_minutes)
             if why:
-                log.info("%s: windows of at most %d conversations, because %s", customer, target, why)
+                notes.append(f"{customer}: windows of at most {target:,} conversations, because {why}")
             return split_by_volume(whole, per_day, target, cut_at_months=settings.cut_at_months)
         return split_fixed(whole, mode)  # type: ignore[arg-type]
 
