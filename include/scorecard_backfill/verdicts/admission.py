@@ -10,7 +10,7 @@ predecessor freed, so two triggers never take the same slot, even on snapshots o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,17 +108,47 @@ def eligible(slots: Sequence[Slot], per_customer: int) -> list[int]:
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """One look at all windows of a run, made once and asked by every waiting window.
+
+    ``places``: place of each eligible window in the queue, from 0, by index. ``breaker``: why no further window is
+    started, '' when it is closed.
+    """
+
+    customers: Sequence[str]
+    places: Mapping[int, int]
+    running: int
+    limits: Limits
+    breaker: str
+
+    def judge(self, index: int) -> Verdict:
+        """Decide whether the window at ``index`` may go now; a wait says in one sentence why."""
+        if self.breaker:
+            return failed(
+                "breaker", f"no further window is started: {self.breaker}; clear the failed ones, then this one"
+            )
+        place = self.places.get(index)
+        if place is None:
+            each = self.limits.per_customer
+            return wait(f"another window of {self.customers[index]} comes first ({each} at a time)")
+        most = self.limits.max_parallel
+        if place < most - self.running:
+            return ok(f"slot {self.running + place + 1} of {most}")
+        return wait(f"{self.running} of {most} slots are taken and {place} eligible windows come first")
+
+
+def survey(slots: Sequence[Slot], limits: Limits) -> Survey:
+    """Look at all windows once."""
+    return Survey(
+        customers=[slot.customer_id for slot in slots],
+        places={index: place for place, index in enumerate(eligible(slots, limits.per_customer))},
+        running=sum(slot.phase == "running" for slot in slots),
+        limits=limits,
+        breaker=breaker(slots, limits),
+    )
+
+
 def judge(index: int, slots: Sequence[Slot], limits: Limits) -> Verdict:
-    """Decide whether the window at ``index`` may go now; a wait says in one sentence why."""
-    if open_because := breaker(slots, limits):
-        return failed("breaker", f"no further window is started: {open_because}; clear the failed ones, then this one")
-    running = sum(slot.phase == "running" for slot in slots)
-    free = limits.max_parallel - running
-    order = eligible(slots, limits.per_customer)
-    if index not in order:
-        customer = slots[index].customer_id
-        return wait(f"another window of {customer} comes first ({limits.per_customer} at a time)")
-    place = order.index(index)
-    if place < free:
-        return ok(f"slot {running + place + 1} of {limits.max_parallel}")
-    return wait(f"{running} of {limits.max_parallel} slots are taken and {place} eligible windows come first")
+    """Decide one window by a survey of its own."""
+    return survey(slots, limits).judge(index)

@@ -73,7 +73,7 @@ class AdmitTrigger(WaitTrigger):
             return Look(wait(f"nothing is started while the Airflow Variable {name} cannot be used: {error}"))
         if override and override.pause:
             return Look(wait(f"paused {override.text}"))
-        verdict = admission.judge(self._index, await self._slots(), limits_now(self.config, self._run, override))
+        verdict = (await self._survey(override)).judge(self._index)
         if verdict.state == "ok":
             verdict = await self._whole(verdict)
         return Look(verdict, {"admitted_at": datetime.now(UTC).isoformat()})
@@ -95,20 +95,25 @@ class AdmitTrigger(WaitTrigger):
 
         return override_now(await shared_override(self, self.poll_seconds / 2))
 
-    async def _slots(self) -> list[admission.Slot]:
-        states = await shared_poll().get(
-            ("states", self.dag_id, self.run_id, self.group), self._load_states, max_age=self.poll_seconds / 2
-        )
-        return [
-            admission.Slot(
-                customer,
-                admission.phase_of(
-                    states.get(f"{self.group}.admit_{index}"),
-                    [states.get(f"{self.group}.{stage}_{index}") for stage in STAGES[1:]],
-                ),
-            )
-            for index, customer in enumerate(self._customers)
-        ]
+    async def _survey(self, override: Override | None) -> admission.Survey:
+        """Look at the run's windows; one look serves every window that waits in this process."""
+
+        async def load() -> admission.Survey:
+            states = await self._load_states()
+            slots = [
+                admission.Slot(
+                    customer,
+                    admission.phase_of(
+                        states.get(f"{self.group}.admit_{index}"),
+                        [states.get(f"{self.group}.{stage}_{index}") for stage in STAGES[1:]],
+                    ),
+                )
+                for index, customer in enumerate(self._customers)
+            ]
+            return admission.survey(slots, limits_now(self.config, self._run, override))
+
+        key = ("survey", self.dag_id, self.run_id, self.group)
+        return await shared_poll().get(key, load, max_age=self.poll_seconds / 2)
 
     async def _load_states(self) -> Json:
         found = await sync_to_async(RuntimeTaskInstance.get_task_states)(
