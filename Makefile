@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STATE ?= .sandbox
 CLUSTERS ?= east,west
+LOCK_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
@@ -22,12 +23,16 @@ help: ## this list
 
 setup: $(STAMP) ## virtual environment with exactly the locked packages
 
-$(STAMP): requirements.lock
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+$(STAMP): requirements.lock | $(BIN)/uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	touch $(STAMP)
+
+# uv by pip, once; every other package by uv, from the lock. A virtual environment that was begun and not finished is
+# finished.
+$(BIN)/uv:
+	test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 
 demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows
 	$(BIN)/python -m sandbox.demo --state $(STATE)
@@ -68,9 +73,9 @@ bench: $(STAMP) ## measurements under benchmarks/
 chaos: $(STAMP) ## randomised killing of parts (long)
 	$(BIN)/pytest tests/sandbox -m chaos
 
-lock: $(STAMP) ## resolve requirements*.txt anew into requirements.lock
+lock: | $(BIN)/uv ## resolve requirements*.txt into requirements.lock (LOCK_ARGS=--upgrade: newer transitive ones)
 	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
+		--no-annotate --no-emit-index-url --quiet --custom-compile-command "make lock" $(LOCK_ARGS) --output-file requirements.lock
 
 clean: ## remove caches, the virtual environment and the sandbox's state
 	test ! -e $(STATE)/stack.lock || { test -x $(BIN)/python && $(BIN)/python -m sandbox.stack down --state $(STATE); }

@@ -1,6 +1,6 @@
 """Start the whole sandbox without Docker, and end it without leaving a process.
 
-    python -m sandbox.stack up --state .sandbox [--clusters east,west] [--port-base auto] [--seed 1]
+    python -m sandbox.stack up --state .sandbox [--clusters east,west] [--port-base auto] [--seed 1] [--no-airflow]
     python -m sandbox.stack down --state .sandbox
     python -m sandbox.stack status --state .sandbox
     python -m sandbox.stack part {start,stop,kill} NAME --state .sandbox
@@ -129,7 +129,7 @@ def _start(stack: ExitStack, layout: Layout, say: Say) -> Stack:
     record = Stack(
         state=layout.state,
         pid=os.getpid(),
-        airflow_url=layout.airflow_url,
+        airflow_url=layout.airflow_url if layout.options.airflow else "",
         temporal_address=layout.temporal_address,
         clusters=layout.clusters,
         control=supervisor.control,
@@ -211,7 +211,9 @@ def signals_as_exit() -> Iterator[None]:
 
 
 def login_lines(stack: Stack) -> list[str]:
-    """Return what a person needs to open the UI."""
+    """Return what a person needs to open the UI; without Airflow where the addresses of the stand-ins are."""
+    if not stack.airflow_url:
+        return [f"Stand-ins only, without Airflow; addresses: {stack.state / 'stack.json'}"]
     return [
         f"Airflow: {stack.airflow_url}  (user {AIRFLOW_USER}, password in {stack.credentials})",
         *(f"DAG:     {stack.airflow_url}/dags/{cluster.dag_id}" for cluster in stack.clusters),
@@ -223,6 +225,7 @@ def _up(args: argparse.Namespace) -> int:
         clusters=cluster_names(args.clusters),
         port_base=None if args.port_base == "auto" else int(args.port_base),
         seed=args.seed,
+        airflow=args.airflow,
     )
     with signals_as_exit(), running_stack(args.state, options, print) as stack:
         print("\n".join([*login_lines(stack), "Ctrl-C ends everything."]), flush=True)
@@ -281,6 +284,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--clusters", default="east,west", help="east, west or both (default)")
     up.add_argument("--port-base", default="auto", help="first of the ports, or auto: any free ones (default)")
     up.add_argument("--seed", type=int, default=1, help="seed of the data generator")
+    up.add_argument("--airflow", action=argparse.BooleanOptionalAction, default=True, help="with Airflow (default)")
     up.set_defaults(run=_up)
     commands.add_parser("down", parents=[state], help="end a running sandbox").set_defaults(run=_down)
     commands.add_parser("status", parents=[state], help="what runs, and where").set_defaults(run=_status)

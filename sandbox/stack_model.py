@@ -77,7 +77,10 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Stack:
-    """A running sandbox. `control` is the supervisor's endpoint, `credentials` a file of mode 0600."""
+    """A running sandbox. `control` is the supervisor's endpoint, `credentials` a file of mode 0600.
+
+    airflow_url is empty in a stack without Airflow.
+    """
 
     state: Path
     pid: int

@@ -95,10 +95,11 @@ def target_of(customer: Customer | None, target: int, window_minutes: int) -> tu
     if customer is None:
         return target, ""
     best, why = target, ""
-    if customer.too_big and customer.too_big // 2 < best:
-        best, why = max(1, customer.too_big // 2), f"a window of {customer.too_big:,} conversations was too big"
+    half = max(1, customer.too_big // 2)
+    if customer.too_big and half < best:
+        best, why = half, f"a window of {customer.too_big:,} conversations was too big"
     if customer.per_minute:
-        in_time = max(1, int(customer.per_minute * window_minutes * TIME_SHARE))
+        in_time = max(1, int(min(best, customer.per_minute * window_minutes * TIME_SHARE)))
         if in_time < best:
             best, why = (
                 in_time,

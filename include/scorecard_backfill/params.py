@@ -61,7 +61,6 @@ class EffectiveParams(Frozen):
     window: WindowMode = Field(description="Size of windows.")
     max_parallel: Parallel = Field(description="Windows in flight.")
     overlap: bool = Field(description="Reindex once every host has the mutations.")
-    force: bool = Field(description="Do verified windows again.")
     dry_run: bool = Field(description="Change nothing.")
     require_approval: bool = Field(description="A person must approve the plan before rows are deleted.")
     max_failures: int = Field(ge=1, le=MAX_FAILURES_LIMIT, description="Failed windows that stop the run.")

@@ -80,12 +80,6 @@ class RunParams(Frozen):
         description="Reindex once every host *has* the mutations, not only when they are done.",
         json_schema_extra=_form(_HOW),
     )
-    force: bool = Field(
-        default=False,
-        title="Force",
-        description="Do windows again that an earlier run has verified.",
-        json_schema_extra=_form(_HOW),
-    )
     dry_run: bool = Field(
         default=False,
         title="Dry run",

@@ -146,6 +146,7 @@ def build_plan(
     databases = {c: _databases(owned[c], inventory, request) for c in chosen if c in owned}
     touched = {d.name for listed in databases.values() for d in listed}
     problems += [p for db, listed in (table_problems or {}).items() if db in touched for p in listed]
+    problems += _ownerless(request, chosen, inventory, table_problems or {})
     problems += [
         f"customer {c!r}: database {d.name!r} lacks the tables {sorted(missing)}; needed are {request.required_tables}"
         for c, listed in databases.items()
@@ -189,6 +190,22 @@ def _unknown(chosen: Iterable[str], owned: Mapping[str, object], cluster: str) -
                 f" {names.sanitize_database_name(customer, '<profile>')!r}); {hint}"
             )
     return problems
+
+
+def _ownerless(
+    request: Request, chosen: Iterable[str], inventory: Inventory, table_problems: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Return problems of databases that may be a chosen customer's, whose owner cannot be read because of them.
+
+    Without this a customer's profile would be left out of the plan without a word.
+    """
+    heads = tuple(names.sanitize_database_name(customer, "") for customer in chosen)
+    return [
+        f"{problem} (whose database {database!r} is, is not known because of it)"
+        for database, listed in sorted(table_problems.items())
+        if database not in inventory.pairs and (request.all_customers or database.startswith(heads))
+        for problem in listed
+    ]
 
 
 def _identity_problems(chosen: set[str], inventory: Inventory) -> list[str]:

@@ -117,7 +117,7 @@ def report_markdown(report: Mapping[str, Any]) -> str:
         "|---|---:|---|---:|---:|---:|",
     ]
     for customer in report["customers"]:
-        head = f"{customer['customer_id']} | {customer['verified']}/{customer['windows']}"
+        head = f"{_cell(customer['customer_id'])} | {customer['verified']}/{customer['windows']}"
         if not customer["tables"]:
             lines.append(f"| {head} | - | - | - | - |")
         for table, n in customer["tables"].items():
@@ -155,8 +155,8 @@ def plan_markdown(
     ]
     for customer, listed in grouped.items():
         cells = [
-            customer,
-            ", ".join(d["name"] for d in listed[0]["databases"]),
+            _cell(customer),
+            _cell(", ".join(d["name"] for d in listed[0]["databases"])),
             str(len(listed)),
             min(w["start"] for w in listed),
             max(w["end"] for w in listed),
@@ -169,6 +169,11 @@ def plan_markdown(
     if statements:
         lines += ["", "Statements, with the values of the first window:", "", "```sql", *statements, "```"]
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """Return a text that stays in its cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def hours_text(windows: Sequence[Mapping[str, Any]], max_parallel: int) -> str:

@@ -105,9 +105,15 @@ def marker_literal(key: str, generation: int, chunk: int = 0) -> str:
 
 
 def parse_marker(command: str) -> tuple[str, int, int] | None:
-    """Return (window key, generation, chunk) of a mutation's command, or None for a mutation that is not ours."""
-    found = _MARKER.search(command)
-    return (found.group(1), int(found.group(2)), int(found.group(3) or 0)) if found else None
+    """Return (window key, generation, chunk) of a mutation's command, or None for a mutation that is not ours.
+
+    The last marker counts: a customer id may look like one, but stands before it.
+    """
+    found = _MARKER.findall(command)
+    if not found:
+        return None
+    key, generation, chunk = found[-1]
+    return key, int(generation), int(chunk or 0)
 
 
 def delete_statement(
@@ -242,11 +248,12 @@ def ddl_queue_statement(cluster: str, needle: str) -> str:
 def kill_mutation_statement(*, cluster: str, database: str, table: str, key: str, generation: int, test: bool) -> str:
     """Return KILL MUTATION for our own mutations of one window and generation on one table, on every host.
 
-    Their ids differ between shards, the marker does not. ``test`` only shows what would be killed.
+    Their ids differ between shards, the marker does not. ``test`` only shows what would be killed. Generation 1 does
+    not take generation 10 along: the marker ends with its quote, or with the point before a chunk.
     """
-    marker = f"{MARKER_PREFIX}{key}:{generation}"
+    marker = marker_literal(key, generation)
+    found = [f"position(command, {quote_string(text)}) > 0" for text in (marker, f"{marker[:-1]}.")]
     return (
         f"KILL MUTATION ON CLUSTER {quote_string(cluster)} WHERE database = {quote_string(database)}"
-        f" AND table = {quote_string(table)} AND position(command, {quote_string(marker)}) > 0"
-        f"{' TEST' if test else ''}"
+        f" AND table = {quote_string(table)} AND ({' OR '.join(found)}){' TEST' if test else ''}"
     )

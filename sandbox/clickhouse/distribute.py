@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sandbox.clickhouse.catalog import Catalog
 from sandbox.clickhouse.errors import ClickHouseError
-from sandbox.clickhouse.lexer import Token, opaque, quote_name, render, split_commas, unquote, words
+from sandbox.clickhouse.lexer import Token, closing, opaque, quote_name, render, split_commas, unquote, words
 from sandbox.clickhouse.query import (
     Clause,
     Item,
@@ -149,37 +149,49 @@ class Planner:
             for name in ("HAVING", "ORDER BY", "LIMIT")
         }
         columns = [names.expand(item.expression, item.alias) for item in items]
-        everything = [token for part in [*columns, *sum(expanded.values(), [])] for token in part]
-        calls = find_aggregates(everything, self._catalog)
-        inner_columns = [f"{render(key)} AS `_k{number}`" for number, key in enumerate(keys)]
-        inner_columns += [f"{call.state()} AS `_a{number}`" for number, call in enumerate(calls)]
-        inner = self._inner(select, inner_columns, source, cluster)
+        parts = [*columns, *(part for listed in expanded.values() for part in listed)]
+        calls: list[AggregateCall] = []
+        for part in parts:  # one by one: `count()` before `(...)` would read as a call with parameters
+            calls += [call for call in find_aggregates(part, self._catalog) if not any(map(call.is_same, calls))]
+        place = self._read_states(select, source, cluster, names, keys, calls)
+        texts = {
+            "FROM": place,
+            "GROUP BY": ", ".join(f"`_k{number}`" for number in range(len(keys))) + modifiers,
+            "SELECT": ("DISTINCT " if distinct else "")
+            + ", ".join(
+                f"{substitute(column, keys, calls)} AS {quote_name(item.label)}"
+                for column, item in zip(columns, items, strict=True)
+            ),
+        }
+        texts |= {
+            name: ", ".join(substitute(part, keys, calls) for part in listed) for name, listed in expanded.items()
+        }
+        outer = [
+            Clause(clause.name, (opaque(texts.get(clause.name, render(clause.tokens))),))
+            for clause in select.clauses
+            if clause.name not in ("PREWHERE", "WHERE") and (clause.name != "WITH" or clause.tokens)
+        ]
+        return Select(tuple(outer)).sql()
+
+    def _read_states(
+        self,
+        select: Select,
+        source: Source,
+        cluster: _Cluster,
+        names: Names,
+        keys: Sequence[list[Token]],
+        calls: Sequence[AggregateCall],
+    ) -> str:
+        """Have the nodes make the aggregate states; returns the place of their answer."""
+        columns = [f"{render(key)} AS `_k{number}`" for number, key in enumerate(keys)]
+        columns += [f"{call.state()} AS `_a{number}`" for number, call in enumerate(calls)]
+        inner = self._inner(select, columns, source, cluster)
         for clause in ("PREWHERE", "WHERE"):
             if select.has(clause):
                 inner.append(f"{clause} {render(names.expand(select.get(clause)))}")
         if keys:
             inner.append("GROUP BY " + ", ".join(f"`_k{number}`" for number in range(len(keys))))
-        place = self._read(_with_settings(inner, select), select, cluster)
-        outer: list[Clause] = []
-        for clause in select.clauses:
-            if clause.name in ("PREWHERE", "WHERE") or (clause.name == "WITH" and not clause.tokens):
-                continue
-            if clause.name == "SELECT":
-                texts = [
-                    f"{substitute(column, keys, calls)} AS {quote_name(item.label)}"
-                    for column, item in zip(columns, items, strict=True)
-                ]
-                text = ("DISTINCT " if distinct else "") + ", ".join(texts)
-            elif clause.name == "FROM":
-                text = place
-            elif clause.name == "GROUP BY":
-                text = ", ".join(f"`_k{number}`" for number in range(len(keys))) + modifiers
-            elif clause.name in expanded:
-                text = ", ".join(substitute(part, keys, calls) for part in expanded[clause.name])
-            else:
-                text = render(clause.tokens)
-            outer.append(Clause(clause.name, (opaque(text),)))
-        return Select(tuple(outer)).sql()
+        return self._read(_with_settings(inner, select), select, cluster)
 
     def _keys(self, select: Select, items: list[Item], names: Names) -> tuple[list[list[Token]], str]:
         """Expanded GROUP BY expressions, and `WITH TOTALS` or the like as text."""
@@ -199,7 +211,7 @@ class Planner:
             ]
         keys: list[list[Token]] = []
         for part in parts:
-            key = names.expand(part)
+            key = _bare(names.expand(part))
             if [token.text for token in key] not in [[token.text for token in known] for known in keys]:
                 keys.append(key)
         return keys, tail
@@ -207,25 +219,20 @@ class Planner:
     def _listing(self, select: Select, source: Source, cluster: _Cluster) -> str:
         distinct, items = projection(select.get("SELECT"))
         names = Names(items, [])
-        orders: list[tuple[list[Token], list[Token]]] = [
-            _split_order(_by_position(part, items)) for part in split_commas(select.get("ORDER BY"))
-        ]
+        parts = split_commas(select.get("ORDER BY"))
+        by_all = len(parts) == 1 and parts[0][0].upper == "ALL"
+        orders = [] if by_all else [_split_order(_by_position(part, items)) for part in parts]
         limit_by = _split_limit_by(select)
-        extras: list[str] = []
-        outer_orders, outer_by = [], []
-        for number, (expression, direction) in enumerate(orders):
-            extras.append(f"{render(names.expand(expression))} AS `_o{number}`")
-            outer_orders.append(f"`_o{number}` {render(direction)}".strip())
-        for number, expression in enumerate(limit_by[1]):
-            extras.append(f"{render(names.expand(expression))} AS `_l{number}`")
-            outer_by.append(f"`_l{number}`")
+        extras = [f"{render(names.expand(order))} AS `_o{number}`" for number, (order, _) in enumerate(orders)]
+        extras += [f"{render(names.expand(part))} AS `_l{number}`" for number, part in enumerate(limit_by[1])]
+        outer_orders = [f"`_o{number}` {render(direction)}".strip() for number, (_, direction) in enumerate(orders)]
+        if by_all:
+            outer_orders = [render(parts[0])]
         columns = [render(select.get("SELECT")[1:] if distinct else select.get("SELECT")), *extras]
         inner = self._inner(select, columns, source, cluster)
         if distinct:
             inner[-2] = inner[-2].replace("SELECT ", "SELECT DISTINCT ", 1)
-        for clause in ("PREWHERE", "WHERE"):
-            if select.has(clause):
-                inner.append(f"{clause} {render(select.get(clause))}")
+        inner += [f"{name} {render(select.get(name))}" for name in ("PREWHERE", "WHERE") if select.has(name)]
         bound = _literal_limit(select)
         if bound is not None and not distinct and not limit_by[1]:
             if outer_orders:
@@ -236,8 +243,9 @@ class Planner:
         outer = [f"SELECT {'DISTINCT ' if distinct else ''}{star} FROM {place}"]
         if outer_orders:
             outer.append("ORDER BY " + ", ".join(outer_orders))
-        if outer_by:
-            outer.append(f"LIMIT {render(limit_by[0])} BY {', '.join(outer_by)}")
+        if limit_by[1]:
+            listed = ", ".join(f"`_l{number}`" for number in range(len(limit_by[1])))
+            outer.append(f"LIMIT {render(limit_by[0])} BY {listed}")
         for clause in select.clauses:
             if clause.name in ("LIMIT", "OFFSET", "SETTINGS") and not _has_by(clause.tokens):
                 outer.append(f"{clause.name} {render(clause.tokens)}")
@@ -256,6 +264,15 @@ class Planner:
             text = f"{place} AS {quote_name(alias)}" if alias else place
             tokens = replace_source(tokens, source, text)
         return select.changed("FROM", tokens).sql()
+
+
+def _bare(tokens: list[Token]) -> list[Token]:
+    """Without the brackets around the whole, which an expanded alias brings along; a tuple keeps them."""
+    while len(tokens) > 2 and tokens[0].text == "(" and closing(tokens, 0) == len(tokens) - 1:
+        if len(split_commas(tokens[1:-1])) > 1:
+            break
+        tokens = tokens[1:-1]
+    return tokens
 
 
 def _plain_name(token: Token) -> str:

@@ -21,6 +21,10 @@ class AggregateCall:
     arguments: str
     tokens: tuple[Token, ...]
 
+    def is_same(self, other: AggregateCall) -> bool:
+        """Whether both are written alike."""
+        return _same(self.tokens, other.tokens)
+
     def state(self) -> str:
         """The call that makes the state on a node."""
         return f"{self.function}State{self._parameters()}({self.arguments})"
@@ -42,7 +46,7 @@ def find_aggregates(tokens: Sequence[Token], catalog: Catalog) -> list[Aggregate
         if call is None:
             index += 1
             continue
-        if not any(_same(call.tokens, known.tokens) for known in calls):
+        if not any(map(call.is_same, calls)):
             calls.append(call)
         index += len(call.tokens)
     return calls

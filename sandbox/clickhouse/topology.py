@@ -59,7 +59,7 @@ def make_topology(cluster: str, nodes: list[NodeAddress]) -> Topology:
     """Check and order the nodes. Raises TopologyError for no node, or a name, place or address used twice."""
     if not nodes:
         raise TopologyError(f"cluster {cluster!r} has no nodes; list at least one under 'nodes'")
-    uses = {
+    uses: dict[str, list[object]] = {
         "name": [node.name for node in nodes],
         "shard and replica": [(node.shard, node.replica) for node in nodes],
         "host and port": [(node.host, node.port) for node in nodes],

@@ -75,7 +75,8 @@ def phase_of(admit: str | None, later: Sequence[str | None]) -> Phase:
     A window is finished when verify succeeded, or when a stage failed for good and none is being run again.
     """
     if admit != "success":
-        return "failed" if admit in ("failed", "upstream_failed") else "waiting"
+        # A skipped or removed one never asks again: as a waiting one it would keep its place in the queue for ever.
+        return "failed" if admit in ("failed", "upstream_failed", "skipped", "removed") else "waiting"
     if later and later[-1] == "success":
         return "verified"
     live = {"running", "queued", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "restarting"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
@@ -28,13 +29,16 @@ class Band:
 
 
 def table_total(per_host: PerHost, hosts: Iterable[Host]) -> int | None:
-    """Return the rows of a table over all shards, or None while a host is silent or replicas of a shard differ."""
+    """Return the rows of a table over all shards, or None while a host is silent or replicas of a shard differ.
+
+    None also without any host: what nobody counted is unknown, not 0.
+    """
     by_shard: dict[int, set[int]] = {}
     for host in hosts:
         if host.name not in per_host:
             return None
         by_shard.setdefault(host.shard, set()).add(per_host[host.name])
-    if any(len(values) != 1 for values in by_shard.values()):
+    if not by_shard or any(len(values) != 1 for values in by_shard.values()):
         return None
     return sum(value for values in by_shard.values() for value in values)
 
@@ -51,6 +55,8 @@ def totals(counts: Mapping[TableName, PerHost], hosts: Iterable[Host]) -> dict[T
 def unsettled(counts: Mapping[TableName, PerHost], hosts: Iterable[Host]) -> str:
     """Return the sentence that names the first table whose replicas differ or do not answer, '' when settled."""
     listed = tuple(hosts)
+    if counts and not listed:
+        return "no host is known that could count"
     for table, per_host in sorted(counts.items()):
         silent = [h.name for h in listed if h.name not in per_host]
         if silent:
@@ -79,9 +85,9 @@ def judge(
     for table, rows in sorted(before.items()):
         got, limits = after[table], band.get(table[1], default_band)
         name = ".".join(table)
-        if got < rows * limits.lower:
+        if got < rows * _exact(limits.lower):
             wrong.append(f"{name}: count {got} < {limits.lower:.0%} of {rows} before")
-        elif rows and got > rows * limits.upper:
+        elif rows and got > rows * _exact(limits.upper):
             wrong.append(f"{name}: count {got} > {limits.upper:.0%} of {rows} before")
     if wrong:
         return failed("lost_rows" if any(" < " in w for w in wrong) else "too_many_rows", *wrong)
@@ -101,6 +107,11 @@ def empty_days(
         for day, rows in sorted(days.items())
         if rows >= min_rows and not after.get(table, {}).get(day)
     ]
+
+
+def _exact(ratio: float) -> Fraction:
+    """Return the ratio as it was written: 1.15 * 100 is 114.99... as a float, and a band's ends are inclusive."""
+    return Fraction(str(ratio))
 
 
 def _shown(after: Mapping[TableName, int]) -> str:

@@ -107,6 +107,8 @@ def judge_table(
     """
     name = ".".join(sent.table)
     listed = list(views)
+    if not listed:
+        return wait(f"{name}: no host is known on which it could be done")
     killed = [v.host for v in listed if v.state == "killed"]
     if killed:
         return failed("killed", f"the mutation on {name} was killed on {', '.join(killed)}; rows may remain")
@@ -137,6 +139,8 @@ def _progress(busy: Iterable[HostView]) -> str:
 def judge_rows(counts: Mapping[TableName, Mapping[str, int]], hosts: Iterable[str]) -> Verdict:
     """Decide whether the rows are gone: every listed table counts 0 on every expected host; no answer is not 0."""
     expected = sorted(hosts)
+    if not expected or not counts:
+        return wait(f"nothing was counted ({len(counts)} tables on {len(expected)} hosts)")
     silent = sorted({h for per_host in counts.values() for h in expected if h not in per_host})
     if silent:
         return wait(f"no count from {', '.join(silent)}")

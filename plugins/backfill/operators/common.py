@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from backfill.hooks.clickhouse import BackfillClickHouse, days_of_cluster, sum_days
+from backfill.records import parse, parse_record
 from backfill.triggers.mutations import slices
 from include.scorecard_backfill.verdicts.counts import Host, totals, unsettled
 
@@ -63,7 +64,7 @@ def sibling(context: Mapping[str, Any], stage: str) -> Json:
     """Return what another stage of the same window returned, {} when it has not."""
     ti = context["ti"]
     found = ti.xcom_pull(task_ids=f"{group_of(ti.task_id)}.{stage}", map_indexes=ti.map_index)
-    return found if isinstance(found, dict) else {}
+    return parse_record(found)
 
 
 def verified(context: Mapping[str, Any], window: Mapping[str, Any]) -> Json:
@@ -93,4 +94,4 @@ def planned(context: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
     ti = context["ti"]
     windows = ti.xcom_pull(task_ids="plan", key="return_value") or []
     parts = ti.xcom_pull(task_ids="replan", key="return_value") or []
-    return list(windows), list(parts)
+    return list(parse(windows)), list(parse(parts))

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.operators.common import RunStore, planned
+from backfill.records import parse_record
 from backfill.settings import LEARNED_VARIABLE
 from include.scorecard_backfill import learned, replan
 from include.scorecard_backfill.report import build_report, report_markdown
@@ -24,7 +25,7 @@ def results(context: Mapping[str, Any], group: str, stage: str, count: int) -> l
     if not count:
         return []
     found = context["ti"].xcom_pull(task_ids=f"{group}.{stage}", map_indexes=list(range(count)))
-    return [item for item in found or [] if isinstance(item, dict)]
+    return [record for item in found or [] if (record := parse_record(item))]
 
 
 class ReplanOperator(BaseOperator):

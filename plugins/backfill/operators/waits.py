@@ -28,8 +28,12 @@ Json = dict[str, Any]
 
 
 def pulled(task_id: str, key: str = "return_value", *, mapped: bool = True) -> str:
-    """Return the template that renders another task's XCom as JSON, of the same map index when ``mapped``."""
-    index = ", map_indexes=ti.map_index" if mapped else ""
+    """Return the template that renders another task's XCom as JSON, of the same map index when ``mapped``.
+
+    The index is always named: without it Airflow asks for the XComs of all indexes, a question that a triggerer never
+    answers, so that the trigger would hang for ever.
+    """
+    index = f", map_indexes={'ti.map_index' if mapped else '-1'}"
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}', key='{key}'{index}) | tojson }}}}"
 
 

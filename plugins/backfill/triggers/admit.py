@@ -10,9 +10,10 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.poll import shared_poll
+from backfill.records import parse, parse_record
 from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
 from backfill.slots import limits_now, override_now, override_text
-from backfill.triggers.base import Json, Look, WaitTrigger, parse, parse_record
+from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.overrides import Override, OverrideError

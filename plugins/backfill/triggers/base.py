@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -32,19 +31,6 @@ DEADLINE_MARGIN_SECONDS = 30.0
 
 TOPOLOGY_SECONDS = 60.0
 """How long the list of hosts is taken from the snapshot; a host does not join a cluster within a minute."""
-
-
-def parse(value: Any) -> Any:
-    """Return a kwarg that came as rendered JSON text, or as it is; '' and 'None' are None."""
-    if not isinstance(value, str):
-        return value
-    return None if value in ("", "None") else json.loads(value)
-
-
-def parse_record(value: Any) -> Json:
-    """Return a kwarg that must be a record; {} when there is none."""
-    found = parse(value)
-    return found if isinstance(found, dict) else {}
 
 
 def is_transient(error: BaseException) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 from backfill.hooks.clickhouse import sum_days
 from backfill.poll import shared_poll
-from backfill.triggers.base import Json, Look, WaitTrigger, parse_record
+from backfill.records import parse_record
+from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.verdicts import mutations as rules
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait

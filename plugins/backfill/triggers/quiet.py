@@ -9,9 +9,10 @@ from asgiref.sync import sync_to_async
 
 from backfill.hooks.kubernetes import AsyncJobClient
 from backfill.poll import shared_poll
+from backfill.records import parse_record
 from backfill.slots import limits_now, override_now, stage_ids, works
 from backfill.triggers.admit import shared_override
-from backfill.triggers.base import Json, Look, WaitTrigger, parse_record
+from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, shared_open_ids, shared_workflows
 from include.scorecard_backfill import names
 from include.scorecard_backfill.overrides import OverrideError

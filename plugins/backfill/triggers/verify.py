@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from backfill.hooks.clickhouse import DayCounts, days_of_cluster, sum_days
-from backfill.triggers.base import Json, Look, WaitTrigger, parse_record
+from backfill.records import parse_record
+from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.mutations import slices
 from include.scorecard_backfill.verdicts import counts as rules
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait

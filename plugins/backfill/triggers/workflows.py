@@ -10,7 +10,8 @@ from temporalio.client import Client
 
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.poll import shared_poll
-from backfill.triggers.base import Json, Look, WaitTrigger, parse_record
+from backfill.records import parse_record
+from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.verdicts import workflows as rules
 from include.scorecard_backfill.verdicts.base import ok, wait
