@@ -40,27 +40,29 @@ from include.scorecard_backfill.params_form import params_schema
 
 MAX_WINDOWS = conf.getint("core", "max_map_length")
 
-# For what passes by itself: a killed worker, a lost connection. What a retry cannot mend fails at once.
-RETRIES: dict[str, Any] = {"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True}
-# A wait that ends in a worker may meet the scheduler before it has handled that worker's event.
-WAIT_RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(seconds=10)}
-
 LABEL = "{{ task.window['label'] }}"
 
 
-def stages(group: str, plan_task: str, windows: Any, cluster: str, dag_id: str) -> Any:
+def retries(config: ClusterConfig, count: int) -> dict[str, Any]:
+    """Return the retries of a task: for killed workers and lost connections; what they cannot mend fails at once."""
+    delay = timedelta(seconds=config.retry_delay_seconds)
+    return {"retries": count, "retry_delay": delay, "retry_exponential_backoff": True}
+
+
+def stages(group: str, plan_task: str, windows: Any, config: ClusterConfig, dag_id: str) -> Any:
     """Map the six stages of a window over ``windows``, the output of ``plan_task``, and return the task group."""
+
+    cluster = config.name
+    worker, wait = retries(config, 3), retries(config, 2)
 
     @task_group(group_id=group)
     def one_window(window: Any) -> None:
         admit = AdmitOperator(task_id="admit", cluster=cluster, group=group, plan_task=plan_task, dag_id=dag_id)
-        delete = DeleteOperator(task_id="delete", cluster=cluster, window=window, map_index_template=LABEL, **RETRIES)
-        gone = WaitMutationsOperator(task_id="wait_mutations", cluster=cluster, group=group, **WAIT_RETRIES)
-        reindex = ReindexOperator(
-            task_id="reindex", cluster=cluster, window=window, map_index_template=LABEL, **RETRIES
-        )
-        closed = WaitWorkflowsOperator(task_id="wait_workflows", cluster=cluster, group=group, **WAIT_RETRIES)
-        verify = VerifyOperator(task_id="verify", cluster=cluster, group=group, **WAIT_RETRIES)
+        delete = DeleteOperator(task_id="delete", cluster=cluster, window=window, map_index_template=LABEL, **worker)
+        gone = WaitMutationsOperator(task_id="wait_mutations", cluster=cluster, group=group, **wait)
+        reindex = ReindexOperator(task_id="reindex", cluster=cluster, window=window, map_index_template=LABEL, **worker)
+        closed = WaitWorkflowsOperator(task_id="wait_workflows", cluster=cluster, group=group, **wait)
+        verify = VerifyOperator(task_id="verify", cluster=cluster, group=group, **wait)
         admit >> delete >> gone >> reindex >> closed >> verify
 
     return one_window.expand(window=windows)
@@ -82,22 +84,22 @@ def build_dag(config: ClusterConfig) -> DAG:
         is_paused_upon_creation=True,
         render_template_as_native_obj=False,
     ) as dag:
-        name = config.name
-        preflight = PreflightOperator(task_id="preflight", cluster=name, **RETRIES)
-        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, **RETRIES)
+        name, worker = config.name, retries(config, 3)
+        preflight = PreflightOperator(task_id="preflight", cluster=name, **worker)
+        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, **worker)
         approve = PlanApproval(
             task_id="approve",
             subject=f"Delete and reindex on {name}?",
             body="{{ ti.xcom_pull(task_ids='plan', key='markdown') }}",
             fail_on_reject=True,
-            **RETRIES,
+            **worker,
         )
-        windows = stages("windows", "plan", plan.output, name, dag.dag_id)
+        windows = stages("windows", "plan", plan.output, config, dag.dag_id)
         replan = ReplanOperator(
-            task_id="replan", cluster=name, max_windows=MAX_WINDOWS, trigger_rule=TriggerRule.ALL_DONE, **RETRIES
+            task_id="replan", cluster=name, max_windows=MAX_WINDOWS, trigger_rule=TriggerRule.ALL_DONE, **worker
         )
-        smaller = stages("smaller_windows", "replan", replan.output, name, dag.dag_id)
-        report = ReportOperator(task_id="report", cluster=name, trigger_rule=TriggerRule.ALL_DONE, **RETRIES)
+        smaller = stages("smaller_windows", "replan", replan.output, config, dag.dag_id)
+        report = ReportOperator(task_id="report", cluster=name, trigger_rule=TriggerRule.ALL_DONE, **worker)
         preflight >> plan >> approve >> windows >> replan >> smaller >> report
     return dag
 

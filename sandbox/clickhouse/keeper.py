@@ -274,6 +274,15 @@ class Keeper:
         (self.blocks / name).write_bytes(data)
         return name
 
+    def knows_block(self, name: str) -> bool:
+        """Whether an insert with these rows is in the log (its sender may have missed the answer)."""
+        row = self._row(
+            "SELECT 1 FROM (SELECT body FROM log WHERE kind = 'insert' ORDER BY seq DESC LIMIT 1000)"
+            " WHERE json_extract(body, '$.block') = ?",
+            name,
+        )
+        return row is not None
+
     def drop_block(self, entry: Entry, replicas: list[str]) -> None:
         """Delete an insert's rows once every replica is past it."""
         held = self._row("SELECT 1 FROM postponed WHERE seq = ?", entry.seq)

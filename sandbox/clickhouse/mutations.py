@@ -51,9 +51,11 @@ class Mutations:
             self._settle(*table)
             self._stop(table)
         with self._engine.session({**context.settings, **_ASYNCHRONOUS}, context.params, context.database) as session:
-            before = _native_ids(session, *table)
-            session.run(sql)
-            made = [number for number in _native_ids(session, *table) if number not in before]
+            made = self._orphans(session, table, statement) if statement.is_mutation else []
+            if not made:
+                before = _native_ids(session, *table)
+                session.run(sql)
+                made = [number for number in _native_ids(session, *table) if number not in before]
         for native in made:
             number = None if rule is None else int(rule["id"])
             record = MutationRecord(*table, native, mutation_id or native, shown, number, time.time())
@@ -143,6 +145,20 @@ class Mutations:
         with self._engine.session() as session:
             if session.rows(exists) == [["1"]]:
                 session.run(f"SYSTEM {word} MERGES {quote_name(database)}.{quote_name(name)}")
+
+    def _orphans(self, session: EngineSession, table: tuple[str, str], statement: Statement) -> list[str]:
+        """The same mutation, given to the engine just before this node was killed and not noted."""
+        known = {native for database, name, native in self._keeper.mutations() if (database, name) == table}
+        unknown = [native for native in _native_ids(session, *table) if native not in known]
+        if not unknown:
+            return []
+        command = self._shown(statement)
+        listed = ", ".join(quote_string(native) for native in unknown)
+        sql = (
+            f"SELECT mutation_id FROM system.mutations WHERE database = {quote_string(table[0])}"
+            f" AND table = {quote_string(table[1])} AND command = {quote_string(command)} AND mutation_id IN ({listed})"
+        )
+        return [row[0] for row in session.rows(sql)][:1]
 
     def _shown(self, statement: Statement) -> str:
         """The command as system.mutations would write it."""

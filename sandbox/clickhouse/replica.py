@@ -90,6 +90,8 @@ class Replica:
         """Change a table of this shard on all replicas. Raises ClickHouseError when it cannot be done here."""
         with self._keeper.shard_lock(), self._lock:
             self._carry_out_all()
+            if kind == "insert" and self._keeper.knows_block(str(body["block"])):
+                return
             entry = self._keeper.append(kind, self._node.shard, database, table, body)
             # ON CLUSTER statements do not need the shard's lock: one may have come in between.
             self._carry_out_all(until=entry.seq)

@@ -15,7 +15,7 @@ from kubernetes.client.rest import ApiException
 
 from backfill.hooks.kubernetes import CONFLICT, JobClient, is_transient
 from backfill.hooks.temporal import TemporalHook, Workflows
-from backfill.operators.common import RunStore, StageError, planned, verified
+from backfill.operators.common import RunStore, StageError, planned, sibling, verified
 from backfill.settings import cluster_config
 from backfill.slots import GROUPS, compact, limits_now, override_now, override_text, stage_ids, works
 from backfill.triggers.job import JobTrigger
@@ -72,14 +72,13 @@ class ReindexOperator(KubernetesJobOperator):
     def ensure_job(self, context: Any, window: Json, failed_attempt: int = 0) -> Any:
         """Adopt or make the Job of the next attempt and defer to it.
 
-        An attempt that this task had finished before, or that ``failed_attempt`` names, is not adopted once its
-        workflows are closed: the task runs again because a person wants a new one. A Job that ended while nobody
-        watched is adopted.
+        An attempt whose end a later stage has judged, or that ``failed_attempt`` names, is not adopted: the task runs
+        again because a person wants a new one. A Job that ended while nobody watched is adopted.
         """
         config = cluster_config(self.cluster)
         client = JobClient(config)
         finished = RunStore(context).get("finished") or {}
-        spent = max(int(finished.get("attempt", 0)), failed_attempt)
+        spent = max(judged_attempt(context), failed_attempt)
         jobs = client.jobs(window_selector(window["key"]))
         live = [j for j in jobs if not job_outcome(j).final and not j["metadata"].get("deletionTimestamp")]
         if len(live) > 1:
@@ -100,7 +99,7 @@ class ReindexOperator(KubernetesJobOperator):
             self._defer_until_quiet(config, window, float(since), failed_attempt)
         self._defer_while_scheduled(config, client, window, failed_attempt)
         self._defer_without_slot(context, config, client, window, failed_attempt)
-        attempt = max([attempt_of(j) for j in jobs] + [spent]) + 1
+        attempt = max([attempt_of(j) for j in jobs] + [spent, int(finished.get("attempt", 0))]) + 1
         job = self._create(client, config, window, attempt, context["dag_run"].run_id)
         return self._defer_to(job, config, window)
 
@@ -281,6 +280,16 @@ class ReindexOperator(KubernetesJobOperator):
             if not job_outcome(job).final:
                 client.delete_job(job["metadata"]["name"])
                 self.log.info("deleted Job %s", job["metadata"]["name"])
+
+
+def judged_attempt(context: Mapping[str, Any]) -> int:
+    """Return the latest attempt whose workflows a later stage has seen closed, 0 when there is none.
+
+    Not what this task has done itself: a worker that dies after its Job's end repeats the task, and must adopt the Job.
+    """
+    found = [sibling(context, "wait_workflows"), sibling(context, "verify")]
+    attempts = [r.get("attempt") or (r.get("reindexed") or {}).get("attempt") or 0 for r in found]
+    return max(int(attempt) for attempt in attempts)
 
 
 def attempt_of(job: Mapping[str, Any]) -> int:
