@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -226,6 +227,28 @@ class AirflowApi:
 
         return wait_for(asked, deadline_seconds, lambda: f"{task_id} asks; {self.summary(dag_id, run_id)}")
 
+    def approve(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
+        """Wait until a run asks, answer Approve until the task has ended well, and return what it asked.
+
+        It asks again when the answer came before the scheduler had handled the executor's event of the asking half:
+        Airflow repeats the task then. Raises as `wait_for_approval`.
+        """
+        asked = self.wait_for_approval(dag_id, run_id, deadline_seconds, task_id)
+
+        def answered() -> bool:
+            state = self.states(dag_id, run_id, task_id).get(-1)
+            if state == "awaiting_input":
+                with suppress_conflict():
+                    self.respond(dag_id, run_id, "Approve", task_id)
+            elif self.run_state(dag_id, run_id) in FINISHED_RUN:
+                raise RuntimeError(f"run {run_id} ended: {self.failures(dag_id, run_id)}")
+            return state == "success"
+
+        wait_for(
+            answered, deadline_seconds, lambda: f"{task_id} goes on; {self.summary(dag_id, run_id)}", poll_seconds=2
+        )
+        return asked
+
     def wait_for_run(self, dag_id: str, run_id: str, deadline_seconds: float) -> str:
         """Wait until a run is success or failed, and return which; raises DeadlineExceededError."""
 
@@ -251,6 +274,16 @@ class AirflowApi:
             log = self.log(dag_id, run_id, task.task_id, task.map_index, task.try_number).splitlines()
             texts.append("\n".join([f"{task.task_id}[{task.map_index}] {task.label}", *log[-lines:]]))
         return "\n\n".join(texts) or "no failed task"
+
+
+@contextmanager
+def suppress_conflict() -> Iterator[None]:
+    """Ignore HTTP 409: somebody, or an earlier call, has answered already."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != httpx.codes.CONFLICT:
+            raise
 
 
 def _task(raw: Json) -> TaskState:

@@ -116,11 +116,11 @@ def use_wal(database: Path) -> None:
 
 def airflow_ready(url: str, password: str, dag_ids: Sequence[str]) -> Callable[[], bool]:
     """Return a check: all components healthy and all the DAGs known. Raises PartError on an import error."""
-    api = AirflowApi(url, AIRFLOW_USER, password, timeout_seconds=10)
 
     def check() -> bool:
         # ApiError: while it starts, the server answers 500 or 503.
-        with suppress(httpx.TransportError, ApiError):
+        client = AirflowApi(url, AIRFLOW_USER, password, timeout_seconds=10)
+        with suppress(httpx.TransportError, ApiError), client as api:
             if errors := api.import_errors():
                 raise PartError("a DAG file cannot be loaded:\n" + "\n".join(errors))
             health = api.health()

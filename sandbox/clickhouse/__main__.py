@@ -20,6 +20,9 @@ from sandbox.clickhouse.topology import TopologyError, load_topology
 
 log = logging.getLogger("sandbox.clickhouse")
 
+DRAIN_SECONDS = 3.0
+"""How long statements that run may take to end at the stop."""
+
 
 def parse_args(argv: list[str]) -> argparse.Namespace:
     """The options of the command."""
@@ -58,6 +61,11 @@ def main(argv: list[str]) -> int:
         server.serve_forever(poll_interval=0.5)
     finally:
         server.server_close()
+        if not server.drain(DRAIN_SECONDS):
+            log.warning("statements still run after %s s; the node ends without them", DRAIN_SECONDS)
+            # The engine must not be closed under a running statement: it crashes. Its files need no closing.
+            logging.shutdown()
+            os._exit(0)
         node.close()
     return 0
 

@@ -153,22 +153,24 @@ class ClickHouseSandbox:
     def stop(self, *names: str, kill: bool = False) -> None:
         """Stop nodes (none named: all; `kill`: with SIGKILL) and wait for their end.
 
-        Raises SandboxError if one does not end by itself.
+        Raises SandboxError if one does not end by itself, or ends with another exit code than 0.
         """
         ending = {name: self._processes.pop(name) for name in names or tuple(self._processes)}
         for process in ending.values():
             process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        stuck = []
+        bad = {}
         for name, process in ending.items():
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                stuck.append(name)
-        if stuck:
-            tails = "\n".join(self.log_tail(name) for name in stuck)
-            raise SandboxError(f"{', '.join(stuck)} did not stop within {STOP_SECONDS} s:\n{tails}")
+                bad[name] = f"did not stop within {STOP_SECONDS} s"
+            else:
+                if process.returncode and not kill:
+                    bad[name] = f"ended with exit code {process.returncode}"
+        if bad:
+            raise SandboxError("\n".join(f"{name} {what}:\n{self.log_tail(name)}" for name, what in bad.items()))
 
     def restart(self, *names: str, kill: bool = False) -> None:
         """Stop and start nodes over the same folders and ports."""

@@ -1,7 +1,8 @@
 """Fault rules of one node: what goes wrong, for which statements, how often. Kept in a file, over restarts.
 
 A rule is a JSON object. `kind` says what happens, `match` is a regular expression (search, case-insensitive, over
-several lines) that the statement must hold, `times` how often it happens (absent: until deleted).
+several lines) that the statement must hold, `times` how often it happens (absent: until deleted). Without `match` a
+rule meets every statement, also those that a client sends when it connects.
 
 reply           answer with ClickHouse error `code` and `message`; `execute`: never (default) or first
 reset           close the connection with a TCP reset; `execute`: first (default) or never

@@ -149,7 +149,7 @@ def _decoded(encoding: str, raw: bytes) -> bytes:
 
 
 def _all_lz4_frames(raw: bytes) -> bytes:
-    """A client compresses each block of an INSERT as a frame of its own; `lz4.frame.decompress` stops after the first."""
+    """A client sends each block of an INSERT as a frame of its own; `lz4.frame.decompress` stops after the first."""
     parts = []
     while raw:
         frame = lz4.frame.LZ4FrameDecompressor()

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -51,7 +52,28 @@ class NodeServer(ThreadingHTTPServer):
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self._running = 0
+        self._stopping = False
+        self._change = threading.Condition()
         super().__init__((node.address.host, node.address.port), Handler)
+
+    def enter(self) -> bool:
+        """Begin a request; False when the node stops."""
+        with self._change:
+            self._running += not self._stopping
+            return not self._stopping
+
+    def leave(self) -> None:
+        """End a request."""
+        with self._change:
+            self._running -= 1
+            self._change.notify_all()
+
+    def drain(self, seconds: float) -> bool:
+        """Refuse new requests and wait for those that run; whether all ended in time."""
+        with self._change:
+            self._stopping = True
+            return self._change.wait_for(lambda: self._running == 0, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no error of ours; anything else is."""
@@ -70,23 +92,32 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Read."""
-        self._serve()
+        self._guarded()
 
     def do_POST(self) -> None:
         """Read or change."""
-        self._serve()
+        self._guarded()
 
     def do_DELETE(self) -> None:
         """Only for the sandbox's own endpoints."""
-        self._serve()
+        self._guarded()
 
     def do_HEAD(self) -> None:
         """Only /ping makes sense."""
-        self._serve()
+        self._guarded()
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are in the record; the log is for trouble."""
         log.debug(format, *args)
+
+    def _guarded(self) -> None:
+        if not self.server.enter():
+            self._reset()
+            return
+        try:
+            self._serve()
+        finally:
+            self.server.leave()
 
     def _serve(self) -> None:
         parts = urlsplit(self.path)

@@ -17,7 +17,7 @@ from sandbox.kubernetes import seed
 from sandbox.kubernetes.cluster import Cluster, Settings
 from sandbox.kubernetes.errors import StatusError
 from sandbox.kubernetes.images import ImagesFileError, load_images
-from sandbox.kubernetes.kubeconfig import kubeconfig, write_kubeconfig
+from sandbox.kubernetes.kubeconfig import kubeconfig, write_kubeconfig, write_private
 from sandbox.kubernetes.server import SHUTDOWN_SECONDS, ApiServer, HttpServer
 from sandbox.kubernetes.store import ObjectStore
 
@@ -49,6 +49,14 @@ def listen(port: int) -> socket.socket:
     return sock
 
 
+def first_token(saved: Path) -> str:
+    """The token to start with: from the environment, else the last one (a restart is no rotation), else a new one."""
+    given = os.environ.get("SANDBOX_KUBERNETES_TOKEN")
+    if given:
+        return given
+    return saved.read_text(encoding="utf-8") if saved.exists() else secrets.token_urlsafe(24)
+
+
 async def serve(options: argparse.Namespace, sock: socket.socket) -> int:
     """Run the server until it is told to stop; returns the exit code."""
     options.data.mkdir(parents=True, exist_ok=True)
@@ -57,9 +65,10 @@ async def serve(options: argparse.Namespace, sock: socket.socket) -> int:
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
 
     def save_token(token: str) -> None:
+        write_private(options.data / "token", token)
         write_kubeconfig(options.kubeconfig, kubeconfig(url, options.context, DEFAULT_NAMESPACE, token))
 
-    token = os.environ.get("SANDBOX_KUBERNETES_TOKEN") or secrets.token_urlsafe(24)
+    token = first_token(options.data / "token")
     server = ApiServer(cluster, token, save_token)
     password = os.environ.get("SANDBOX_CLICKHOUSE_PASSWORD")
     seed.load(cluster.store, server.api, options.manifests, password)

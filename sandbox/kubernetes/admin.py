@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.kubernetes.cluster import Cluster
-from sandbox.kubernetes.faults import FaultRuleError, parse_rule
+from sandbox.kubernetes.faults import parse_rule
 from sandbox.kubernetes.kubelet import Kubelet
-from sandbox.kubernetes.rbac import DenyRuleError, parse_deny
+from sandbox.kubernetes.rbac import parse_deny
 from sandbox.kubernetes.recorder import Recorder, fingerprint
 
 
@@ -45,7 +45,7 @@ class Admin:
         ]
 
     async def requests(self, request: Request) -> Response:
-        """GET lists the requests (method, path_contains, since_id); DELETE forgets them."""
+        """GET lists the requests (method, path_contains, since_id, mutating=true); DELETE forgets them."""
         if request.method == "DELETE":
             self._recorder.clear()
             return JSONResponse({"cleared": True})
@@ -54,7 +54,8 @@ class Admin:
             since = int(query.get("since_id", "0"))
         except ValueError:
             return JSONResponse({"error": f"since_id is {query['since_id']!r}; it must be a number"}, 400)
-        return JSONResponse(self._recorder.select(query.get("method"), query.get("path_contains"), since))
+        mutating = query.get("mutating", "false").lower() == "true"
+        return JSONResponse(self._recorder.select(query.get("method"), query.get("path_contains"), since, mutating))
 
     async def faults(self, request: Request) -> Response:
         """GET lists the rules; POST adds a rule or a list of rules; DELETE drops all, or those of one
@@ -65,12 +66,14 @@ class Admin:
             return JSONResponse(self._cluster.faults.listing(now))
         if request.method == "DELETE":
             return JSONResponse({"cleared": self._cluster.faults.clear(kind=request.query_params.get("kind"))})
-        raw = await request.json()
         try:
+            raw = await request.json()
             rules = [parse_rule(item) for item in (raw if isinstance(raw, list) else [raw])]
-        except (FaultRuleError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:  # FaultRuleError and bad JSON are ValueErrors
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"ids": [self._cluster.faults.add(rule, now) for rule in rules]}, 201)
+        ids = [self._cluster.faults.add(rule, now) for rule in rules]
+        self._cluster.store.wake()
+        return JSONResponse({"ids": ids}, 201)
 
     async def drop_fault(self, request: Request) -> Response:
         """Drop one rule by its number."""
@@ -79,10 +82,10 @@ class Admin:
     async def rbac(self, request: Request) -> Response:
         """POST ``{"deny": [...]}`` replaces the deny rules; DELETE drops them; GET counts them."""
         if request.method == "POST":
-            raw = await request.json()
             try:
+                raw = await request.json()
                 rules = [parse_deny(item) for item in raw["deny"]]
-            except (DenyRuleError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError) as error:  # DenyRuleError is a ValueError
                 return JSONResponse({"error": f'expected {{"deny": [rule, ...]}}: {error}'}, 400)
             self._cluster.deny[:] = rules
         elif request.method == "DELETE":

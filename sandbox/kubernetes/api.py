@@ -99,7 +99,7 @@ class Api:
         if query.follow:
             lines = logs.follow(self._cluster, pod, path, container, query, self._stopping)
             return StreamingResponse(lines, media_type="text/plain")
-        return PlainTextResponse(logs.select(path.read_bytes() if path.exists() else b"", query))
+        return PlainTextResponse(logs.select(logs.read(path), query))
 
     def _wanted(self, call: Call) -> Callable[[Obj], bool]:
         """The objects that the call's namespace and selectors choose.

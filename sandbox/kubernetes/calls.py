@@ -191,7 +191,10 @@ def subject_for(cluster: Cluster, call: Call) -> Subject:
             return Subject(call.target.name, namespace, {}, {})
         return cluster.pod_subject(obj) if resource is PODS else subject_of(obj, pod_spec_of(resource, obj))
     if call.method == "POST" and isinstance(call.body, dict):
-        own = subject_of(call.body, pod_spec_of(resource, call.body))
+        try:
+            own = subject_of(call.body, pod_spec_of(resource, call.body))
+        except (AttributeError, TypeError, ValueError):  # a body of another shape; the schema check refuses it
+            return Subject("", namespace, {}, {})
         return Subject(own.name, namespace, own.labels, own.env)
     labels = equalities(parse_labels(call.query.get("labelSelector", "")))
     job_name = labels.get("job-name") or labels.get("batch.kubernetes.io/job-name") or ""

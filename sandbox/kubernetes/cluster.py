@@ -42,7 +42,7 @@ class Cluster:
     deny: list[Deny] = field(default_factory=list)
 
     def take_fault(self, kind: str, subject: Subject, uid: str, when: str | None = None) -> ActiveRule | None:
-        """The rule of this kind that holds the object now, or None."""
+        """The rule of this kind that holds the object now, or None (see faults)."""
         return self.faults.take_object(kind, subject, uid, time.monotonic(), when)
 
     def job_of(self, pod: Obj) -> Obj | None:

@@ -12,7 +12,7 @@ from sandbox.kubernetes.cluster import Cluster
 from sandbox.kubernetes.defaults import TRACKING_FINALIZER, complete
 from sandbox.kubernetes.deletion import FOREGROUND_FINALIZER, delete_job, delete_pod, owned_pods, release_pod
 from sandbox.kubernetes.faults import subject_of
-from sandbox.kubernetes.jobs import JobPlan, finished, plan_job, pod_phase
+from sandbox.kubernetes.jobs import JobPlan, condition, finished, plan_job, pod_phase
 from sandbox.kubernetes.kubelet import Kubelet
 from sandbox.kubernetes.resources import CRONJOBS, JOBS, PODS, Obj
 from sandbox.kubernetes.store import random_suffix
@@ -20,6 +20,8 @@ from sandbox.kubernetes.store import random_suffix
 log = logging.getLogger(__name__)
 REST_SECONDS = 0.02
 """The shortest time between two passes."""
+IDLE_SECONDS = 0.5
+"""The longest time between two passes while nothing runs; a TTL may end that much late."""
 EVENT_SWEEP_SECONDS = 60.0
 
 
@@ -33,7 +35,7 @@ class Controllers:
         self._held_since: dict[tuple[int, str], float] = {}
 
     async def run(self) -> None:
-        """Pass after pass: after each change, and at least every tick."""
+        """Pass after pass: after each change, at least every tick while something runs, else every IDLE_SECONDS."""
         swept = time.monotonic()
         while True:
             changed = self._store.changed
@@ -42,7 +44,8 @@ class Controllers:
                 self._cluster.drop_old_events()
                 swept = time.monotonic()
             waiter = asyncio.ensure_future(changed.wait())
-            await asyncio.wait({waiter}, timeout=self._cluster.settings.tick_seconds)
+            busy = self._cluster.faults or any(not _at_rest(job) for job in self._store.every(JOBS))
+            await asyncio.wait({waiter}, timeout=self._cluster.settings.tick_seconds if busy else IDLE_SECONDS)
             waiter.cancel()
             await asyncio.sleep(REST_SECONDS)
 
@@ -66,7 +69,7 @@ class Controllers:
     def _sync_job(self, job: Obj, pods: list[Obj]) -> None:
         final = finished(job.get("status") or {})
         tracked = any(TRACKING_FINALIZER in pod["metadata"].get("finalizers", []) for pod in pods)
-        if final and not tracked and "ttlSecondsAfterFinished" not in job["spec"]:
+        if final and not tracked and not _expired(job, final):
             self._lose(job, pods)
             return
         backoff = timedelta(seconds=self._cluster.settings.backoff_seconds)
@@ -75,10 +78,12 @@ class Controllers:
 
     def _apply(self, job: Obj, pods: list[Obj], plan: JobPlan) -> None:
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
-        made = [self._make_pod(job) for _ in range(plan.create)]
-        job = self._store.change(JOBS, job, lambda new: new.update(status=plan.status))
-        for name in plan.release:
-            release_pod(self._store, by_name[name])
+        with self._store.together():  # a pod that is counted but not released would be counted twice
+            made = [self._make_pod(job) for _ in range(plan.create)]
+            if plan.status != job.get("status"):
+                job = self._store.change(JOBS, job, lambda new: new.update(status=plan.status))
+            for name in plan.release:
+                release_pod(self._store, by_name[name])
         for name in plan.delete:
             delete_pod(self._store, by_name[name])
         about = ("batch/v1", "Job", job)
@@ -160,6 +165,8 @@ class Controllers:
 
     def _held(self, job: Obj) -> bool:
         """Whether the fault no_pod keeps this Job without pods."""
+        if not self._cluster.faults:
+            return False
         subject = subject_of(job, job["spec"]["template"]["spec"])
         uid = job["metadata"]["uid"]
         active = self._cluster.take_fault("no_pod", subject, uid)
@@ -170,6 +177,8 @@ class Controllers:
 
     def _lose(self, job: Obj, pods: list[Obj]) -> None:
         """The faults pod_gone and job_gone."""
+        if not self._cluster.faults:
+            return
         subject = subject_of(job, job["spec"]["template"]["spec"])
         uid = job["metadata"]["uid"]
         for pod in pods:
@@ -188,3 +197,17 @@ class Controllers:
         since = parse_time(final["lastTransitionTime"] if final else current["status"]["startTime"])
         if utc_now() >= since + timedelta(seconds=active.rule.seconds or 0):
             delete_job(self._store, current, "Background")
+
+
+def _expired(job: Obj, final: Obj) -> bool:
+    """Whether the TTL of a Job with this final condition is over."""
+    ttl = job["spec"].get("ttlSecondsAfterFinished")
+    return ttl is not None and utc_now() >= parse_time(final["lastTransitionTime"]) + timedelta(seconds=ttl)
+
+
+def _at_rest(job: Obj) -> bool:
+    """Whether only a change, or its TTL, makes this Job move again."""
+    if job["metadata"].get("deletionTimestamp"):
+        return False
+    status = job.get("status") or {}
+    return finished(status) is not None or condition(status, "Suspended") is not None

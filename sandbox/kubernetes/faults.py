@@ -9,6 +9,17 @@ Patterns in ``match``: ``path`` is searched; ``name``, ``namespace`` and the val
 ``env`` must match as a whole. ``name``, ``labels`` and ``env`` look at the object of the request: the body
 of a POST, the stored object, or the Job that a list of pods names by its job-name label. A pod stands for
 its Job: name and env are the Job's.
+
+Kinds on requests: ``stored_then_500`` (``status`` and ``message`` may change it) and ``stored_then_cut`` do what
+was asked and lose the answer; ``conflict_own`` does it and says 409; ``conflict_foreign`` puts a Job of somebody
+else under the name first; ``error`` answers ``status`` (with ``retry_after`` seconds) and does nothing;
+``unauthorized`` answers 401 until a new token is made; ``delay`` and ``hang`` hold the request; ``mutate`` merges
+``patch`` into the body, as an admission webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
+Kinds on objects: ``no_pod`` and ``image_pull_backoff`` hold a Job or pod for ``seconds``; ``fail_container`` ends
+a container with ``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running``
+does so with code 0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``);
+``pod_extra_failed`` lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was counted;
+``job_gone`` removes a Job ``seconds`` after it was ``when`` finished or active.
 """
 
 from __future__ import annotations
@@ -26,7 +37,9 @@ REQUEST_KINDS = frozenset(
         "stored_then_cut",
         "error",
         "unauthorized",
+        "conflict_own",
         "conflict_foreign",
+        "mutate",
         "delay",
         "hang",
         "empty_pod_list",
@@ -41,6 +54,7 @@ OBJECT_KINDS = frozenset(
         "job_gone",
         "fail_container",
         "exit_without_running",
+        "hang_container",
         "pod_extra_failed",
     }
 )
@@ -48,9 +62,13 @@ OBJECT_KINDS = frozenset(
 _DEFAULT_MATCH: Mapping[str, Mapping[str, str]] = {
     "stored_then_500": {"method": "POST", "path": "/jobs$"},
     "stored_then_cut": {"method": "POST", "path": "/jobs$"},
+    "conflict_own": {"method": "POST", "path": "/jobs$"},
     "conflict_foreign": {"method": "POST", "path": "/jobs$"},
+    "mutate": {"method": "POST", "path": "/jobs$"},
     "empty_pod_list": {"method": "GET", "path": "/pods$"},
 }
+_FIRST_KINDS = frozenset({"delay", "mutate"})
+"""All of these act on a request, then one of another kind."""
 _MATCH_FIELDS = frozenset({"method", "path", "name", "namespace", "labels", "env"})
 
 
@@ -110,6 +128,7 @@ class Rule:
     exit_code: int = 1
     log: str = ""
     when: str = "finished"
+    patch: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_rule(raw: Mapping[str, Any]) -> Rule:
@@ -122,13 +141,26 @@ def parse_rule(raw: Mapping[str, Any]) -> Rule:
         raise FaultRuleError(f"unknown fields {sorted(unknown)} in a rule of kind {kind}")
     values = {key: value for key, value in raw.items() if key != "match"}
     rule = Rule(match=_parse_match(str(kind), raw.get("match", {})), **values)
+    _check_values(rule)
+    return rule
+
+
+def _check_values(rule: Rule) -> None:
     for name in ("times", "for_seconds", "seconds", "retry_after"):
         value = getattr(rule, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
             raise FaultRuleError(f"{name} is {value!r}; it must be a number from 0 up")
+    for name, least, most in (("status", 400, 599), ("exit_code", 0, 255)):
+        value = getattr(rule, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise FaultRuleError(f"{name} is {value!r}; it must be a number from {least} to {most}")
+    for name in ("reason", "message", "log"):
+        if not isinstance(getattr(rule, name), str):
+            raise FaultRuleError(f"{name} is {getattr(rule, name)!r}; it must be a text")
     if rule.when not in ("finished", "active"):
         raise FaultRuleError(f"when is {rule.when!r}; it must be finished or active")
-    return rule
+    if not isinstance(rule.patch, Mapping) or (rule.kind == "mutate") != bool(rule.patch):
+        raise FaultRuleError(f"patch is {rule.patch!r}; mutate needs an object to merge, no other kind takes one")
 
 
 def _parse_match(kind: str, raw: Mapping[str, Any]) -> Match:
@@ -213,6 +245,10 @@ class FaultBook:
         ]
         return before - len(self._rules)
 
+    def __bool__(self) -> bool:
+        """Whether any rule is set."""
+        return bool(self._rules)
+
     def listing(self, now: float) -> list[Obj]:
         """The rules as JSON: number, kind, hits, whether they still act."""
         return [
@@ -231,18 +267,18 @@ class FaultBook:
         return any(active.number == number and active.alive(now) for active in self._rules)
 
     def take_requests(self, facts: RequestFacts, now: float) -> list[ActiveRule]:
-        """The rules that act on this request, counted as used: all delays, then the first of another kind."""
+        """The rules that act on this request, counted as used: delays and mutations, then one of another kind."""
         taken: list[ActiveRule] = []
         for active in self._rules:
             if active.rule.kind not in REQUEST_KINDS or active.used_up() or not active.alive(now):
                 continue
             if not request_matches(active.rule.match, facts):
                 continue
-            decided = any(other.rule.kind != "delay" for other in taken)
-            if active.rule.kind == "delay" or not decided:
+            decided = any(other.rule.kind not in _FIRST_KINDS for other in taken)
+            if active.rule.kind in _FIRST_KINDS or not decided:
                 active.hits += 1
                 taken.append(active)
-        return sorted(taken, key=lambda active: active.rule.kind != "delay")
+        return sorted(taken, key=lambda active: active.rule.kind not in _FIRST_KINDS)
 
     def take_object(
         self, kind: str, subject: Subject, uid: str, now: float, when: str | None = None

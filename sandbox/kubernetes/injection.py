@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import time
 from collections.abc import Callable
 
@@ -12,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from sandbox.kubernetes import errors
-from sandbox.kubernetes.api import Api, list_object
+from sandbox.kubernetes.api import Api, list_object, merge_patch
 from sandbox.kubernetes.calls import Call
 from sandbox.kubernetes.cluster import Cluster
 from sandbox.kubernetes.errors import StatusError
@@ -74,32 +75,44 @@ class Injector:
         self._stopping = stopping
 
     async def run(
-        self, request: Request, facts: RequestFacts, call: Call | None, answer: Callable[[], Response]
+        self, request: Request, facts: RequestFacts, call: Call | None, answer: Callable[[Call | None], Response]
     ) -> Response:
-        """The answer, changed by the rules.
+        """The answer, changed by the rules; their kinds are noted in ``request.state.faults``.
 
         ``call`` is None for paths without a resource. Raises StatusError.
         """
         for active in self._cluster.faults.take_requests(facts, time.monotonic()):
             rule = active.rule
+            request.state.faults = [*getattr(request.state, "faults", []), rule.kind]
             if rule.kind in ("delay", "hang"):
                 if not await self._hold(request, active):
                     return Response(status_code=499)  # the client has gone: nothing is done
-            elif rule.kind in ("stored_then_500", "stored_then_cut"):
-                answer()
-                if rule.kind == "stored_then_cut":
-                    return CutResponse()
-                raise error_of(rule)
-            elif rule.kind == "error":
-                raise error_of(rule)
-            elif rule.kind == "unauthorized":
-                raise errors.unauthorized()
-            elif rule.kind == "empty_pod_list":
-                return JSONResponse(list_object(PODS, self._cluster.store.version, []))
-            elif rule.kind == "conflict_foreign" and call is not None and call.resource is JOBS:
+            elif rule.kind == "mutate":
+                if call is not None:
+                    call = dataclasses.replace(call, body=merge_patch(call.document(), dict(rule.patch)))
+            else:
+                return self._spoiled(rule, call, answer)
+        return answer(call)
+
+    def _spoiled(self, rule: Rule, call: Call | None, answer: Callable[[Call | None], Response]) -> Response:
+        """The answer of a rule that does not only wait."""
+        if rule.kind in ("stored_then_500", "stored_then_cut", "conflict_own"):
+            answer(call)
+        if rule.kind == "stored_then_cut":
+            return CutResponse()
+        if rule.kind == "unauthorized":
+            raise errors.unauthorized()
+        if rule.kind == "conflict_own" and call is not None:
+            name = (call.document().get("metadata") or {}).get("name", "")
+            raise errors.already_exists(call.resource, str(name))
+        if rule.kind == "empty_pod_list":
+            return JSONResponse(list_object(PODS, self._cluster.store.version, []))
+        if rule.kind == "conflict_foreign":
+            if call is not None and call.resource is JOBS:
                 body = foreign_job(call)
                 self._cluster.store.add(JOBS, self._api.prepare(JOBS, call.target.namespace, body, strict=True))
-        return answer()
+            return answer(call)
+        raise error_of(rule)
 
     async def _hold(self, request: Request, active: ActiveRule) -> bool:
         """Wait for a delay, or hang until the rule is cleared or its seconds are over; False if the client

@@ -72,6 +72,12 @@ def _active(pod: Obj) -> bool:
     return not _ended(pod) and not pod["metadata"].get("deletionTimestamp")
 
 
+def _failed(pod: Obj) -> bool:
+    """Whether the pod counts as failed; one that is being deleted does (isPodFailed of the real controller)."""
+    deleted = bool(pod["metadata"].get("deletionTimestamp"))
+    return pod_phase(pod) == "Failed" or (deleted and pod_phase(pod) != "Succeeded")
+
+
 def _restarts(pods: Sequence[Obj]) -> int:
     return sum(
         int(entry.get("restartCount", 0))
@@ -109,10 +115,10 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
 def _count_ended(spec: Obj, status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
     for pod in pods:
         tracked = TRACKING_FINALIZER in pod["metadata"].get("finalizers", [])
-        if not tracked or not _ended(pod):
+        if not tracked or _active(pod):
             continue
         plan.release.append(pod["metadata"]["name"])
-        if pod_phase(pod) == "Succeeded":
+        if not _failed(pod):
             status["succeeded"] = status.get("succeeded", 0) + 1
         elif not (spec.get("suspend") and pod["metadata"].get("deletionTimestamp")):
             status["failed"] = status.get("failed", 0) + 1
@@ -145,6 +151,7 @@ def _advance(
         wanted = _wanted(spec, status, len(active))
         if len(active) > wanted:
             plan.delete += active[wanted:]
+            plan.release += active[wanted:]  # first released, so that they are never counted
         elif not hold and now >= _next_start(status, pods, backoff):
             plan.create = wanted - len(active)
 

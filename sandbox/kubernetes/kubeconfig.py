@@ -24,10 +24,16 @@ def kubeconfig(url: str, context: str, namespace: str, token: str) -> Obj:
     }
 
 
-def write_kubeconfig(path: Path, document: Obj) -> None:
-    """Write the file whole, readable by its owner only."""
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole, readable by its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)
-    draft.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
+
+
+def write_kubeconfig(path: Path, document: Obj) -> None:
+    """Write the configuration."""
+    write_private(path, yaml.safe_dump(document, sort_keys=False))

@@ -10,9 +10,10 @@ import signal
 from sandbox.kubernetes import podstatus
 from sandbox.kubernetes.clock import utc_now
 from sandbox.kubernetes.cluster import Cluster
+from sandbox.kubernetes.guard import Guard
 from sandbox.kubernetes.jobs import pod_phase
 from sandbox.kubernetes.podrun import PodRun
-from sandbox.kubernetes.processes import ProcessTable
+from sandbox.kubernetes.processtable import ProcessTable
 from sandbox.kubernetes.resources import PODS, Obj
 
 log = logging.getLogger(__name__)
@@ -24,17 +25,20 @@ class Kubelet:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.table = ProcessTable(cluster.settings.data / "processes.json")
+        self._guard = Guard(self.table)
         self._runs: dict[str, tuple[PodRun, asyncio.Task[None]]] = {}
         self._endings: dict[str, asyncio.Task[None]] = {}
 
     def recover(self) -> None:
-        """At the start: end what an earlier server left, and mark the pods Failed that it ran."""
+        """At the start: end what an earlier server left, mark the pods Failed that it ran, start the guard."""
         ended = self.table.end_leftovers()
         if ended:
             log.warning("ended %d container processes of an earlier server", ended)
         for pod in self._cluster.store.every(PODS):
             if pod_phase(pod) == "Running":
                 self._cluster.store.change(PODS, pod, lambda new: podstatus.lost(new, utc_now()))
+        self.table.claim()
+        self._guard.start()
 
     def sync(self) -> None:
         """One step for every pod."""
@@ -89,3 +93,4 @@ class Kubelet:
         for task in [*tasks, *self._endings.values()]:
             task.cancel()
         await asyncio.gather(*tasks, *self._endings.values(), return_exceptions=True)
+        await asyncio.to_thread(self._guard.stop)

@@ -76,14 +76,9 @@ def choose_file(cluster: Cluster, pod: Obj, query: LogQuery) -> tuple[Path, str]
     return log_path(cluster.settings.logs, pod["metadata"]["uid"], name, restart), name
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
     """The whole log; empty if the container wrote nothing."""
     return path.read_bytes() if path.exists() else b""
-
-
-def read(path: Path, query: LogQuery) -> bytes:
-    """The part of a log file that a request asks for (without following)."""
-    return select(_read(path), query)
 
 
 def _strip(line: bytes, query: LogQuery) -> bytes | None:
@@ -112,7 +107,7 @@ async def follow(
         current = cluster.store.find(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
         same = current is not None and current["metadata"]["uid"] == pod["metadata"]["uid"]
         over = current is None or not same or "running" not in _status(current, container)["state"]
-        data = _read(path)[position:]
+        data = read(path)[position:]
         if not over:
             data = data[: data.rfind(b"\n") + 1]
         position += len(data)

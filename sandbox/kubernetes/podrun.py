@@ -12,9 +12,10 @@ from pathlib import Path
 from sandbox.kubernetes import podstatus
 from sandbox.kubernetes.clock import rfc3339, utc_now
 from sandbox.kubernetes.cluster import Cluster
-from sandbox.kubernetes.faults import ActiveRule
+from sandbox.kubernetes.faults import ActiveRule, Rule
 from sandbox.kubernetes.images import ContainerConfigError, Image, ImagesFileError, container_env, load_images
-from sandbox.kubernetes.processes import ContainerLog, ContainerProcess, ProcessTable
+from sandbox.kubernetes.processes import ContainerLog, ContainerProcess
+from sandbox.kubernetes.processtable import ProcessTable
 from sandbox.kubernetes.resources import PODS, Obj
 
 log = logging.getLogger(__name__)
@@ -105,8 +106,10 @@ class PodRun:
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._cluster.emit(("v1", "Pod", self._pod), kind, reason, message, "kubelet")
 
-    def _fault(self, kind: str) -> ActiveRule | None:
-        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), self._uid)
+    def _fault(self, kind: str, run: int | None = None) -> ActiveRule | None:
+        """The rule that holds this pod, or one run of its container."""
+        caught = self._uid if run is None else f"{self._uid}/{run}"
+        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), caught)
 
     async def _pull(self, container: Obj) -> Image:
         """The program of the image, once it is there and no fault holds the pull."""
@@ -169,13 +172,16 @@ class PodRun:
         # Shown as running before the start, so that a server that is killed in between never starts it twice.
         self._set(container, podstatus.running(started))
         self._event("Normal", "Started", f"Container started: {container['name']}")
-        if (fault := self._replacement()) is not None:
-            code, text = fault
+        argv = [*image.argv, *container.get("args", [])]
+        if (active := self._replacement(self._restarts.get(container["name"], 0))) is not None:
+            rule, text = active.rule, active.rule.log
             output.write(text.encode() + (b"\n" if text and not text.endswith("\n") else b""))
-            output.close()
-            return podstatus.terminated(code, started, utc_now())
+            if rule.kind != "hang_container":
+                output.close()
+                code = 0 if rule.kind == "exit_without_running" else rule.exit_code
+                return podstatus.terminated(code, started, utc_now())
+            argv = hanging(rule)
         try:
-            argv = [*image.argv, *container.get("args", [])]
             process = await ContainerProcess.start(argv, env, image.cwd, output)
         except OSError as error:
             output.close()
@@ -195,18 +201,24 @@ class PodRun:
             self._table.drop(key)
         return podstatus.terminated(code, started, utc_now())
 
-    def _replacement(self) -> tuple[int, str] | None:
-        """Exit code and log text of a fault that takes the program's place, or None."""
-        if active := self._fault("fail_container"):
-            return active.rule.exit_code, active.rule.log
-        if active := self._fault("exit_without_running"):
-            return 0, active.rule.log
+    def _replacement(self, run: int) -> ActiveRule | None:
+        """A fault that takes the program's place in this run of the container, or None."""
+        for kind in ("fail_container", "exit_without_running", "hang_container"):
+            if active := self._fault(kind, run):
+                return active
         job = self._cluster.job_of(self._pod)
-        if job is not None and not job.get("status", {}).get("failed"):
-            subject = self._cluster.pod_subject(self._pod)
-            if active := self._cluster.take_fault("pod_extra_failed", subject, job["metadata"]["uid"]):
-                return active.rule.exit_code, active.rule.log
-        return None
+        if job is None or job.get("status", {}).get("failed"):
+            return None
+        return self._cluster.take_fault(
+            "pod_extra_failed", self._cluster.pod_subject(self._pod), job["metadata"]["uid"]
+        )
+
+
+def hanging(rule: Rule) -> list[str]:
+    """The program of a container that hangs: for ever, or for the rule's seconds and then ends with its code."""
+    if rule.seconds is None:
+        return ["sleep", "infinity"]
+    return ["sh", "-c", f"sleep {float(rule.seconds)}; exit {rule.exit_code}"]
 
 
 def log_path(logs: Path, pod_uid: str, container: str, restart: int) -> Path:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sandbox.kubernetes.clock import rfc3339_micro, utc_now
+from sandbox.kubernetes.processtable import signal_group
 
 READ_BYTES = 65536
 KILL_WAIT_SECONDS = 5.0
@@ -40,64 +38,10 @@ class ContainerLog:
         self._file.close()
 
 
-class ProcessTable:
-    """The running processes by pod uid and container, also in a file, so that the next start can end what is
-    left.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._running: dict[str, int] = {}
-
-    def add(self, key: str, pid: int) -> None:
-        """Note a new process group."""
-        self._running[key] = pid
-        self._save()
-
-    def drop(self, key: str) -> None:
-        """Forget a process that has ended."""
-        self._running.pop(key, None)
-        self._save()
-
-    def listing(self) -> dict[str, int]:
-        """Process ids by ``<pod uid>/<container>``."""
-        return dict(self._running)
-
-    def _save(self) -> None:
-        rows = {key: [pid, start_ticks(pid)] for key, pid in self._running.items()}
-        self._path.write_text(json.dumps(rows), encoding="utf-8")
-
-    def end_leftovers(self) -> int:
-        """Kill the groups of an earlier server that are still alive; returns how many."""
-        if not self._path.exists():
-            return 0
-        rows = json.loads(self._path.read_text(encoding="utf-8") or "{}")
-        alive = [pid for pid, ticks in rows.values() if ticks is not None and start_ticks(pid) == ticks]
-        for pid in alive:
-            signal_group(pid, signal.SIGKILL)
-        return len(alive)
-
-
-def start_ticks(pid: int) -> int | None:
-    """The start time of a process in clock ticks since boot, which tells reused ids apart; None if it is
-    gone.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])
-
-
-def signal_group(pid: int, number: signal.Signals) -> None:
-    """Send a signal to a process group; a group that is gone is fine."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, number)
-
-
 def bound_to_server(argv: Sequence[str]) -> list[str]:
-    """The command line that dies with the server even if that is killed (setpriv of util-linux, if there is
-    one).
+    """The command line that dies with the server even if that is killed, by setpriv of util-linux.
+
+    Without setpriv the guard does it alone, a moment later.
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--", *argv] if setpriv else list(argv)

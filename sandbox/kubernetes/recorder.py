@@ -53,19 +53,22 @@ class Recorder:
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def add(self, entry: Obj) -> None:
-        """Note one request; the number is added."""
+        """Note one request; the number is added. The file is written before the client gets its answer."""
         row = {"id": self._next, **entry, "body": without_secrets(entry.get("body"))}
         self._next += 1
         self._entries.append(row)
         self._file.write(json.dumps(row) + "\n")
 
-    def select(self, method: str | None, path_contains: str | None, since_id: int) -> list[Obj]:
-        """The requests in their order; ``since_id`` is exclusive."""
+    def select(
+        self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
+    ) -> list[Obj]:
+        """The requests in their order; ``since_id`` is exclusive, ``mutating`` leaves out GET and HEAD."""
         return [
             row
             for row in self._entries
             if row["id"] > since_id
             and (method is None or row["method"] == method.upper())
+            and not (mutating and row["method"] in ("GET", "HEAD"))
             and (path_contains is None or path_contains in row["path"])
         ]
 

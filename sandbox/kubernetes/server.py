@@ -91,32 +91,45 @@ class ApiServer:
             "path": request.url.path,
             "query": dict(request.query_params),
             "token": fingerprint(token),
+            "status": 500,
         }
         try:
             response = await self._answer(request, token, entry)
+            entry["status"] = response.status_code
         except StatusError as error:
             response = JSONResponse(error.body(), status_code=error.code, headers=error.headers)
-            entry["reason"] = error.reason
-        entry["status"] = response.status_code
-        entry["seconds"] = round(time.monotonic() - began, 4)
-        self._recorder.add(entry)
+            entry["status"], entry["reason"] = error.code, error.reason
+        finally:
+            entry["faults"] = getattr(request.state, "faults", [])
+            entry["seconds"] = round(time.monotonic() - began, 4)
+            self._recorder.add(entry)
         return response
 
     async def _answer(self, request: Request, token: str, entry: dict[str, Any]) -> Response:
-        path = request.url.path
-        if path in HEALTH_PATHS:
+        if request.url.path in HEALTH_PATHS:
             return PlainTextResponse("ok")
-        if token != self._token and path != "/version":
+        refused: StatusError | None = None
+        call, subject = None, None
+        try:
+            call = await self._call(request)
+            if call is not None:
+                entry["body"] = call.body
+                subject = subject_for(self.cluster, call)
+                entry |= {"name": subject.name, "labels": dict(subject.labels)}
+        except StatusError as error:
+            refused = error  # shown only to a client with a valid token
+        if token != self._token and request.url.path != "/version":
             raise errors.unauthorized()
-        content_type = request.headers.get("content-type", "")
-        body = entry["body"] = decode_body(await request.body(), content_type)
-        call = self._call(request, body, content_type)
-        subject = subject_for(self.cluster, call) if call is not None else None
-        facts = RequestFacts(request.method, path, subject)
-        return await self._injector.run(request, facts, call, lambda: self._plain_answer(call, request))
+        if refused is not None:
+            raise refused
+        facts = RequestFacts(request.method, request.url.path, subject)
+        return await self._injector.run(request, facts, call, lambda call: self._plain_answer(call, request))
 
     @staticmethod
-    def _call(request: Request, body: Any, content_type: str) -> Call | None:
+    async def _call(request: Request) -> Call | None:
+        """The request on a resource, None for another path. Raises StatusError."""
+        content_type = request.headers.get("content-type", "")
+        body = decode_body(await request.body(), content_type)
         target = parse_path(request.url.path)
         if target is None:
             return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import secrets
 import sqlite3
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class ObjectStore:
         self._uids: set[str] = set()
         self.changes: deque[Change] = deque(maxlen=HISTORY)
         self.changed = asyncio.Event()
+        self._held_back = False
         self._version = self._load()
         self.oldest_watch = self._version
 
@@ -132,10 +134,14 @@ class ObjectStore:
     def change(self, resource: ResourceType, current: Obj, edit: Callable[[Obj], None]) -> Obj:
         """Apply ``edit`` to a copy of a stored object and store it if that made a difference.
 
-        A change of the spec counts the generation up. A Job that is marked for deletion and has no finalizer is
-        removed; a pod goes when its process has ended (Kubelet).
+        ``current`` names the object and may be an older version of it; the stored one is changed, and nothing if it
+        is gone. A change of the spec counts the generation up. A Job that is marked for deletion and has no
+        finalizer is removed; a pod goes when its process has ended (Kubelet).
         """
-        new = copy.deepcopy(current)
+        stored = self.find(resource, *key_of(resource, current)[1:])
+        if stored is None or stored["metadata"]["uid"] != current["metadata"]["uid"]:
+            return current
+        current, new = stored, copy.deepcopy(stored)
         edit(new)
         if new == current:
             return current
@@ -155,6 +161,16 @@ class ObjectStore:
             return
         self._write("DELETED", resource, copy.deepcopy(stored))
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Changes that a killed server must leave all or none of (to be used without awaiting inside)."""
+        self._held_back = True
+        try:
+            yield
+        finally:
+            self._held_back = False
+            self._database.commit()
+
     def _write(self, kind: str, resource: ResourceType, obj: Obj) -> Obj:
         self._version += 1
         obj["metadata"]["resourceVersion"] = str(self._version)
@@ -169,13 +185,18 @@ class ObjectStore:
             self._uids.add(obj["metadata"]["uid"])
             self._database.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", (*key, json.dumps(obj)))
         self._database.execute("UPDATE counter SET version = ?", (self._version,))
-        self._database.commit()
+        if not self._held_back:
+            self._database.commit()
         if len(self.changes) == HISTORY:
             self.oldest_watch = self.changes[0].version
         self.changes.append(Change(self._version, kind, resource, obj))
+        self.wake()
+        return obj
+
+    def wake(self) -> None:
+        """Let everybody who waits for a change look again."""
         self.changed.set()
         self.changed = asyncio.Event()
-        return obj
 
     def close(self) -> None:
         """Close the file."""

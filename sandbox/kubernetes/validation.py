@@ -30,9 +30,8 @@ _SUBDOMAIN_TEXT = (
 )
 _DNS_LABEL_TEXT = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
-    "and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '"
-    + _DNS_LABEL
-    + "')"
+    "and must start and end with an alphanumeric character "
+    "(e.g. 'my-name',  or '123-abc', regex used for validation is '" + _DNS_LABEL + "')"
 )
 _LABEL_TEXT = (
     "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', "
@@ -41,9 +40,8 @@ _LABEL_TEXT = (
 )
 _QUALIFIED_TEXT = (
     "name part must consist of alphanumeric characters, '-', '_' or '.', "
-    "and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '"
-    + _QUALIFIED
-    + "')"
+    "and must start and end with an alphanumeric character "
+    "(e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '" + _QUALIFIED + "')"
 )
 _NOT_SIMULATED = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes")
 _IMMUTABLE_JOB_FIELDS = ("completions", "selector", "template", "completionMode", "manualSelector")

@@ -67,6 +67,21 @@ def test_native_insert_looks_types_up(nodes: ClickHouseSandbox, compress: str | 
     }
 
 
+@pytest.mark.parametrize("compress", [False, "lz4", "zstd", "gzip"])
+def test_insert_of_several_blocks_is_whole(nodes: ClickHouseSandbox, compress: str | bool) -> None:
+    database = new_database(nodes)
+    rows = 40_000
+    columns: list[list[object]] = [[f"{number:0>200}" for number in range(rows)], [0] * rows, list(range(rows))]
+    with connected(nodes, compress=compress) as client:
+        context = client.create_insert_context(
+            f"{database}.t_d", column_names=["id", "day", "v"], data=columns, column_oriented=True
+        )
+        assert context.block_row_count * 2 < rows, "the client must send more than one block"
+        client.insert(context=context)
+    per_node = counts(nodes, f"{database}.t")
+    assert per_node["node-1-1"] + per_node["node-2-1"] == rows
+
+
 def test_inserts_of_other_forms(nodes: ClickHouseSandbox) -> None:
     database = new_database(nodes)
     with connected(nodes) as client:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+
 import pytest
 
 from sandbox.clickhouse.client import ClickHouseSandbox, SandboxError
@@ -243,6 +246,22 @@ def test_killed_nodes_keep_their_data(nodes: ClickHouseSandbox) -> None:
     nodes.restart(kill=True)
     assert counts(nodes, f"{database}.t") == before
     assert mutations(nodes, database) == seen
+
+
+def test_stop_while_a_statement_runs(nodes: ClickHouseSandbox) -> None:
+    node = nodes.node("node-2-1")
+
+    def ask() -> None:
+        with suppress(SandboxError, OSError):
+            node.query("SELECT sum(sipHash64(number)) FROM numbers(1000000000) SETTINGS max_threads = 1")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    until(lambda: bool(node.statements(queries=True, contains="1000000000")), "the statement has begun")
+    nodes.stop("node-2-1")  # raises when the node does not end with exit code 0
+    asking.join()
+    nodes.start("node-2-1")
+    assert node.query("SELECT 1") == [["1"]]
 
 
 def test_database_made_anew_is_empty(nodes: ClickHouseSandbox) -> None:

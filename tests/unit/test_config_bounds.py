@@ -85,7 +85,9 @@ def test_a_number_out_of_its_bounds_is_refused(tmp_path: Path, at: Path_, value:
     assert f"demo.yaml: {'.'.join(at)}: {value!r}: input should be " in message
 
 
-@pytest.mark.parametrize(("at", "values"), [(at, [v for a, v in wrong_types() if a == at]) for at, _ in LEAVES], ids=str)
+@pytest.mark.parametrize(
+    ("at", "values"), [(at, [v for a, v in wrong_types() if a == at]) for at, _ in LEAVES], ids=str
+)
 def test_a_value_of_another_type_is_refused_and_not_converted(tmp_path: Path, at: Path_, values: list[Any]) -> None:
     for value in values:
         assert f"demo.yaml: {'.'.join(at)}: " in refused(tmp_path, at, value)

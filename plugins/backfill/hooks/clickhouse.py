@@ -84,7 +84,6 @@ class BackfillClickHouse(ClickHouseHook):
 
     def __init__(self, config: ClusterConfig, connection: Connection | None = None) -> None:
         self.config = config.clickhouse
-        self._connection = connection
         super().__init__(
             clickhouse_conn_id=self.config.conn_id,
             # A session id per client would lock parallel queries out (code 373); a retry of a DELETE is ours to decide.
@@ -95,6 +94,8 @@ class BackfillClickHouse(ClickHouseHook):
                 "send_receive_timeout": max(self.config.query_timeout_seconds, self.config.ddl_timeout_seconds) + 30,
             },
         )
+        # Not `_connection`: the base class keeps one of its own under that name.
+        self._given = connection
         self.names = sql.Names(
             time=self.config.time_column,
             customer=self.config.customer_column,
@@ -104,7 +105,7 @@ class BackfillClickHouse(ClickHouseHook):
 
     def get_connection(self, conn_id: str) -> Connection:
         """Return the connection given to the constructor, or read it."""
-        return self._connection or super().get_connection(conn_id)
+        return self._given or super().get_connection(conn_id)
 
     @contextmanager
     def client(self) -> Iterator[Client]:

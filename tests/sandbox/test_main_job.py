@@ -1,0 +1,121 @@
+"""The main job as a user does it: trigger, approve, one failure, clear, green; and input that must be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import pytest
+
+from sandbox.airflow_api import AirflowApi
+from sandbox.stack_model import Stack
+from tests.sandbox.drive import TABLES, Driver
+
+MONTH = ("2025-12-01", "2026-01-01")
+
+
+@pytest.fixture
+def east(stack: Stack, api: AirflowApi) -> Iterator[Driver]:
+    driver = Driver(api, stack, stack.cluster("east"))
+    yield driver
+    driver.set_worker_faults()
+
+
+@pytest.fixture
+def west(stack: Stack, api: AirflowApi) -> Driver:
+    return Driver(api, stack, stack.cluster("west"))
+
+
+def test_a_failed_job_is_cleared_and_the_run_ends_green(east: Driver) -> None:
+    customers = ["acme", "acme-sandbox", "globex.eu", "initech"]
+    east.set_worker_faults({"id": "once", "kind": "job_fail", "customer": "initech", "times": 1})
+    run = east.start("main-job", customers=customers, start_date=MONTH[0], end_date=MONTH[1])
+    assert east.finish(run) == "failed"
+
+    windows = {window["customer_id"]: window for window in east.plan(run)}
+    assert sorted(windows) == customers
+    broken = [index for index, window in enumerate(east.plan(run)) if window["customer_id"] == "initech"]
+    assert east.failed(run) == {"windows.reindex": broken, "report": [-1]}
+    states = {row["customer_id"]: row["status"] for row in east.report(run)["windows"]}
+    assert states.pop("initech") == "deleted, not yet reindexed"
+    assert set(states.values()) == {"verified"}
+    log = east.api.log(east.dag_id, run, "windows.reindex", broken[0])
+    assert "Clear this task for a new attempt" in log
+    assert "pod log |" in log
+
+    cleared = east.api.clear(east.dag_id, run)
+    assert {task.task_id for task in cleared} >= {"windows.reindex", "report"}
+    assert east.finish(run) == "success", east.api.failures(east.dag_id, run)
+
+    east.check_report(run, *MONTH, customers)
+    for customer, window in windows.items():
+        assert set(east.deletes(window).values()) == {1}, customer
+        assert len(east.jobs_made(window)) == (2 if customer == "initech" else 1)
+        for table in TABLES:
+            assert east.rows(window, table) == east.truth(*MONTH)[customer][table].after
+
+
+def test_acme_never_takes_the_rows_of_acme_sandbox(east: Driver) -> None:
+    other = {
+        "databases": [{"name": "acme_sandbox_voice", "tables": list(TABLES)}],
+        "start": "2026-02-01",
+        "end": "2026-03-01",
+    }
+    before = {table: east.rows(other, table) for table in TABLES}
+    run = east.start("prefix", customers=["acme"], start_date="2026-02-01", end_date="2026-03-01")
+    assert east.finish(run) == "success", east.api.failures(east.dag_id, run)
+    east.check_report(run, "2026-02-01", "2026-03-01", ["acme"])
+    assert {table: east.rows(other, table) for table in TABLES} == before
+
+
+def test_bad_input_is_refused_before_anything_is_deleted(west: Driver) -> None:
+    today = date.today()
+    later = {"start_date": today.isoformat(), "end_date": (today + timedelta(days=3)).isoformat()}
+    days = {"start_date": "2026-01-01", "end_date": "2026-01-03"}
+    cases = {
+        "unknown-customer": ({"customers": ["soylnt"], **days}, "plan", ["'soylnt'", "did you mean soylent"]),
+        "end-before-start": (
+            {"customers": ["tyrell"], "start_date": "2026-01-03", "end_date": "2026-01-01"},
+            "preflight",
+            ["end_date: 2026-01-01 is not after start_date 2026-01-03"],
+        ),
+        "nobody": ({"customers": [], **days}, "preflight", ["all_customers is false", "nobody is chosen"]),
+        "future": ({"customers": ["tyrell"], **later}, "preflight", ["ends after", "the latest end_date is"]),
+        "no-database": ({"customers": ["nakatomi"], **days}, "plan", ["'nakatomi'", "has no database"]),
+        "both": (
+            {"customers": ["tyrell"], "all_customers": True, **days},
+            "preflight",
+            ["all_customers is true"],
+        ),
+        "mistyped-key": (
+            {"customers": ["tyrell"], "star_date": "2026-01-01", **days},
+            "preflight",
+            ["star_date", "did you mean start_date?"],
+        ),
+    }
+    west.api.unpause(west.dag_id)
+    for name, (conf, _, _) in cases.items():
+        west.start(name, approve=False, **conf)
+    for name, (_, task, texts) in cases.items():
+        assert west.finish(name) == "failed", name
+        assert task in west.failed(name), name
+        log = west.api.log(west.dag_id, name, task)
+        for text in [*texts, "nothing was deleted"]:
+            assert text in log, (name, text)
+        # What cannot be mended by trying again is not tried again.
+        assert [t.try_number for t in west.api.tasks(west.dag_id, name, task)] == [1]
+    assert [row for node in west.nodes() for row in node.statements(contains="ALTER")] == []
+    assert west.kubernetes().requests("POST", "/jobs") == []
+
+
+def test_a_dry_run_changes_nothing_and_a_rejected_plan_neither(west: Driver) -> None:
+    days = {"start_date": "2026-01-01", "end_date": "2026-02-01"}
+    run = west.start("dry", approve=False, customers=["tyrell"], dry_run=True, **days)
+    assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
+    assert len(west.api.xcom(west.dag_id, run, "plan", "planned")) == 1
+    run = west.start("rejected", approve=False, customers=["tyrell"], **days)
+    west.api.wait_for_approval(west.dag_id, run, 120)
+    west.api.respond(west.dag_id, run, "Reject")
+    assert west.finish(run) == "failed"
+    assert "approve" in west.failed(run)
+    assert [row for node in west.nodes() for row in node.statements(contains="ALTER")] == []

@@ -1,0 +1,227 @@
+"""The statements run by ClickHouse's own engine: texts come out as they went in, and nothing else runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import date
+from typing import Any
+
+import pytest
+from chdb.session import Session
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from include.scorecard_backfill import sql, sql_health
+from include.scorecard_backfill.sql import Names, Slice
+
+NAMES = Names("scorecard_time", "customer_id", "profile_id", "conversation_id")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+NASTY = "a'`\"\\;\n\0 -- {x:String} $$ %s é日"
+KEY = "0123456789abcdef"
+TABLE = """
+    (scorecard_id String, customer_id String, profile_id String, conversation_id String,
+     scorecard_time DateTime64(3, 'Asia/Tokyo'), version UInt32 DEFAULT 1, scorecard_type String DEFAULT '')
+    ENGINE = ReplacingMergeTree(version) PARTITION BY toYYYYMM(scorecard_time, 'UTC')
+    ORDER BY (customer_id, profile_id, scorecard_id)
+"""
+
+
+class Engine:
+    """One engine in this process. It has no cluster: what goes around the table is taken off."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def rows(self, statement: str) -> list[dict[str, Any]]:
+        local = re.sub(r"clusterAllReplicas\('conversations', ((?:`[^`]+`|\w+)\.(?:`[^`]+`|\w+))\)", r"\1", statement)
+        text = r"'(?:[^'\\]|\\.)*'"
+        local = re.sub(rf"cluster\('conversations', (merge\(REGEXP\({text}\), {text}\)|[^()]+)\)", r"\1", local)
+        local = local.replace(" ON CLUSTER 'conversations'", "")
+        assert "'conversations'" not in local
+        answer = self._session.query(local, "JSONEachRow").bytes().decode()
+        return [json.loads(line) for line in answer.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with closing(Session()) as session:
+        yield Engine(session)
+
+
+def insert(engine: Engine, table: str, rows: list[tuple[str, str, str, str]]) -> None:
+    """Rows of (scorecard id, customer, profile, time)."""
+    values = ", ".join(
+        f"({', '.join(sql.quote_string(text) for text in (rowid, customer, profile, 'c-' + rowid, time))})"
+        for rowid, customer, profile, time in rows
+    )
+    engine.rows(
+        f"INSERT INTO {table} (scorecard_id, customer_id, profile_id, conversation_id, scorecard_time) VALUES {values}"
+    )
+
+
+@pytest.fixture
+def database(engine: Engine, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database of its own with an empty table `scorecard`."""
+    name = f"db-{request.node.name[:40]}"
+    quoted = sql.quote_identifier(name)
+    engine.rows(f"CREATE DATABASE {quoted}")
+    engine.rows(f"CREATE TABLE {quoted}.scorecard {TABLE}")
+    yield name
+    engine.rows(f"DROP DATABASE {quoted}")
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+def test_texts_come_out_as_they_went_in(engine: Engine, texts: list[str]) -> None:
+    (row,) = engine.rows(f"SELECT [{', '.join(f'hex({sql.quote_string(text)})' for text in texts)}] AS found")
+    assert [bytes.fromhex(item).decode() for item in row["found"]] == texts
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20))
+def test_names_come_out_as_they_went_in(engine: Engine, name: str) -> None:
+    (row,) = engine.rows(f"SELECT 1 AS {sql.quote_identifier(name)}")
+    assert list(row) == [name]
+
+
+@settings(max_examples=25)
+@given(TEXTS, st.integers(1, 99), st.integers(0, 9))
+def test_the_marker_does_not_change_what_is_found(engine: Engine, customer: str, generation: int, chunk: int) -> None:
+    quoted = sql.quote_string(customer)
+    marker = f"{sql.marker_literal(KEY, generation, chunk)} != ''"
+    (row,) = engine.rows(f"SELECT {quoted} = {quoted} AS bare, bare AND {marker} AS marked, {marker} AS alone")
+    assert row == {"bare": 1, "marked": 1, "alone": 1}
+
+
+def count(engine: Engine, part: Slice) -> int:
+    statement = sql.count_statement(cluster="conversations", tables=[("scorecard", part)], names=NAMES)
+    found = engine.rows(statement)
+    assert sum(not row["database"] for row in found) == 1
+    return sum(int(row["rows"]) for row in found if row["database"])
+
+
+def table_of(database: str) -> str:
+    return sql.qualified(database, "scorecard")
+
+
+EDGES = ["2025-12-31 23:59:59.999", "2026-01-01 00:00:00", "2026-01-31 23:59:59.999", "2026-02-01 00:00:00"]
+
+
+def test_a_delete_takes_exactly_what_was_counted(engine: Engine, database: str) -> None:
+    table = table_of(database)
+    engine.rows(f"ALTER TABLE {table} MODIFY COLUMN scorecard_time DateTime64(3, 'UTC')")
+    people = [(NASTY, "voice"), (NASTY, "chat"), ("acme", "voice")]
+    rows = [(f"{who}{at}", customer, profile, time)
+            for who, (customer, profile) in enumerate(people) for at, time in enumerate(EDGES)]  # fmt: skip
+    insert(engine, table, rows)
+    insert(engine, table, rows[1:2])  # the same row again: FINAL counts it once
+    part = Slice(database, NASTY, "voice", date(2026, 1, 1), date(2026, 2, 1))
+    assert count(engine, part) == 2
+    statement = sql.delete_statement(
+        cluster="conversations", table="scorecard", part=part, names=NAMES, key=KEY, generation=10, chunk=2
+    )
+    engine.rows(f"{statement} SETTINGS mutations_sync = 2")
+    assert count(engine, part) == 0
+    left = engine.rows(f"SELECT DISTINCT scorecard_id FROM {table} ORDER BY scorecard_id")
+    assert [row["scorecard_id"] for row in left] == ["00", "03", *(f"{who}{at}" for who in (1, 2) for at in range(4))]
+    (mutation,) = engine.rows(f"SELECT command FROM system.mutations WHERE database = {sql.quote_string(database)}")
+    assert sql.parse_marker(mutation["command"]) == (KEY, 10, 2)
+
+
+@pytest.mark.parametrize(("asked", "killed"), [(1, ["1", "1.2"]), (10, ["10", "10.1"]), (2, [])])
+def test_kill_finds_one_generation_and_its_chunks(engine: Engine, asked: int, killed: list[str]) -> None:
+    statement = sql.kill_mutation_statement(
+        cluster="conversations", database="db", table="t", key=KEY, generation=asked, test=False
+    )
+    condition = statement.partition(" WHERE ")[2]
+    commands = [f"(DELETE WHERE ('backfill:{key}:{tail}' != ''))"
+                for key in (KEY, "f" * 16) for tail in ("1", "1.2", "10", "10.1", "21")]  # fmt: skip
+    values = ", ".join(f"('db', 't', {sql.quote_string(command)})" for command in commands)
+    found = engine.rows(
+        f"SELECT command FROM values('database String, table String, command String', {values}) WHERE {condition}"
+    )
+    assert [row["command"] for row in found] == [f"(DELETE WHERE ('backfill:{KEY}:{tail}' != ''))" for tail in killed]
+
+
+def test_days_are_utc_days_in_a_column_of_another_zone(engine: Engine, database: str) -> None:
+    table = table_of(database)
+    values = ", ".join(
+        f"('{n}', 'acme', 'voice', 'c', fromUnixTimestamp64Milli({ms}, 'Asia/Tokyo'))"
+        for n, ms in enumerate((1767225599999, 1767225600000, 1769903999999, 1769904000000))
+    )
+    engine.rows(
+        f"INSERT INTO {table} (scorecard_id, customer_id, profile_id, conversation_id, scorecard_time) VALUES {values}"
+    )
+    part = Slice(database, "acme", "voice", date(2026, 1, 1), date(2026, 2, 1))
+    found = engine.rows(sql.count_statement(cluster="conversations", tables=[("scorecard", part)], names=NAMES))
+    assert {row["day"]: int(row["rows"]) for row in found if row["database"]} == {"2026-01-01": 1, "2026-01-31": 1}
+
+
+def test_pairs_and_volumes_take_the_named_databases_and_no_other(engine: Engine) -> None:
+    databases = ["p_acme", "p.acme", "p-acme|x", "pxacme", "p_acme2"]
+    try:
+        for database in databases:
+            engine.rows(f"CREATE DATABASE {sql.quote_identifier(database)}")
+            for table in ("scorecard", "scorecard_d"):
+                engine.rows(f"CREATE TABLE {sql.qualified(database, table)} {TABLE}")
+                insert(engine, sql.qualified(database, table), [("1", NASTY, database, "2026-01-10 12:00:00")])
+        wanted = databases[:3]
+        pairs = engine.rows(
+            sql.pairs_statement(cluster="conversations", databases=wanted, table="scorecard", names=NAMES)
+        )
+        assert sorted((row["database"], row["profile_id"]) for row in pairs) == sorted((d, d) for d in wanted)
+        assert {row["customer_id"] for row in pairs} == {NASTY}
+        statement = sql.volumes_statement(
+            cluster="conversations",
+            databases=wanted,
+            tables=["scorecard"],
+            names=NAMES,
+            start=date(2026, 1, 10),
+            end=date(2026, 1, 11),
+        )
+        found = engine.rows(statement)
+        assert sorted(row["database"] for row in found) == sorted(wanted)
+        assert {(row["table"], row["day"], int(row["rows"])) for row in found} == {("scorecard", "2026-01-10", 1)}
+    finally:
+        for database in databases:
+            engine.rows(f"DROP DATABASE IF EXISTS {sql.quote_identifier(database)}")
+
+
+def test_stale_appeal_scorecards_are_counted_by_their_value(engine: Engine, database: str) -> None:
+    table = table_of(database)
+    insert(engine, table, [(str(n), "acme", "voice", "2026-01-10 12:00:00") for n in range(3)])
+    engine.rows(f"ALTER TABLE {table} UPDATE scorecard_type = {sql.quote_string(NASTY)} WHERE scorecard_id = '1'"
+                " SETTINGS mutations_sync = 2")  # fmt: skip
+    part = Slice(database, "acme", "voice", date(2026, 1, 1), date(2026, 2, 1))
+
+    def stale(value: str) -> int:
+        statement = sql_health.stale_statement(
+            cluster="conversations", tables=[("scorecard", part)], names=NAMES, column="scorecard_type", equals=value
+        )
+        return sum(int(row["rows"]) for row in engine.rows(statement))
+
+    assert (stale(NASTY), stale(""), stale("appeal")) == (1, 2, 0)
+
+
+def test_a_partition_with_a_row_of_someone_else_is_seen(engine: Engine, database: str) -> None:
+    table = table_of(database)
+    rows = [("1", NASTY, "voice", "2026-01-10 12:00:00"), ("2", NASTY, "voice", "2026-02-10 12:00:00"),
+            ("3", "acme", "voice", "2026-02-11 12:00:00")]  # fmt: skip
+    insert(engine, table, rows)
+    part = Slice(database, NASTY, "voice", date(2026, 1, 1), date(2026, 3, 1))
+    statement = sql_health.partition_statement(
+        cluster="conversations",
+        database=database,
+        table="scorecard",
+        partition_ids=["202601", "202602"],
+        parts=[part],
+        names=NAMES,
+    )
+    found = {row["partition_id"]: (int(row["rows"]), int(row["foreign_rows"])) for row in engine.rows(statement)}
+    assert found == {"202601": (1, 0), "202602": (2, 1)}
+    drop = sql.drop_partition_statement(
+        cluster="conversations", database=database, table="scorecard", partition_id="202601"
+    )
+    engine.rows(drop)
+    assert [row["scorecard_id"] for row in engine.rows(f"SELECT scorecard_id FROM {table} ORDER BY 1")] == ["2", "3"]

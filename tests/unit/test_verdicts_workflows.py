@@ -1,0 +1,177 @@
+"""Workflows: every expected one known and completed, whose they are, and why they failed."""
+
+from __future__ import annotations
+
+import doctest
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from include.scorecard_backfill.verdicts import workflows
+from include.scorecard_backfill.verdicts.workflows import (
+    TOO_BIG,
+    Execution,
+    Status,
+    belongs_to,
+    classify,
+    created_workflows,
+    judge,
+    minutes_of,
+)
+
+UUID_TEXT = "0b7f2a34-0000-4000-8000-000000000001"
+STATUSES: st.SearchStrategy[Status] = st.sampled_from(
+    ("running", "completed", "failed", "timed_out", "terminated", "canceled", "continued_as_new", "missing")
+)
+
+
+def executions(*statuses: Status) -> dict[str, Execution]:
+    return {f"w-{n}": Execution(f"w-{n}", status, run_id=f"r-{n}") for n, status in enumerate(statuses)}
+
+
+def test_doctests_hold() -> None:
+    assert doctest.testmod(workflows).failed == 0
+
+
+@given(st.lists(STATUSES, max_size=6), st.integers(0, 2))
+def test_a_window_is_ok_only_when_every_expected_workflow_is_completed(statuses: list[Status], unseen: int) -> None:
+    known = executions(*statuses)
+    expected = [*known, *(f"unseen-{n}" for n in range(unseen))]
+    verdict = judge(expected, known)
+    assert (verdict.state == "ok") is (bool(expected) and not unseen and set(statuses) == {"completed"})
+    if {"running", "continued_as_new"} & set(statuses):
+        # A cut or a retry must not run beside an open one.
+        assert verdict.state == "wait"
+    elif verdict.state != "ok":
+        assert verdict.state == "failed"
+    assert verdict.reasons
+
+
+def test_no_workflow_at_all_proves_nothing() -> None:
+    assert judge([], executions("completed")).cause == "no_workflows"
+
+
+def test_a_workflow_that_the_server_does_not_know_is_named() -> None:
+    verdict = judge(["w-0", "w-9"], executions("completed"))
+    assert (verdict.cause, verdict.text.split()[0]) == ("unknown", "w-9")
+
+
+def test_a_failure_names_id_run_status_and_detail() -> None:
+    bad = Execution("w-1", "failed", run_id="r-1", failure="activity Heartbeat timeout", cause="heartbeat_timeout")
+    verdict = judge(["w-0", "w-1"], executions("completed") | {"w-1": bad})
+    assert (verdict.state, verdict.cause) == ("failed", "heartbeat_timeout")
+    assert verdict.text == "w-1 (run r-1) failed: activity Heartbeat timeout"
+    assert "no detail" in judge(["w-0"], executions("terminated")).text
+
+
+@pytest.mark.parametrize(
+    ("causes", "expected"),
+    [
+        (["canceled", "heartbeat_timeout"], "heartbeat_timeout"),
+        (["deadlock", "terminated"], "deadlock"),
+        (["terminated", "canceled"], "terminated"),
+        (["", ""], "other"),
+    ],
+)
+def test_of_several_causes_the_one_that_a_smaller_window_cures_decides(causes: list[str], expected: str) -> None:
+    bad = {f"w-{n}": Execution(f"w-{n}", "failed", cause=cause) for n, cause in enumerate(causes)}
+    assert judge(list(bad), bad).cause == expected
+
+
+def test_a_wait_shows_progress_and_what_failed_already() -> None:
+    known = executions("running", "failed", "continued_as_new") | {"w-3": Execution("w-3", "running", done=5, total=20)}
+    verdict = judge(list(known), known)
+    assert verdict.text == (
+        "3 of 4 workflows open; w-0 running; w-2 continued_as_new; w-3 5 of 20 conversations; 1 failed already"
+    )
+    many = {f"w-{n}": Execution(f"w-{n}", "running") for n in range(60)}
+    assert len(judge(list(many), many).reasons) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "cause"),
+    [
+        ("activity Heartbeat timeout", "failed", "heartbeat_timeout"),
+        ("TIMEOUT_TYPE_HEARTBEAT", "timed_out", "heartbeat_timeout"),
+        ("ERROR: deadlock detected (SQLSTATE 40P01)", "failed", "deadlock"),
+        ("pq: 40p01", "failed", "deadlock"),
+        ("activity StartToClose timeout", "failed", "start_to_close_timeout"),
+        ("TIMEOUT_TYPE_START_TO_CLOSE", "failed", "start_to_close_timeout"),
+        ("", "timed_out", "workflow_timeout"),
+        ("", "terminated", "terminated"),
+        ("by operations", "canceled", "canceled"),
+        ("nil pointer", "failed", "other"),
+        ("", "completed", "other"),
+    ],
+)
+def test_a_cause_is_read_from_the_text_first_and_then_from_the_status(text: str, status: str, cause: str) -> None:
+    assert classify(text, status) == cause
+
+
+def test_the_causes_that_are_cut_are_causes_that_are_classified() -> None:
+    assert {classify(text, "failed") for text in ("heartbeat", "40P01", "StartToClose")} == TOO_BIG
+
+
+LINE = "Created reindex conversations job: name=a/b/{0}, execution_id={0}, cluster=ingestion"
+
+
+def test_ids_are_read_from_the_log_in_order_each_once() -> None:
+    lines = [
+        "2026-01-01T00:00:00Z INFO " + LINE.format("w-2"),
+        "noise",
+        LINE.format("w-1"),
+        LINE.format("w-2"),
+        '{"level":"info","msg":"' + LINE.format("w-3") + '"}',
+        "Created reindex conversations job: name=a, execution_id=, cluster=c",
+        "Created reindex conversations job: name=a",
+    ]
+    assert created_workflows(lines) == ["w-2", "w-1", "w-3"]
+
+
+IDS = st.text("abcdefghij0123456789-_.", min_size=1, max_size=30)
+
+
+@given(st.lists(IDS, max_size=8), st.text(max_size=10))
+def test_every_logged_id_is_found_whatever_stands_before_it(ids: list[str], before: str) -> None:
+    assert created_workflows(before + LINE.format(i) for i in ids) == list(dict.fromkeys(ids))
+
+
+@pytest.mark.parametrize(
+    ("workflow_id", "mine"),
+    [
+        (f"reindexconversations-acme-voice-{UUID_TEXT}", True),
+        (f"reindexconversations-acme-chat-{UUID_TEXT.upper()}", True),
+        (f"reindexconversations-acme-sandbox-voice-{UUID_TEXT}", False),
+        (f"reindexconversations-acme-voice-2-{UUID_TEXT}", False),
+        (f"reindexconversations-acmee-voice-{UUID_TEXT}", False),
+        (f"xreindexconversations-acme-voice-{UUID_TEXT}", False),
+        (f"reindexconversations-acme-voice-{UUID_TEXT}-retry", False),
+        ("reindexconversations-acme-voice-1", False),
+        (f"reindexconversations-acme--{UUID_TEXT}", False),
+    ],
+)
+def test_a_workflow_is_a_customers_by_its_whole_id(workflow_id: str, mine: bool) -> None:
+    found = belongs_to(workflow_id, prefix="reindexconversations", customer_id="acme", profiles=["voice", "chat"])
+    assert found is mine
+
+
+NAMES = st.text("ab.*+-_", min_size=1, max_size=6)
+
+
+@given(NAMES, NAMES, NAMES, NAMES, st.uuids())
+def test_ids_of_others_are_never_taken_unless_they_read_the_same(
+    customer: str, profile: str, other: str, other_profile: str, number: UUID
+) -> None:
+    mine, others = f"p-{customer}-{profile}-{number}", f"p-{other}-{other_profile}-{number}"
+    assert belongs_to(mine, prefix="p", customer_id=customer, profiles=[profile])
+    assert belongs_to(others, prefix="p", customer_id=customer, profiles=[profile]) is (others == mine)
+
+
+def test_minutes_are_from_the_first_start_to_the_last_end_and_unknown_is_zero() -> None:
+    one = Execution("w-1", "completed", started=1_000, closed=1_600)
+    two = Execution("w-2", "completed", started=1_300, closed=2_200)
+    assert minutes_of([one, two]) == minutes_of([two, one]) == 20.0
+    assert minutes_of([]) == 0.0
+    assert minutes_of([one, Execution("w-3", "running", started=1_000)]) == 0.0
