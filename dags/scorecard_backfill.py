@@ -101,6 +101,8 @@ def build_dag(config: ClusterConfig) -> DAG:
         smaller = stages("smaller_windows", "replan", replan.output, config, dag.dag_id)
         report = ReportOperator(task_id="report", cluster=name, trigger_rule=TriggerRule.ALL_DONE, **worker)
         preflight >> plan >> approve >> windows >> replan >> smaller >> report
+        # "Clear only failed" leaves replan alone: without this edge the report would not wait for cleared windows.
+        windows >> report
     return dag
 
 

@@ -21,6 +21,17 @@ def parse(value: Any) -> Any:
     return value
 
 
+def settled(key: str, verified: Any, cut: Any) -> str:
+    """Return why a window needs nothing more in this run: ``verified``, ``cut`` (its parts do its work), or ''.
+
+    ``verified`` is what verify returned, ``cut`` the keys of the windows that replan has cut.
+    """
+    record = parse_record(verified)
+    if record.get("status") == "verified" and record.get("key") == key:
+        return "verified"
+    return "cut" if key in (parse(cut) or []) else ""
+
+
 def parse_record(value: Any) -> Json:
     """Return a value that must be a record; {} when there is none."""
     found = parse(value)

@@ -14,6 +14,7 @@ from sandbox.kubernetes.resources import Obj
 KEPT = 50_000
 """Requests kept in memory; older ones stay in the file."""
 _SECRET_NAME = re.compile(r"pass(word|wd)?|secret|token|credential|api_?key", re.IGNORECASE)
+_SECRET_FIELDS = frozenset({"data", "stringData"})
 HIDDEN = "***"
 
 
@@ -22,19 +23,21 @@ def fingerprint(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()[:8] if token else ""
 
 
-def without_secrets(value: Any, parent: str = "") -> Any:
-    """A copy of a body with the values of Secrets and of variables with telling names hidden."""
+def without_secrets(value: Any, is_secret: bool = False) -> Any:
+    """A copy of a body with the values of Secrets and of variables with telling names hidden.
+
+    ``is_secret``: the body is a Secret even if it does not say so, as a client may leave out its kind.
+    """
     if isinstance(value, list):
-        return [without_secrets(item, parent) for item in value]
+        return [without_secrets(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if value.get("kind") == "Secret" or parent in ("data", "stringData"):
-        hidden = {"data", "stringData"}
+    if is_secret or value.get("kind") == "Secret":
         return {
-            key: dict.fromkeys(inner, HIDDEN) if key in hidden and isinstance(inner, dict) else inner
+            key: dict.fromkeys(inner, HIDDEN) if key in _SECRET_FIELDS and isinstance(inner, dict) else inner
             for key, inner in value.items()
         }
-    copy = {key: without_secrets(inner, key) for key, inner in value.items()}
+    copy = {key: without_secrets(inner) for key, inner in value.items()}
     if isinstance(copy.get("name"), str) and "value" in copy and _SECRET_NAME.search(copy["name"]):
         copy["value"] = HIDDEN
     return copy
@@ -54,7 +57,8 @@ class Recorder:
 
     def add(self, entry: Obj) -> None:
         """Note one request; the number is added. The file is written before the client gets its answer."""
-        row = {"id": self._next, **entry, "body": without_secrets(entry.get("body"))}
+        is_secret = re.search(r"/secrets(/|$)", entry["path"]) is not None
+        row = {"id": self._next, **entry, "body": without_secrets(entry.get("body"), is_secret)}
         self._next += 1
         self._entries.append(row)
         self._file.write(json.dumps(row) + "\n")

@@ -29,7 +29,7 @@ ORPHANS = "registry.invalid/leaves-children:1"
 STUBBORN = "registry.invalid/ignores-term:1"
 SLEEPER = "registry.invalid/sleeps:1"
 BROKEN = "registry.invalid/exits-3:1"
-CONTEXT = "sandbox_dev"
+CONTEXT = "sandbox-east_dev"
 LIMIT_SECONDS = 20.0
 POLL_SECONDS = 0.03
 

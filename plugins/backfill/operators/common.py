@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from backfill.hooks.clickhouse import BackfillClickHouse, days_of_cluster, sum_days
-from backfill.records import parse, parse_record
+from backfill.records import parse, parse_record, settled
 from backfill.triggers.mutations import slices
 from include.scorecard_backfill.verdicts.counts import Host, totals, unsettled
 
@@ -67,10 +67,10 @@ def sibling(context: Mapping[str, Any], stage: str) -> Json:
     return parse_record(found)
 
 
-def verified(context: Mapping[str, Any], window: Mapping[str, Any]) -> Json:
-    """Return verify's result when this very window is verified already in this run, else {}."""
-    found = sibling(context, "verify")
-    return found if found.get("status") == "verified" and found.get("key") == window["key"] else {}
+def already(context: Mapping[str, Any], window: Mapping[str, Any]) -> str:
+    """Return ``verified`` or ``cut`` when this very window needs nothing more in this run, else ''."""
+    cut = context["ti"].xcom_pull(task_ids="replan", key="cut")
+    return settled(window["key"], sibling(context, "verify"), cut)
 
 
 def settled_day_counts(

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators.common import RunStore, settled_day_counts, verified
+from backfill.operators.common import RunStore, already, settled_day_counts
 from backfill.operators.deleter import Deleter, dead_generation, inherited_rows, own_unfinished
 from backfill.settings import cluster_config
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
@@ -134,15 +134,16 @@ class DeleteOperator(SendsDeletes):
         """Return the record that the later stages work by. Raises StageError for what a retry can mend."""
         window: Json = self.window
         self.log.info("window %s, key %s", window["label"], window["key"])
-        if verified(context, window):
+        store = RunStore(context)
+        if done := already(context, window):
             self.log.info(
-                "verified already in this run; nothing is deleted. To do it again, trigger a new run for %s, %s to %s",
+                "%s already in this run; nothing is deleted. To do it again, trigger a new run for %s, %s to %s",
+                done,
                 window["customer_id"],
                 window["start"],
                 window["end"],
             )
-            return self._result(window, [], [], 0) | {"status": "verified"}
-        store = RunStore(context)
+            return self._result(window, list(store.get("before") or []), [], 0) | {"status": done}
         before = self._before(store, window)
         if window["mode"] != "cleanup":
             return self._result(window, before, [], 0) | {"status": "counted"}

@@ -15,7 +15,7 @@ from kubernetes.client.rest import ApiException
 
 from backfill.hooks.kubernetes import CONFLICT, JobClient, is_transient
 from backfill.hooks.temporal import TemporalHook, Workflows
-from backfill.operators.common import RunStore, StageError, planned, sibling, verified
+from backfill.operators.common import RunStore, StageError, already, planned, sibling
 from backfill.settings import cluster_config
 from backfill.slots import GROUPS, compact, limits_now, override_now, override_text, stage_ids, works
 from backfill.triggers.job import JobTrigger
@@ -64,9 +64,9 @@ class ReindexOperator(KubernetesJobOperator):
         """Return the reindex record, or defer until the Job has ended."""
         window: Json = self.window
         self.log.info("window %s, key %s", window["label"], window["key"])
-        if verified(context, window):
-            self.log.info("verified already in this run; no Job is made")
-            return {"key": window["key"], "window": window, "attempt": 0, "status": "verified"}
+        if done := already(context, window):
+            self.log.info("%s already in this run; no Job is made. To do it again, trigger a new run", done)
+            return {"key": window["key"], "window": window, "attempt": 0, "status": done}
         return self.ensure_job(context, window)
 
     def ensure_job(self, context: Any, window: Json, failed_attempt: int = 0) -> Any:

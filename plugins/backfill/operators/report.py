@@ -54,6 +54,7 @@ class ReplanOperator(BaseOperator):
             raise AirflowFailException(f"{len(parts)} smaller windows > {self.max_windows} ([core] max_map_length)")
         store.set("parts", parts)
         context["ti"].xcom_push(key="customers", value=[p["customer_id"] for p in parts])
+        context["ti"].xcom_push(key="cut", value=sorted({p["part_of"] for p in parts}))
         return parts
 
 

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import StartTriggerArgs
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators.common import RunStore, sibling, verified
+from backfill.operators.common import RunStore, already, sibling
 from backfill.operators.delete import SendsDeletes
 from backfill.operators.reindex import ReindexOperator
 from backfill.settings import cluster_config
@@ -35,6 +35,10 @@ def pulled(task_id: str, key: str = "return_value", *, mapped: bool = True) -> s
     """
     index = f", map_indexes={'ti.map_index' if mapped else '-1'}"
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}', key='{key}'{index}) | tojson }}}}"
+
+
+CUT = pulled("replan", "cut", mapped=False)
+"""Keys of the windows that replan has cut: their own stages have nothing more to do."""
 
 
 def limit(seconds: float) -> timedelta:
@@ -108,7 +112,7 @@ class WaitMutationsOperator(TriggeredWait, SendsDeletes):
     """Waits for the window's mutations; cleared after one was killed or is missing, it has the DELETE sent again."""
 
     trigger_path = "backfill.triggers.mutations.MutationsTrigger"
-    template_fields = ("deleted", "previous", "verified", "overlap")
+    template_fields = ("deleted", "previous", "verified", "cut", "overlap")
 
     def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
         super().__init__(
@@ -117,6 +121,7 @@ class WaitMutationsOperator(TriggeredWait, SendsDeletes):
                 "deleted": pulled(f"{group}.delete"),
                 "previous": pulled(f"{group}.wait_mutations"),
                 "verified": pulled(f"{group}.verify"),
+                "cut": CUT,
                 "overlap": "{{ params.overlap }}",
             },
             timeout=limit(cluster_config(cluster).clickhouse.mutation_deadline_seconds),
@@ -166,8 +171,8 @@ class WaitMutationsOperator(TriggeredWait, SendsDeletes):
 
     def _resend(self, context: Any, deleted: Json) -> Any:
         window: Json = deleted["window"]
-        if verified(context, window):
-            return {"key": deleted["key"], "status": "verified"}
+        if done := already(context, window):
+            return {"key": deleted["key"], "status": done}
         generation = int(deleted["generation"]) + 1
         sent = self.send_all(context, window, deleted["before"], generation, drop=False)
         return self._wait_for({**deleted, "sent": sent, "generation": generation}, context)
@@ -191,13 +196,14 @@ class WaitWorkflowsOperator(ReindexOperator):
     """Waits for the window's workflows; cleared after they failed, it makes a new reindex by reindex's own code."""
 
     start_from_trigger = True
-    template_fields = ("reindexed", "previous", "verified")  # type: ignore[assignment]
+    template_fields = ("reindexed", "previous", "verified", "cut")  # type: ignore[assignment]
 
     def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
         super().__init__(cluster=cluster, **kwargs)
         self.reindexed = pulled(f"{group}.reindex")
         self.previous = pulled(f"{group}.wait_workflows")
         self.verified = pulled(f"{group}.verify")
+        self.cut = CUT
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=WorkflowsTrigger.path,
             trigger_kwargs={
@@ -205,6 +211,7 @@ class WaitWorkflowsOperator(ReindexOperator):
                 "reindexed": self.reindexed,
                 "previous": self.previous,
                 "verified": self.verified,
+                "cut": self.cut,
             },
             next_method="resume",
             next_kwargs={},
@@ -221,8 +228,8 @@ class WaitWorkflowsOperator(ReindexOperator):
             raise fail(context, event)
         window: Json = event["window"]
         self.window = window
-        if verified(context, window):
-            return {"key": window["key"], "status": "verified"}
+        if done := already(context, window):
+            return {"key": window["key"], "status": done}
         return self.ensure_job(context, window, failed_attempt=int(event["attempt"]))
 
     def job_ended(self, context: Any, event: Json, window: Json) -> Any:
@@ -248,7 +255,7 @@ class WaitWorkflowsOperator(ReindexOperator):
 class VerifyOperator(WaitWorkflowsOperator):
     """Counts until two looks agree; cleared after rows were missing, it makes a new reindex and counts again."""
 
-    template_fields = ("deleted", "waited", "previous")
+    template_fields = ("deleted", "waited", "previous", "cut")
 
     def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
         super().__init__(cluster=cluster, group=group, **kwargs)
@@ -262,6 +269,7 @@ class VerifyOperator(WaitWorkflowsOperator):
                 "deleted": self.deleted,
                 "waited": self.waited,
                 "previous": self.previous,
+                "cut": self.cut,
             },
             next_method="resume",
             next_kwargs={},

@@ -9,7 +9,7 @@ from typing import Any
 
 from backfill.hooks.clickhouse import sum_days
 from backfill.poll import shared_poll
-from backfill.records import parse_record
+from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.verdicts import mutations as rules
@@ -51,25 +51,26 @@ class MutationsTrigger(SharedMutationsTrigger):
     """``deleted`` is the result of the delete stage, ``previous`` what a failed try of this task left behind."""
 
     path = "backfill.triggers.mutations.MutationsTrigger"
-    fields = ("deleted", "previous", "verified", "overlap")
+    fields = ("deleted", "previous", "verified", "cut", "overlap")
     fails_on_worker = True
 
     deleted: Any
     previous: Any
     verified: Any
+    cut: Any
     overlap: Any
 
     def prepare(self) -> None:
         """Choose the newest delete: the stage's, or the one that an earlier try of this task sent again."""
         deleted, previous = parse_record(self.deleted), parse_record(self.previous)
-        self._verified = parse_record(self.verified)
         self._failed_before = previous if previous.get("status") == "failed" else {}
         newer = self._failed_before.get("deleted") or {}
         same_window = newer.get("key") == deleted.get("key")
         self._deleted = newer if same_window and newer.get("generation", 0) > deleted.get("generation", 0) else deleted
-        if not self._deleted.get("window") and self._verified.get("status") != "verified":
+        if not self._deleted.get("window"):
             raise ValueError("the delete stage left no result: clear it (windows.delete) and this task with it")
-        self.key = self._deleted.get("key") or self._verified.get("key", "")
+        self.key = self._deleted["key"]
+        self._settled = settled(self.key, self.verified, self.cut)
         self._sent = [_sent(item) for item in self._deleted.get("sent", [])]
         self._overlap = str(self.overlap) == "True"
         self._failing: dict[str, float] = {}
@@ -78,8 +79,8 @@ class MutationsTrigger(SharedMutationsTrigger):
 
     async def look(self) -> Look:
         """Decide on the shared snapshot, then by a count of this window."""
-        if self._verified.get("status") == "verified":
-            return Look(ok("this window is verified already"), {"key": self.key, "status": "verified"})
+        if self._settled:
+            return Look(ok(f"this window is {self._settled} already"), {"key": self.key, "status": self._settled})
         if not self._sent:
             return Look(ok("nothing was deleted, nothing to wait for"), {"key": self.key, "status": "nothing"})
         hosts = await self.hosts()

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from backfill.hooks.clickhouse import DayCounts, days_of_cluster, sum_days
-from backfill.records import parse_record
+from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.mutations import slices
 from include.scorecard_backfill.verdicts import counts as rules
@@ -30,12 +30,13 @@ class VerifyTrigger(WaitTrigger):
     """
 
     path = "backfill.triggers.verify.VerifyTrigger"
-    fields = ("deleted", "waited", "previous", "attempt")
+    fields = ("deleted", "waited", "previous", "cut", "attempt")
     fails_on_worker = True
 
     deleted: Any
     waited: Any
     previous: Any
+    cut: Any
     attempt: Any
 
     @property
@@ -47,12 +48,10 @@ class VerifyTrigger(WaitTrigger):
         """Parse what the delete stage counted."""
         self._previous = parse_record(self.previous)
         self._deleted = parse_record(self.deleted)
-        if self._previous.get("status") == "verified":
-            self.key = self._previous["key"]
-            return
         if not self._deleted.get("window"):
             raise ValueError("the delete stage left no result: clear it (delete) and this task with it")
         self.key = self._deleted["key"]
+        self._settled = settled(self.key, self._previous, self.cut)
         before = self._deleted["before"]
         self._before = {(b["database"], b["table"]): int(b["rows"]) for b in before}
         self._days_before = {(b["database"], b["table"]): b["days"] for b in before}
@@ -69,9 +68,11 @@ class VerifyTrigger(WaitTrigger):
 
     async def look(self) -> Look:
         """Count every table on every replica; totals must be settled and equal to those of the look before."""
-        if self._previous.get("status") == "verified":
+        if self._settled == "verified":
             text = "verified already in this run; to do this window again, trigger a new run for its customer and days"
             return Look(ok(text), self._previous)
+        if self._settled == "cut":
+            return Look(ok("this window was cut; its parts are verified instead"), {"key": self.key, "status": "cut"})
         hosts = await self.hosts()
         hook = await self.clickhouse()
         counts: DayCounts = await asyncio.to_thread(hook.day_counts, slices(self._deleted["window"]), hosts)

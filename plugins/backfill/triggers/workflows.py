@@ -10,7 +10,7 @@ from temporalio.client import Client
 
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.poll import shared_poll
-from backfill.records import parse_record
+from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.verdicts import workflows as rules
@@ -58,13 +58,14 @@ class WorkflowsTrigger(WaitTrigger):
     """
 
     path = "backfill.triggers.workflows.WorkflowsTrigger"
-    fields = ("reindexed", "previous", "verified", "then")
+    fields = ("reindexed", "previous", "verified", "cut", "then")
     fails_on_worker = True
 
     then: Any
     reindexed: Any
     previous: Any
     verified: Any
+    cut: Any
 
     @property
     def poll_seconds(self) -> float:
@@ -79,14 +80,14 @@ class WorkflowsTrigger(WaitTrigger):
     def prepare(self) -> None:
         """Choose the newest attempt: the reindex stage's, or the one that an earlier try of this task made."""
         reindexed, previous = parse_record(self.reindexed), parse_record(self.previous)
-        self._verified = parse_record(self.verified)
         self._failed_before = previous if previous.get("status") == "failed" else {}
         newer = self._failed_before.get("reindexed") or {}
         same = newer.get("key") == reindexed.get("key")
         self._current = newer if same and newer.get("attempt", 0) > reindexed.get("attempt", 0) else reindexed
-        if not self._current.get("window") and self._verified.get("status") != "verified":
+        if not self._current.get("window"):
             raise ValueError("the reindex stage left no result: clear it (reindex) and this task with it")
-        self.key = self._current.get("key") or self._verified.get("key", "")
+        self.key = self._current["key"]
+        self._settled = settled(self.key, self.verified, self.cut)
         self._ids: list[str] = list(self._current.get("workflow_ids") or [])
         self._known: dict[str, rules.Execution] = {}
         self._polls = 0
@@ -94,8 +95,8 @@ class WorkflowsTrigger(WaitTrigger):
 
     async def look(self) -> Look:
         """Decide this window; what was failed when a cleared task starts again asks for a new reindex."""
-        if self._verified.get("status") == "verified":
-            return Look(ok("this window is verified already"), {"key": self.key, "status": "verified"})
+        if self._settled:
+            return Look(ok(f"this window is {self._settled} already"), {"key": self.key, "status": self._settled})
         workflows = await shared_workflows(self)
         if not self._ids:
             missing = await self._find(workflows)
