@@ -2,7 +2,8 @@
 
 It talks HTTP on 127.0.0.1 and is meant for the official Python clients (``kubernetes``,
 ``kubernetes_asyncio``) and for Airflow's cncf.kubernetes provider, which all work unchanged. A pod's
-container is a local process of its own process group. Start it with ``python -m sandbox.kubernetes``.
+container is a local process of its own process group. Start it with ``python -m sandbox.kubernetes``; faults
+and the record of requests are at ``/_sandbox/`` (see faults, admin, client).
 
 What is the same as in a real cluster
     Paths, verbs, Status objects and their texts, uid, resourceVersion, generation, generateName, dry run,
@@ -34,6 +35,7 @@ What it does NOT do
     - RBAC: everything is allowed but what a deny rule of ``/_sandbox/rbac`` names. Plain HTTP, one token.
     - The back-off after a failed pod (``--backoff-seconds``, 1 s) and the longest grace period
       (``--max-grace-seconds``, 2 s) are shorter than the real 10 s and 30 s.
-    - Pods do not survive the server: at its end all are killed, and the next start marks them Failed.
-    - Faults and deny rules live in memory: a restart forgets them. Objects and the request log are kept.
+    - Pods do not survive the server: at its end, also by SIGKILL, all are killed (see guard), and the next start
+      marks them Failed. A program that starts a session of its own escapes that. Linux only.
+    - Faults and deny rules live in memory: a restart forgets them. Objects, the token and the record are kept.
 """

@@ -95,7 +95,7 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
     """
     spec, status = job["spec"], copy.deepcopy(job.get("status") or {})
     plan = JobPlan(status)
-    _count_ended(spec, status, pods, plan)
+    _count_ended(status, pods, plan)
     if final := finished(status):
         ttl = spec.get("ttlSecondsAfterFinished")
         end = parse_time(final["lastTransitionTime"])
@@ -112,7 +112,7 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
     return plan
 
 
-def _count_ended(spec: Obj, status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
+def _count_ended(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
     for pod in pods:
         tracked = TRACKING_FINALIZER in pod["metadata"].get("finalizers", [])
         if not tracked or _active(pod):
@@ -120,12 +120,18 @@ def _count_ended(spec: Obj, status: Obj, pods: Sequence[Obj], plan: JobPlan) -> 
         plan.release.append(pod["metadata"]["name"])
         if not _failed(pod):
             status["succeeded"] = status.get("succeeded", 0) + 1
-        elif not (spec.get("suspend") and pod["metadata"].get("deletionTimestamp")):
+        else:
             status["failed"] = status.get("failed", 0) + 1
 
 
+def _remove(plan: JobPlan, names: list[str]) -> None:
+    """Delete pods that are not wanted any more; released first, so that they never count (as deleteJobPods does)."""
+    plan.release += names
+    plan.delete += names
+
+
 def _suspend(status: Obj, pods: Sequence[Obj], plan: JobPlan, now: datetime) -> None:
-    plan.delete += [pod["metadata"]["name"] for pod in pods if _active(pod)]
+    _remove(plan, [pod["metadata"]["name"] for pod in pods if _active(pod)])
     status.pop("startTime", None)
     if condition(status, "Suspended") is None:
         _set_condition(status, "Suspended", ("JobSuspended", "Job suspended"), now)
@@ -150,8 +156,7 @@ def _advance(
     else:
         wanted = _wanted(spec, status, len(active))
         if len(active) > wanted:
-            plan.delete += active[wanted:]
-            plan.release += active[wanted:]  # first released, so that they are never counted
+            _remove(plan, active[wanted:])
         elif not hold and now >= _next_start(status, pods, backoff):
             plan.create = wanted - len(active)
 

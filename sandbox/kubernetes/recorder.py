@@ -43,6 +43,13 @@ def without_secrets(value: Any, is_secret: bool = False) -> Any:
     return copy
 
 
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a killed server left unfinished, so that the next line starts at its beginning."""
+    with path.open("rb+") as file:
+        whole = file.read().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
 class Recorder:
     """Keeps every request in memory and in a file of JSON lines, over restarts."""
 
@@ -50,8 +57,9 @@ class Recorder:
         self._path = path
         self._entries: deque[Obj] = deque(maxlen=KEPT)
         if path.exists():
+            _drop_torn_line(path)
             with path.open(encoding="utf-8") as lines:
-                self._entries.extend(json.loads(line) for line in lines if line.endswith("\n"))
+                self._entries.extend(json.loads(line) for line in lines)
         self._next = int(self._entries[-1]["id"]) + 1 if self._entries else 1
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
@@ -77,7 +85,7 @@ class Recorder:
         ]
 
     def clear(self) -> None:
-        """Forget all requests, also in the file; numbers go on."""
+        """Forget all requests, also in the file; numbers go on until the server is started again."""
         self._entries.clear()
         self._file.truncate(0)
 

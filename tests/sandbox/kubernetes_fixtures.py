@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from kubernetes import client as sync_client
 from kubernetes import config as sync_config
 from kubernetes.client.rest import ApiException
 
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE, KubernetesSandbox
+from sandbox.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesSandbox
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
@@ -29,6 +30,7 @@ ORPHANS = "registry.invalid/leaves-children:1"
 STUBBORN = "registry.invalid/ignores-term:1"
 SLEEPER = "registry.invalid/sleeps:1"
 BROKEN = "registry.invalid/exits-3:1"
+REINDEX_JOB = "registry.invalid/reindex-job:1"
 CONTEXT = "sandbox-east_dev"
 LIMIT_SECONDS = 20.0
 POLL_SECONDS = 0.03
@@ -39,6 +41,12 @@ IMAGES: Mapping[str, Any] = {
     ORPHANS: ["sh", "-c", "sleep 300 & sleep 300 & echo started; wait"],
     STUBBORN: ["sh", "-c", "trap '' TERM; echo started; while :; do sleep 300; done"],
     SLEEPER: ["sleep", "300"],
+    # As the stack's images file has it, without the wiring to the other parts.
+    REINDEX_JOB: {
+        "argv": [sys.executable, "-m", "sandbox.reindex_job"],
+        "env": {"PYTHONPATH": str(PROJECT)},
+        "cwd": str(PROJECT),
+    },
     BROKEN: ["sh", "-c", "echo boom >&2; exit 3"],
 }
 _numbers = itertools.count(1)

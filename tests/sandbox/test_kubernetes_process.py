@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -66,6 +67,29 @@ def test_no_process_survives_the_server(kube: Kube, kill: bool) -> None:
     assert not alive
     assert len(gone) == len(children)
     assert [process for group in groups for process in group_of(group)] == []
+
+
+def test_the_guard_alone_ends_all_processes_of_a_killed_server(tmp_path: Path) -> None:
+    """Where there is no setpriv, the kernel tells no container of the server's death."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "sleep"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    with kube_in(tmp_path / "kubernetes", env={"PATH": str(programs)}) as kube:
+        groups = [running_group(kube, *wanted) for wanted in ((ORPHANS, 3), (STUBBORN, 2))]
+        kube.sandbox.stop(kill=True)
+        wait_for(lambda: not [process for group in groups for process in group_of(group)], "no process")
+
+
+def test_the_next_start_ends_what_is_left(kube: Kube) -> None:
+    """Server and guard killed: the kernel ends the containers' first processes, the next start their children."""
+    group = running_group(kube, ORPHANS, 3)
+    [guard] = [p for p in psutil.Process(kube.sandbox.pid).children() if "sandbox.kubernetes.guard" in p.cmdline()]
+    guard.kill()
+    kube.sandbox.stop(kill=True)
+    wait_for(lambda: len(group_of(group)) == 2, "the first process ended, its children alive")
+    kube.sandbox.start()
+    wait_for(lambda: not group_of(group), "no process")
 
 
 def test_a_signal_to_the_servers_group_leaves_the_guard_to_do_its_work(kube: Kube) -> None:

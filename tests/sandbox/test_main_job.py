@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_bad_input_is_refused_before_anything_is_deleted(west: Driver) -> None:
     today = date.today()
     later = {"start_date": today.isoformat(), "end_date": (today + timedelta(days=3)).isoformat()}
     days = {"start_date": "2026-01-01", "end_date": "2026-01-03"}
-    cases = {
+    cases: dict[str, tuple[dict[str, Any], str, list[str]]] = {
         "unknown-customer": ({"customers": ["soylnt"], **days}, "plan", ["'soylnt'", "did you mean soylent"]),
         "end-before-start": (
             {"customers": ["tyrell"], "start_date": "2026-01-03", "end_date": "2026-01-01"},

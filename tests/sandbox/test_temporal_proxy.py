@@ -212,7 +212,7 @@ def test_the_first_living_rule_for_the_call_is_chosen() -> None:
 
     def chosen(method: str, subject: str) -> str | None:
         rule = choose(Call(method, subject), rules, histories, 1.0)
-        return rule and rule.id
+        return rule.id if rule else None
 
     assert chosen("DescribeWorkflowExecution", "reindexconversations-acme-1") == "one"
     assert chosen("DescribeWorkflowExecution", "reindexconversations-wayne-1") == "any"
