@@ -14,6 +14,7 @@ import backfill.operators.plan
 import backfill.operators.preflight
 import backfill.operators.reindex
 import backfill.operators.report
+import backfill.operators.undo
 import backfill.operators.waits  # noqa: F401  (imported to be in memory before the fork)
 
 

@@ -21,6 +21,7 @@ Json = dict[str, Any]
 TaskRef = str | tuple[str, int]
 
 FINISHED_RUN = ("success", "failed")
+FINISHED_TASK = ("success", "failed", "upstream_failed", "skipped", "removed")
 PAGE = 500
 # An answer that comes before the scheduler has handled the executor's event of the asking half fails the task
 # ("reported that the task instance finished with state success, but the task instance's state attribute is
@@ -227,26 +228,43 @@ class AirflowApi:
 
         return wait_for(asked, deadline_seconds, lambda: f"{task_id} asks; {self.summary(dag_id, run_id)}")
 
-    def approve(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
-        """Wait until a run asks, answer Approve until the task has ended well, and return what it asked.
+    def answer(
+        self, dag_id: str, run_id: str, option: str, deadline_seconds: float, task_id: str = "approve"
+    ) -> tuple[Json, str]:
+        """Wait until a run asks, answer until the task has ended, and return what it asked and the task's state.
 
         It asks again when the answer came before the scheduler had handled the executor's event of the asking half:
         Airflow repeats the task then. Raises as `wait_for_approval`.
         """
         asked = self.wait_for_approval(dag_id, run_id, deadline_seconds, task_id)
 
-        def answered() -> bool:
+        def ended() -> str | None:
             state = self.states(dag_id, run_id, task_id).get(-1)
             if state == "awaiting_input":
                 with suppress_conflict():
-                    self.respond(dag_id, run_id, "Approve", task_id)
-            elif self.run_state(dag_id, run_id) in FINISHED_RUN:
-                raise RuntimeError(f"run {run_id} ended: {self.failures(dag_id, run_id)}")
-            return state == "success"
+                    self.respond(dag_id, run_id, option, task_id)
+            return state if state in FINISHED_TASK else None
 
-        wait_for(
-            answered, deadline_seconds, lambda: f"{task_id} goes on; {self.summary(dag_id, run_id)}", poll_seconds=2
-        )
+        def unanswered() -> str:
+            return f"{task_id} ends after {option}; {self.summary(dag_id, run_id)}"
+
+        return asked, wait_for(ended, deadline_seconds, unanswered, poll_seconds=2)
+
+    def approve(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
+        """Answer Approve and return what was asked.
+
+        Raises RuntimeError when the task fails all the same, and as `wait_for_approval`.
+        """
+        asked, state = self.answer(dag_id, run_id, "Approve", deadline_seconds, task_id)
+        if state != "success":
+            raise RuntimeError(f"{task_id} of run {run_id} ended {state}: {self.failures(dag_id, run_id)}")
+        return asked
+
+    def reject(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
+        """Answer Reject and return what was asked; raises RuntimeError when the task does not end failed or skipped."""
+        asked, state = self.answer(dag_id, run_id, "Reject", deadline_seconds, task_id)
+        if state == "success":
+            raise RuntimeError(f"{task_id} of run {run_id} ended {state} although it was rejected")
         return asked
 
     def wait_for_run(self, dag_id: str, run_id: str, deadline_seconds: float) -> str:

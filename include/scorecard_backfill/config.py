@@ -225,7 +225,7 @@ class ScheduleConfig(Frozen):
 
 
 class SnapshotConfig(Frozen):
-    """Copy of a window's ids before it is deleted, to name what did not come back."""
+    """Copy of a window's rows before they are deleted, to name what did not come back and to put it back."""
 
     enabled: bool = Field(default=False, description="Take one.")
     keep_days: int = Field(default=14, ge=1, le=365, description="Days after which it may be removed.")
@@ -256,7 +256,7 @@ class ClusterConfig(Frozen):
     admission: AdmissionConfig = Field(default=AdmissionConfig(), description="How many windows go at once.")
     windows: WindowsConfig = Field(default=WindowsConfig(), description="How large windows are.")
     schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="The monthly run.")
-    snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Ids kept before a delete.")
+    snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Copy of the rows before a delete.")
 
     @model_validator(mode="before")
     @classmethod

@@ -83,6 +83,9 @@ class ClickHouseConfig(Frozen):
         max_length=10,
         description="Local tables counted and deleted, in order.",
     )
+    distributed_suffix: Identifier = Field(
+        default="_d", description="Suffix of the distributed twin of a table; rows are put back through it."
+    )
     id_columns: dict[Identifier, Identifier] = Field(
         default={"scorecard": "scorecard_id", "score": "score_id"},
         description="Column that names a row, for each table.",

@@ -27,7 +27,8 @@ def build_report(
     ``deleted`` results of delete, joined by their key and never by position; ``failures`` maps a window key to the
     sentence of its last failure. A window that was cut is verified when every one of its parts is.
     """
-    done = {r["key"]: r for r in verified if r.get("status") == VERIFIED}
+    verified_list = list(verified)
+    done = {r["key"]: r for r in verified_list if r.get("status") == VERIFIED}
     removed = {r["key"]: r for r in deleted}
     parts_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for part in parts:
@@ -42,7 +43,20 @@ def build_report(
         "windows": rows,
         "customers": customers,
         "total": _sum_tables(c["tables"] for c in customers),
+        "missing": _missing(windows, parts, verified_list),
     }
+
+
+def _missing(
+    windows: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]], results: Iterable[Mapping[str, Any]]
+) -> list[Json]:
+    """Return for each window with a snapshot and table how many rows did not come back, with some ids."""
+    labels = {w["key"]: w["label"] for w in (*windows, *parts)}
+    return [
+        {"key": r["key"], "label": labels.get(r["key"], r["key"]), "table": table, **found}
+        for r in results
+        for table, found in sorted((r.get("missing") or {}).items())
+    ]
 
 
 def _window_row(
@@ -124,6 +138,12 @@ def report_markdown(report: Mapping[str, Any]) -> str:
             lines.append(f"| {head} | {table} | {n['before']:,} | {n['after']:,} | {n['removed']:,} |")
     for table, n in report["total"].items():
         lines.append(f"| **all** | | {table} | {n['before']:,} | {n['after']:,} | {n['removed']:,} |")
+    if report.get("missing"):
+        lines += ["", "**Rows of the snapshots that did not come back** (appeal requests are meant to go):", ""]
+        lines += [
+            f"- {m['label']}: {m['table']}: {m['count']:,}{', such as ' + ', '.join(m['ids'][:5]) if m['ids'] else ''}"
+            for m in report["missing"]
+        ]
     open_rows = [r for r in report["windows"] if r["status"] != VERIFIED]
     if open_rows:
         lines += ["", "**Not verified:**", ""]

@@ -13,6 +13,7 @@ CLUSTERS_ENV = "SCORECARD_BACKFILL_CLUSTERS"
 """Environment variable: folder of cluster YAML files; default: the eight production ones shipped in include/."""
 
 DAG_ID_PREFIX = "scorecard_backfill__"
+UNDO_DAG_ID_PREFIX = "scorecard_backfill_undo__"
 BROKEN_DAG_ID_PREFIX = "scorecard_backfill_broken__"
 
 OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"

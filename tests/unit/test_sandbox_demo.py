@@ -43,8 +43,8 @@ class PlayedApi:
         self.calls.append(("asked", run_id))
         return {"subject": "Delete?", "body": "| plan |"}
 
-    def respond(self, dag_id: str, run_id: str, option: str) -> None:
-        self.calls.append(("respond", run_id, option))
+    def approve(self, dag_id: str, run_id: str, deadline_seconds: float) -> None:
+        self.calls.append(("approve", run_id))
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         return next(self._states)
@@ -96,8 +96,7 @@ def test_approves_only_after_the_plan_was_shown() -> None:
     said: list[str] = []
     api = PlayedApi(["running", "running", "success"], {"planned": 1})
     assert play(api, said) == {"planned": 1}
-    assert [call[0] for call in api.calls] == ["unpause", "trigger", "asked", "respond"]
-    assert api.calls[-1] == ("respond", "run-1", "Approve")
+    assert [call[0] for call in api.calls] == ["unpause", "trigger", "asked", "approve"]
     assert "| plan |" in "".join(said)
 
 

@@ -11,9 +11,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators.common import RunStore, already, settled_day_counts
+from backfill.operators.common import RunStore, StageError, already, settled_day_counts
 from backfill.operators.deleter import Deleter, dead_generation, inherited_rows, own_unfinished
 from backfill.settings import cluster_config
+from backfill.snapshots import SnapshotError, Snapshots
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
 from backfill.triggers.chunk import ChunkTrigger, event_failed
 from backfill.triggers.mutations import slices
@@ -147,10 +148,29 @@ class DeleteOperator(SendsDeletes):
         before = self._before(store, window)
         if window["mode"] != "cleanup":
             return self._result(window, before, [], 0) | {"status": "counted"}
+        snapshots = self._snapshots(store, window, before)
         generation = self._generation(store, window)
         # Only the first generation drops partitions: what came back since must not be taken by a repetition.
         sent = self.send_all(context, window, before, generation, drop=generation == 1)
-        return self._result(window, before, sent, generation) | {"status": "deleted" if sent else "nothing"}
+        status = "deleted" if sent else "nothing"
+        return self._result(window, before, sent, generation) | {"status": status, "snapshots": snapshots}
+
+    def _snapshots(self, store: RunStore, window: Json, before: Sequence[Json]) -> list[str]:
+        """Copy the rows before the first DELETE, if the cluster's file says so; once, since later they are gone."""
+        config = cluster_config(self.cluster)
+        if not config.snapshot.enabled:
+            return []
+        taken = store.get("snapshots")
+        if taken is None:
+            hook = BackfillClickHouse(config)
+            tables = [(b["database"], b["table"]) for b in before if b["now"]]
+            try:
+                taken = Snapshots(hook, hook.topology()).take(window, tables, config.snapshot.keep_days)
+            except SnapshotError as error:
+                raise StageError(str(error)) from error
+            store.set("snapshots", taken)
+            self.log.info("snapshots: %s", ", ".join(taken) or "no rows, none taken")
+        return list(taken)
 
     def _generation(self, store: RunStore, window: Json) -> int:
         generation = int(store.get("generation") or 1)

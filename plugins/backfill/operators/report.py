@@ -8,9 +8,11 @@ from typing import Any
 from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import RunStore, planned
 from backfill.records import parse_record
-from backfill.settings import LEARNED_VARIABLE
+from backfill.settings import LEARNED_VARIABLE, cluster_config
+from backfill.snapshots import Snapshots
 from include.scorecard_backfill import learned, replan
 from include.scorecard_backfill.report import build_report, report_markdown
 
@@ -80,6 +82,7 @@ class ReportOperator(BaseOperator):
         )
         report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
         self._learn(context, windows, parts)
+        self._remove_snapshots()
         markdown = report_markdown(report)
         self.log.info("report\n%s", markdown)
         ti.xcom_push(key="markdown", value=markdown)
@@ -100,6 +103,15 @@ class ReportOperator(BaseOperator):
                 )
             )
         return report
+
+    def _remove_snapshots(self) -> None:
+        """Drop the snapshots of any run whose days are over."""
+        config = cluster_config(self.cluster)
+        if not config.snapshot.enabled:
+            return
+        hook = BackfillClickHouse(config)
+        if removed := Snapshots(hook, hook.topology()).remove_expired():
+            self.log.info("expired snapshots removed: %s", ", ".join(removed))
 
     def _learn(self, context: Any, windows: Sequence[Json], parts: Sequence[Json]) -> None:
         """Keep what the windows say about sizes and speed for the next plan; one run at a time writes it."""

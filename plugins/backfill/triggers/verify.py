@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backfill.hooks.clickhouse import DayCounts, days_of_cluster, sum_days
+from backfill.hooks.clickhouse import BackfillClickHouse, DayCounts, days_of_cluster, sum_days
 from backfill.records import parse_record, settled
+from backfill.snapshots import Snapshots
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.mutations import slices
 from include.scorecard_backfill.verdicts import counts as rules
@@ -86,7 +87,18 @@ class VerifyTrigger(WaitTrigger):
             verdict = self._judge_days(verdict, days_of_cluster(counts, hosts))
         if verdict.state == "ok" and self._cleanup:
             verdict = await self._judge_stale(verdict)
-        return self._decided(verdict, after)
+        missing = {} if verdict.state == "wait" else await self._missing(hook, hosts)
+        return self._decided(verdict, after, missing)
+
+    async def _missing(self, hook: BackfillClickHouse, hosts: Sequence[rules.Host]) -> dict[str, Json]:
+        """Return which rows of the snapshots did not come back; they are reported, the band decides."""
+        snapshots = self._deleted.get("snapshots") or []
+        if not snapshots:
+            return {}
+        missing = await asyncio.to_thread(Snapshots(hook, hosts).missing, self._deleted["window"], snapshots)
+        for name, found in missing.items():
+            self.log.info("%s: %d rows of the snapshot are not there, such as %s", name, found["count"], found["ids"])
+        return missing
 
     def _judge_days(self, verdict: Verdict, after: Mapping[tuple[str, str], Mapping[str, int]]) -> Verdict:
         empty = rules.empty_days(self._days_before, after, self.config.clickhouse.verify_day_min_rows)
@@ -104,14 +116,15 @@ class VerifyTrigger(WaitTrigger):
             stale += [f"{rows} rows of {rule.table} with {rule.column} = {rule.equals!r} are there"] if rows else []
         return failed("stale_rows", *stale) if stale else verdict
 
-    def _decided(self, verdict: Verdict, after: Mapping[tuple[str, str], int]) -> Look:
+    def _decided(self, verdict: Verdict, after: Mapping[tuple[str, str], int], missing: Mapping[str, Json]) -> Look:
+        shown = {"missing": dict(missing)} if missing else {}
         if verdict.state != "failed":
-            return Look(verdict, self._result(after))
+            return Look(verdict, self._result(after) | shown)
         if verdict.cause in REPEATABLE and self._attempt and self._failed_attempt() == self._attempt:
             window = self._deleted["window"]
             text = replace(verdict, state="wait", reasons=(*verdict.reasons, "cleared: making a new reindex"))
             return Look(text, resume={"action": "reindex", "window": window, "attempt": self._attempt})
-        return Look(verdict, {"attempt": self._attempt, "tables": self._tables(after)})
+        return Look(verdict, {"attempt": self._attempt, "tables": self._tables(after)} | shown)
 
     def _bands(self) -> dict[str, rules.Band]:
         return {table: self._band(table) for table in self.config.clickhouse.tables}

@@ -1,0 +1,52 @@
+"""Undo for each cluster that keeps snapshots: put back the rows of a run that did not come back.
+
+It looks at the snapshots of one run's windows, shows how many rows are missing, asks, and inserts exactly these. Rows
+that were reindexed are not touched. Rows that were meant to go (appeal requests) are missing, too: look at the table
+before you approve.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, Param, get_parsing_context
+
+from backfill.operators.undo import UndoOperator, UndoPlanOperator
+from backfill.settings import UNDO_DAG_ID_PREFIX, load_all
+from include.scorecard_backfill.config import ClusterConfig
+
+
+def build_dag(config: ClusterConfig) -> DAG:
+    """Return the undo DAG of one cluster."""
+    with DAG(
+        dag_id=f"{UNDO_DAG_ID_PREFIX}{config.name}",
+        description=f"Put back rows of {config.name} that did not come back after a cleanup",
+        doc_md=__doc__,
+        schedule=None,
+        max_active_runs=1,
+        params={
+            "run_id": Param("", type="string", title="Run id", description="Of the cleanup's run."),
+            "customers": Param([], type=["null", "array"], title="Customers", description="One in each line."),
+            "all_customers": Param(False, type="boolean", title="All customers of that run"),
+        },
+        default_args={"owner": config.owner},
+        tags=[*config.tags, config.name, "undo"],
+    ) as dag:
+        look = UndoPlanOperator(task_id="look", cluster=config.name, retries=2)
+        approve = ApprovalOperator(
+            task_id="approve",
+            subject=f"Put rows back on {config.name}?",
+            body="{{ ti.xcom_pull(task_ids='look', key='markdown') }}",
+            fail_on_reject=True,
+        )
+        restore = UndoOperator(task_id="restore", cluster=config.name, retries=2)
+        look >> approve >> restore
+    return dag
+
+
+wanted = get_parsing_context().dag_id
+
+for item in load_all():
+    if not isinstance(item, ClusterConfig) or not item.enabled or not item.snapshot.enabled:
+        continue
+    if wanted in (None, f"{UNDO_DAG_ID_PREFIX}{item.name}"):
+        build_dag(item)

@@ -1,0 +1,99 @@
+"""Giants: day by day within the limit when their volume is known, cut and ended green when it was not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+import pytest
+from temporalio.client import Client
+
+from sandbox.airflow_api import AirflowApi
+from sandbox.stack_model import TEMPORAL_NAMESPACE, Stack
+from tests.sandbox.drive import Driver
+
+JANUARY = ("2026-01-01", "2026-02-01")
+FEBRUARY = ("2026-02-01", "2026-03-01")
+SMALL = ["acme", "acme-sandbox", "globex.eu", "hooli", "initech", "stark-industries", "wayne"]
+
+
+@pytest.fixture
+def east(stack: Stack, api: AirflowApi) -> Iterator[Driver]:
+    driver = Driver(api, stack, stack.cluster("east"))
+    yield driver
+    driver.set_worker_faults()
+
+
+def spans(stack: Stack, since: datetime, customers: list[str]) -> list[tuple[datetime, datetime]]:
+    """Return start and end of the workflows of these customers that began after a moment."""
+
+    async def ask() -> list[tuple[datetime, datetime]]:
+        client = await Client.connect(stack.temporal_address, namespace=TEMPORAL_NAMESPACE)
+        found = []
+        async for item in client.list_workflows("WorkflowType = 'ReindexConversations'"):
+            ours = any(item.id.startswith(f"reindexconversations-{customer}-") for customer in customers)
+            if ours and item.start_time >= since:
+                assert item.close_time is not None, item.id
+                found.append((item.start_time, item.close_time))
+        return found
+
+    return asyncio.run(ask())
+
+
+def most_at_once(found: list[tuple[datetime, datetime]]) -> int:
+    """Return the largest number of spans that overlap."""
+    events = sorted([(start, 1) for start, _ in found] + [(end, -1) for _, end in found])
+    running = most = 0
+    for _, change in events:
+        running += change
+        most = max(most, running)
+    return most
+
+
+@pytest.mark.timeout(1200)
+def test_a_giant_goes_day_by_day_and_the_limit_holds(stack: Stack, east: Driver) -> None:
+    learned = {"umbrella": {"per_minute": 0.0, "too_big": 250, "done": 0}}
+    name = f"scorecard_backfill_learned__{east.cluster.name}"
+    east.api.request("POST", "/variables", json={"key": name, "value": json.dumps(learned)})
+    since = datetime.now().astimezone()
+    run = east.start("giant", all_customers=True, max_parallel=3, start_date=JANUARY[0], end_date=JANUARY[1])
+    windows = east.plan(run)
+    days = [w for w in windows if w["customer_id"] == "umbrella"]
+    assert len(days) >= 28
+    assert len(windows) == len(days) + len(SMALL)
+    assert windows[0]["customer_id"] == "umbrella"
+    assert "because a window of 250 conversations was too big" in east.api.xcom(east.dag_id, run, "plan", "markdown")
+
+    assert east.finish(run, 1100) == "success", east.api.failures(east.dag_id, run)
+    east.check_report(run, *JANUARY, [*SMALL, "umbrella"])
+    found = spans(stack, since, [*SMALL, "umbrella"])
+    # acme has two profiles: two workflows in its one window.
+    assert len(found) == len(windows) + 1
+    assert most_at_once(found) <= 3 + 1
+    assert all(set(east.deletes(w).values()) == {1} for w in windows)
+    assert all(len(east.jobs_made(w)) == 1 for w in windows)
+
+
+def test_a_forced_month_fails_is_cut_and_ends_green(east: Driver) -> None:
+    east.cluster.faults.write_text(json.dumps({"rules": [], "limits": {"max_conversations": 1500}}))
+    run = east.start("cut", customers=["umbrella"], window="month", start_date=FEBRUARY[0], end_date=FEBRUARY[1])
+    assert east.finish(run, 500) == "success", east.api.failures(east.dag_id, run)
+    assert east.failed(run) == {"windows.wait_workflows": [0]}
+    (row,) = east.report(run)["windows"]
+    assert row["status"] == "verified"
+    assert row["note"] == "cut into 3"
+    parts = east.api.xcom(east.dag_id, run, "replan")
+    assert [(p["start"], p["end"]) for p in parts] == [
+        ("2026-02-01", "2026-02-11"),
+        ("2026-02-11", "2026-02-21"),
+        ("2026-02-21", "2026-03-01"),
+    ]
+    east.check_report(run, *FEBRUARY, ["umbrella"])
+
+    # "Clear only failed" on the green run: the cut window does nothing again, its parts did the work.
+    jobs = len(east.kubernetes().requests("POST", "/jobs"))
+    east.api.clear(east.dag_id, run)
+    assert east.finish(run) == "success"
+    assert len(east.kubernetes().requests("POST", "/jobs")) == jobs

@@ -1,0 +1,60 @@
+"""Rows that do not come back: seen by verify, mended by a clear, named by the snapshot, put back by undo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.airflow_api import AirflowApi
+from sandbox.stack_model import Stack
+from tests.sandbox.drive import TABLES, Driver
+
+DECEMBER = ("2025-12-01", "2026-01-01")
+FEBRUARY = ("2026-02-01", "2026-03-01")
+
+
+@pytest.fixture
+def west(stack: Stack, api: AirflowApi) -> Iterator[Driver]:
+    driver = Driver(api, stack, stack.cluster("west"))
+    yield driver
+    driver.set_worker_faults()
+
+
+def test_lost_rows_are_red_and_a_clear_of_verify_reindexes_again(west: Driver) -> None:
+    west.set_worker_faults({"id": "half", "kind": "drop", "customer": "soylent", "share": 0.5, "times": 1})
+    run = west.start("lost", customers=["soylent"], start_date=DECEMBER[0], end_date=DECEMBER[1])
+    assert west.finish(run) == "failed"
+    assert west.failed(run) == {"windows.verify": [0], "report": [-1]}
+    log = west.api.log(west.dag_id, run, "windows.verify", 0)
+    assert "lost_rows" in log
+    assert "70% of" in log
+
+    west.api.clear(west.dag_id, run)
+    assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
+    west.check_report(run, *DECEMBER, ["soylent"])
+    (window,) = west.plan(run)
+    assert len(west.jobs_made(window)) == 2
+    assert set(west.deletes(window).values()) == {1}
+
+
+def test_the_snapshot_names_what_is_missing_and_undo_puts_it_back(west: Driver) -> None:
+    # One row in ten is lost beside the appeals: the total stays in the band, only the ids tell.
+    west.set_worker_faults({"id": "tenth", "kind": "drop", "customer": "tyrell", "share": 0.1})
+    run = west.start("missing", customers=["tyrell"], start_date=FEBRUARY[0], end_date=FEBRUARY[1])
+    assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
+    (window,) = west.plan(run)
+    truth = west.truth(*FEBRUARY)["tyrell"]
+    missing = {item["table"]: item["count"] for item in west.report(run)["missing"]}
+    for table in TABLES:
+        gone = truth[table].before - west.rows(window, table)
+        assert missing[f"tyrell_chat.{table}"] == gone > truth[table].removed
+
+    undo = f"scorecard_backfill_undo__{west.cluster.name}"
+    west.api.unpause(undo)
+    west.api.trigger(undo, {"run_id": run, "customers": ["tyrell"]}, "undo")
+    asked = west.api.approve(undo, "undo", 120)
+    assert f"| {missing['tyrell_chat.scorecard']:,} |" in asked["body"]
+    assert west.api.wait_for_run(undo, "undo", 120) == "success", west.api.failures(undo, "undo")
+    for table in TABLES:
+        assert west.rows(window, table) == truth[table].before
