@@ -1,4 +1,4 @@
-"""Snapshots of windows: taken before the rows are deleted, compared after, put back by the undo DAG, removed in time."""
+"""Snapshots of windows: taken before rows are deleted, compared after, put back by the undo DAG, removed in time."""
 
 from __future__ import annotations
 
