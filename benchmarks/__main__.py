@@ -55,9 +55,7 @@ def admission() -> None:
 
     once, sample = seconds(shared), seconds(each, 1)
     ratio = sample * 100 / once
-    print(
-        f"admission of 2,000 windows: one shared survey {once * 1_000:.1f} ms, a survey for each: {ratio:.0f} times that"
-    )
+    print(f"admission of 2,000 windows: shared survey {once * 1_000:.1f} ms, a survey for each: {ratio:.0f} times that")
 
 
 if __name__ == "__main__":

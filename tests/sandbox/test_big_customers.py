@@ -59,8 +59,8 @@ def test_a_giant_goes_day_by_day_and_the_limit_holds(stack: Stack, east: Driver)
     name = f"scorecard_backfill_learned__{east.cluster.name}"
     east.api.request("POST", "/variables", json={"key": name, "value": json.dumps(learned)})
     since = datetime.now().astimezone()
-    days_of_month = {"start_date": JANUARY[0], "end_date": JANUARY[1]}
-    run = east.start("giant", customers=[*SMALL, "umbrella"], max_parallel=3, **days_of_month)
+    customers = [*SMALL, "umbrella"]
+    run = east.start("giant", customers=customers, max_parallel=3, start_date=JANUARY[0], end_date=JANUARY[1])
     windows = east.plan(run)
     days = [w for w in windows if w["customer_id"] == "umbrella"]
     assert len(days) >= 28
