@@ -203,8 +203,10 @@ class AirflowApi:
         params = {"map_index": map_index}
         path = f"{_ti(dag_id, run_id, task_id)}/xcomEntries/{_q(key)}"
         value = self.request("GET", path, params=params)["value"]
-        # The API hands out what the database holds: the JSON text of the value.
-        return json.loads(value) if isinstance(value, str) else value
+        # What a trigger pushes is stored as JSON text of its JSON, what a worker pushes is not.
+        if isinstance(value, str) and value[:1] in ("{", "["):
+            return json.loads(value)
+        return value
 
     def wait_for_approval(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
         """Wait until a run asks for approval and may be answered, and return what it asks.

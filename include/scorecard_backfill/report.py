@@ -208,4 +208,6 @@ def hours_text(windows: Sequence[Mapping[str, Any]], max_parallel: int) -> str:
     spread = sum(chains.values()) / max(1, max_parallel)
     low = max(longest, spread) / CONVERSATIONS_PER_MINUTE / 60
     high = (longest + spread) / CONVERSATIONS_PER_MINUTE / 60
+    if high < 1:
+        return f"less than an hour of reindexing at {max_parallel} windows at once"
     return f"about {low:.1f} to {high:.1f} hours of reindexing at {max_parallel} windows at once"

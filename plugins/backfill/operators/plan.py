@@ -148,7 +148,8 @@ def _statements(config: ClusterConfig, windows: Sequence[Json]) -> list[str]:
         config.clickhouse.profile_column,
         config.clickhouse.conversation_column,
     )
-    return [
+    drop = ["-- DROP PARTITION instead, where a window covers whole partitions with nothing else in them"]
+    return (drop if config.clickhouse.delete.drop_partition else []) + [
         sql.delete_statement(
             cluster=config.clickhouse.cluster, table=table, part=part, names=names, key=windows[0]["key"], generation=1
         )
