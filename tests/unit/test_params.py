@@ -211,7 +211,7 @@ SENT = st.fixed_dictionaries(
 )
 
 
-@given(SENT, st.integers(1, 5))
+@given(SENT, st.integers(1, 4))
 def test_resolved_parameters_go_through_json_and_back(sent: dict[str, Any], days: int) -> None:
     sent = {**sent, "end_date": str(date.fromisoformat(sent["start_date"]) + timedelta(days=days))}
     run = resolved(sent)
