@@ -30,8 +30,8 @@ $(STAMP): requirements.lock | $(BIN)/uv
 # uv by pip, once; every other package by uv, from the lock. A virtual environment that was begun and not finished is
 # finished.
 $(BIN)/uv:
-	test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 
 demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
@@ -28,6 +28,7 @@ PAGE = 500
 # queued"); seen with an answer after 0.3 s. A person is slower than that; nothing in the API shows when it is
 # safe.
 ANSWER_AFTER_SECONDS = 4.0
+ANSWER_POLL_SECONDS = 2.0
 
 
 class ApiError(RuntimeError):
@@ -62,7 +63,7 @@ class AirflowApi:
         self._http = httpx.Client(base_url=url, timeout=timeout_seconds, trust_env=False)
         self._token: str | None = None
 
-    def __enter__(self) -> AirflowApi:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -250,7 +251,7 @@ class AirflowApi:
         def unanswered() -> str:
             return f"{task_id} ends after {option}; {self.summary(dag_id, run_id)}"
 
-        return asked, wait_for(ended, deadline_seconds, unanswered, poll_seconds=2)
+        return asked, wait_for(ended, deadline_seconds, unanswered, poll_seconds=ANSWER_POLL_SECONDS)
 
     def approve(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
         """Answer Approve and return what was asked.

@@ -115,8 +115,7 @@ def test_a_dry_run_changes_nothing_and_a_rejected_plan_neither(west: Driver) -> 
     assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
     assert len(west.api.xcom(west.dag_id, run, "plan", "planned")) == 1
     run = west.start("rejected", approve=False, customers=["tyrell"], **days)
-    west.api.wait_for_approval(west.dag_id, run, 120)
-    west.api.respond(west.dag_id, run, "Reject")
+    west.api.reject(west.dag_id, run, 120)
     assert west.finish(run) == "failed"
     assert "approve" in west.failed(run)
     assert [row for node in west.nodes() for row in node.statements(contains="ALTER")] == []
