@@ -98,6 +98,11 @@ class Driver:
                             seen[f"{database['name']}.{table}"] += 1
         return seen
 
+    def changes(self) -> int:
+        """Return how many ALTER statements the nodes and Jobs the API server were sent since they started."""
+        alters = sum(len(node.statements(contains="ALTER")) for node in self.nodes())
+        return alters + len(self.kubernetes().requests("POST", "/jobs"))
+
     def rows(self, window: Mapping[str, Any], table: str) -> int:
         """Return the rows (FINAL, over the distributed twin) of a window."""
         total = 0
