@@ -85,13 +85,14 @@ class Driver:
         """Return how often the nodes were asked by clients to delete rows of a window's databases, by table.
 
         Only statements that were carried out count; those of other windows over the same database are told apart by
-        the marker, dropped partitions by their database (a test uses a customer in one run only).
+        the marker, dropped partitions by their month (a test uses a customer's month in one run only).
         """
         seen: Counter[str] = Counter()
+        month = window["start"][:7].replace("-", "")
         for node in self.nodes():
             for row in node.statements(contains="ALTER TABLE"):
                 text = row["statement"]
-                ours = f"backfill:{window['key']}:" in text or "DROP PARTITION" in text
+                ours = f"backfill:{window['key']}:" in text or f"DROP PARTITION ID '{month}'" in text
                 for database in window["databases"]:
                     for table in database["tables"]:
                         if ours and f"`{database['name']}`.`{table}`" in text:

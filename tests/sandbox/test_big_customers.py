@@ -99,6 +99,28 @@ def test_a_whole_month_of_a_giant_beside_ten_small_customers(tmp_path: Path) -> 
         go_day_by_day(Driver(api, stack, stack.cluster("east")), list(small), JANUARY[1], 2000)
 
 
+def test_windows_cleared_together_keep_to_the_limit(stack: Stack, east: Driver) -> None:
+    customers = ["globex.eu", "hooli", "initech", "stark-industries", "wayne"]
+    once = [{"id": f"fail-{c}", "kind": "fail", "customer": c, "start": FEBRUARY[0], "times": 1} for c in customers]
+    slow = [{"id": f"slow-{c}", "kind": "slow", "customer": c, "start": FEBRUARY[0], "seconds": 4} for c in customers]
+    east.set_worker_faults(*once, *slow)
+    limits = {"max_parallel": 2, "max_failures": 10}
+    days = {"start_date": FEBRUARY[0], "end_date": FEBRUARY[1]}
+    run = east.start("together", customers=customers, approve=True, **limits, **days)
+    assert east.finish(run) == "failed"
+    assert len(east.failed(run)["windows.wait_workflows"]) == len(customers)
+
+    since = datetime.now().astimezone()
+    east.api.clear(east.dag_id, run)
+    assert east.finish(run) == "success", east.api.failures(east.dag_id, run)
+    east.check_report(run, *FEBRUARY, customers)
+    found = spans(stack, since, customers)
+    assert len(found) == len(customers)
+    assert most_at_once(found) <= 2
+    assert all(len(east.jobs_made(w)) == 2 for w in east.plan(run))
+    assert all(set(east.deletes(w).values()) == {1} for w in east.plan(run))
+
+
 def test_a_forced_month_fails_is_cut_and_ends_green(east: Driver) -> None:
     east.cluster.faults.write_text(json.dumps({"rules": [], "limits": {"max_conversations": 1500}}))
     run = east.start("cut", customers=["umbrella"], window="month", start_date=FEBRUARY[0], end_date=FEBRUARY[1])
