@@ -50,8 +50,13 @@ def pairs_by_database(rows: Iterable[Row]) -> dict[str, tuple[tuple[str, str], .
     """Return the (customer, profile) pairs of each database from rows database, customer_id, profile_id."""
     pairs: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for row in rows:
-        pairs[row["database"]].add((row["customer_id"], row["profile_id"]))
+        pairs[row["database"]].add((_text(row["customer_id"]), _text(row["profile_id"])))
     return {database: tuple(sorted(found)) for database, found in sorted(pairs.items())}
+
+
+def _text(value: str | None) -> str:
+    """Return a customer or profile; NULL, which no predicate deletes, as a text that the identity guard refuses."""
+    return "NULL" if value is None else value
 
 
 def volumes(rows: Iterable[Row]) -> tuple[Volume, ...]:
@@ -61,7 +66,8 @@ def volumes(rows: Iterable[Row]) -> tuple[Volume, ...]:
     """
     total: dict[tuple[str, str, str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for row in rows:
-        entry = total[row["database"], row["table"], row["customer_id"], row["profile_id"], str(row["day"])]
+        owner = _text(row["customer_id"]), _text(row["profile_id"])
+        entry = total[row["database"], row["table"], *owner, str(row["day"])]
         entry[0] += int(row["rows"])
         entry[1] += int(row["conversations"])
     return tuple(

@@ -73,8 +73,12 @@ def qualified(database: str, table: str) -> str:
 
 
 def day_literal(day: date) -> str:
-    """Return the first instant of a UTC day; valid against DateTime and DateTime64 columns of any zone."""
-    return f"toDateTime({quote_string(f'{day.isoformat()} 00:00:00')}, 'UTC')"
+    """Return the first instant of a UTC day; valid against DateTime and DateTime64 columns of any zone.
+
+    Not toDateTime: against a DateTime64 partition column the engine (26.9) reads ``< midnight`` as ``<= 23:59:59``, and
+    passes over a part that lies within the last second of the day, in a DELETE as in a SELECT without FINAL.
+    """
+    return f"toDateTime64({quote_string(f'{day.isoformat()} 00:00:00')}, 3, 'UTC')"
 
 
 def time_predicate(column: str, start: date, end: date) -> str:
@@ -134,6 +138,15 @@ def drop_partition_statement(*, cluster: str, database: str, table: str, partiti
     )
 
 
+def drop_partition_needles(database: str, table: str, partition_id: str) -> tuple[str, ...]:
+    """Return texts that together only this statement's entry of the DDL queue holds.
+
+    The partition alone is not enough: other customers drop one of the same id. The server writes names with or without
+    quotes.
+    """
+    return database, table, f"DROP PARTITION ID {quote_string(partition_id)}"
+
+
 _ANSWERING_LEG = (
     "SELECT '' AS database, '' AS table, hostName() AS host, '' AS day, count() AS rows"
     " FROM clusterAllReplicas({cluster}, system.one) GROUP BY host"
@@ -171,10 +184,13 @@ def answering_hosts_statement(cluster: str) -> str:
 
 
 def mutations_statement(cluster: str) -> str:
-    """Return every unfinished mutation of the cluster and all of our own: one query for all waiting windows."""
+    """Return every unfinished mutation of the cluster and all of our own: one query for all waiting windows.
+
+    ``is_killed`` is not a column of every supported version; without it a killed mutation has no row at all.
+    """
     return (
         "SELECT hostName() AS host, database, table, mutation_id, command, toUnixTimestamp(create_time) AS created,"
-        " is_done, parts_to_do, latest_fail_reason, is_killed"
+        " is_done, parts_to_do, latest_fail_reason, COLUMNS('^is_killed$')"
         f" FROM clusterAllReplicas({quote_string(cluster)}, system.mutations)"
         f" WHERE is_done = 0 OR position(command, {quote_string(MARKER_PREFIX)}) > 0"
     )
@@ -236,11 +252,12 @@ def replicas_statement(cluster: str) -> str:
     )
 
 
-def ddl_queue_statement(cluster: str, needle: str) -> str:
-    """Return entries of the DDL queue that hold ``needle`` and are not finished somewhere: ``host, status``."""
+def ddl_queue_statement(cluster: str, *needles: str) -> str:
+    """Return entries of the DDL queue that hold every needle and are not finished somewhere: ``host, status``."""
+    held = "".join(f" AND position(query, {quote_string(needle)}) > 0" for needle in needles)
     return (
         "SELECT host, toString(status) AS status FROM system.distributed_ddl_queue"
-        f" WHERE cluster = {quote_string(cluster)} AND position(query, {quote_string(needle)}) > 0"
+        f" WHERE cluster = {quote_string(cluster)}{held}"
         " AND status NOT IN ('Finished', 'Removing')"
     )
 

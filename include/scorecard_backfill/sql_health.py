@@ -44,13 +44,14 @@ def partition_statement(
     """Return what the partitions hold on every host: ``host, partition_id, rows, foreign_rows``.
 
     ``foreign_rows`` are rows that none of the slices (the windows' own predicate) holds: another customer, another
-    day. Only a partition without any on every host may be dropped.
+    day, or a NULL, of which the predicate is neither true nor false. Only a partition without any on every host may be
+    dropped.
     """
     listed = ", ".join(quote_string(p) for p in partition_ids)
     inside = " OR ".join(f"({window_predicate(names, part)})" for part in parts)
     return (
         "SELECT hostName() AS host, _partition_id AS partition_id, count() AS rows,"
-        f" countIf(NOT ({inside})) AS foreign_rows"
+        f" countIf(ifNull(NOT ({inside}), 1)) AS foreign_rows"
         f" FROM clusterAllReplicas({quote_string(cluster)}, {qualified(database, table)})"
         f" WHERE _partition_id IN ({listed}) GROUP BY host, partition_id"
     )

@@ -11,12 +11,17 @@ from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
+FAILURE_SECONDS = 1.0
+"""For this long a failed load is the answer to everybody: a server in trouble is not asked once for each waiter."""
+
 
 @dataclass(slots=True)
 class _Entry:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     loaded_at: float = float("-inf")
     value: Any = None
+    failed_at: float = float("-inf")
+    error: Exception | None = None
 
 
 class SharedPoll:
@@ -32,20 +37,36 @@ class SharedPoll:
     async def get(self, key: Hashable, load: Callable[[], Awaitable[T]], *, max_age: float) -> T:
         """Return the snapshot of ``key``, at most ``max_age`` seconds old, loading it when it is older.
 
-        An exception of ``load`` reaches the caller and leaves the old snapshot out of use; the next caller tries again.
+        An exception of ``load`` reaches the caller, and whoever asks within the next second or waits already; the old
+        snapshot is out of use.
         """
         entry = self._entries.setdefault(key, _Entry())
+        asked_at = time.monotonic()
         async with entry.lock:
-            if time.monotonic() - entry.loaded_at > max_age:
+            now = time.monotonic()
+            if now - entry.loaded_at <= max_age:
+                return entry.value
+            if entry.error and (entry.failed_at >= asked_at or now - entry.failed_at < min(max_age, FAILURE_SECONDS)):
+                raise entry.error.with_traceback(None)
+            try:
                 entry.value = await load()
-                entry.loaded_at = time.monotonic()
-                self._forget(key)
+            except Exception as error:
+                entry.error, entry.failed_at = error, time.monotonic()
+                raise
+            entry.error, entry.loaded_at = None, time.monotonic()
+            self._forget(key)
             return entry.value
+
+    def drop(self, key: Hashable) -> None:
+        """Have the snapshot of ``key`` loaded anew by the next who asks."""
+        if entry := self._entries.get(key):
+            entry.loaded_at = float("-inf")
 
     def _forget(self, keep: Hashable) -> None:
         limit = time.monotonic() - self._FORGET_AFTER
-        for key in [k for k, e in self._entries.items() if k != keep and e.loaded_at < limit and not e.lock.locked()]:
-            del self._entries[key]
+        for key, entry in list(self._entries.items()):
+            if key != keep and max(entry.loaded_at, entry.failed_at) < limit and not entry.lock.locked():
+                del self._entries[key]
 
 
 _polls: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedPoll] = WeakKeyDictionary()

@@ -78,8 +78,8 @@ def test_doctests_hold(module: Any) -> None:
 
 def test_the_predicate_is_half_open_and_names_customer_and_profile() -> None:
     assert predicate() == [
-        """"scorecard_time" >= toDateTime('2026-01-01 00:00:00', 'UTC')""",
-        """"scorecard_time" < toDateTime('2026-02-01 00:00:00', 'UTC')""",
+        """"scorecard_time" >= toDateTime64('2026-01-01 00:00:00', 3, 'UTC')""",
+        """"scorecard_time" < toDateTime64('2026-02-01 00:00:00', 3, 'UTC')""",
         """"customer_id" = 'acme'""",
         """"profile_id" = 'voice'""",
     ]
@@ -337,5 +337,5 @@ def test_health_has_a_leg_for_each_measure() -> None:
 
 @given(st.dates())
 def test_a_day_is_midnight_utc_in_four_digit_years(day: date) -> None:
-    assert sql.day_literal(day) == f"toDateTime('{day.isoformat()} 00:00:00', 'UTC')"
+    assert sql.day_literal(day) == f"toDateTime64('{day.isoformat()} 00:00:00', 3, 'UTC')"
     assert len(day.isoformat()) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -72,6 +73,26 @@ class HostView:
 def own(mutations: Iterable[Mutation], key: str, generation: int | None = None) -> list[Mutation]:
     """Return the mutations that carry the window's marker (of one generation, or of any)."""
     return [m for m in mutations if (mark := m.marker) and mark[0] == key and generation in (None, mark[1])]
+
+
+_ONLY_ROWS = re.compile(r"\(*\s*(DELETE|UPDATE|MATERIALIZE)\b", re.IGNORECASE)
+
+
+def altering(mutations: Iterable[Mutation], table: TableName) -> list[Mutation]:
+    """Return unfinished mutations of others that change a table's columns.
+
+    A DELETE queued beside one can be squashed with it and stick for ever (ClickHouse#105947).
+    """
+    return [
+        m
+        for m in mutations
+        if (m.database, m.table) == table and not m.is_done and not m.marker and not _ONLY_ROWS.match(m.command)
+    ]
+
+
+def described(other: Mutation) -> str:
+    """Return the sentence that names a mutation of others, for a log line."""
+    return f"another ALTER of {other.database}.{other.table} is unfinished on {other.host}: {other.command[:200]}"
 
 
 def host_views(sent: Sent, mutations: Iterable[Mutation], hosts: Iterable[str]) -> list[HostView]:

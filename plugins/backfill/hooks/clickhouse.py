@@ -50,6 +50,10 @@ REFUSED_CODES = frozenset({
 """Codes by which the server refuses a DELETE without having queued anything; sent again later."""
 
 
+CLIENT_MARGIN_SECONDS = 30
+"""The client waits this much longer than the server may take, so that the server's own answer is what ends a call."""
+
+
 class TopologyError(RuntimeError):
     """system.clusters and the hosts that answer do not match."""
 
@@ -91,7 +95,8 @@ class BackfillClickHouse(ClickHouseHook):
                 "autogenerate_session_id": False,
                 "query_retries": 0,
                 "connect_timeout": 10,
-                "send_receive_timeout": max(self.config.query_timeout_seconds, self.config.ddl_timeout_seconds) + 30,
+                "send_receive_timeout": max(self.config.query_timeout_seconds, self.config.ddl_timeout_seconds)
+                + CLIENT_MARGIN_SECONDS,
             },
         )
         # Not `_connection`: the base class keeps one of its own under that name.
@@ -174,7 +179,7 @@ class BackfillClickHouse(ClickHouseHook):
                 is_done=bool(row["is_done"]),
                 parts_to_do=int(row["parts_to_do"]),
                 fail_reason=row["latest_fail_reason"] or "",
-                is_killed=bool(row["is_killed"]),
+                is_killed=bool(row.get("is_killed")),
             )
             for row in self.rows(sql.mutations_statement(self.config.cluster))
         ]
@@ -201,9 +206,9 @@ class BackfillClickHouse(ClickHouseHook):
             raise TopologyError(f"no answer from {', '.join(silent)}: unknown is not well")
         return worst_readings(values)
 
-    def queued_ddl(self, needle: str) -> list[str]:
-        """Return hosts on which a DDL entry holding ``needle`` is not finished yet."""
-        return sorted({str(row["host"]) for row in self.rows(sql.ddl_queue_statement(self.config.cluster, needle))})
+    def queued_ddl(self, *needles: str) -> list[str]:
+        """Return hosts on which a DDL entry holding every needle is not finished yet."""
+        return sorted({str(row["host"]) for row in self.rows(sql.ddl_queue_statement(self.config.cluster, *needles))})
 
     def send_ddl(self, statement: str, hosts: Sequence[Host]) -> DdlAnswer:
         """Send one ON CLUSTER statement, once, and say what is known afterwards. Raises for errors that are certain."""
@@ -215,7 +220,7 @@ class BackfillClickHouse(ClickHouseHook):
         }
         try:
             with self.client() as client:
-                client.set_client_setting("max_execution_time", self.config.ddl_timeout_seconds + 30)
+                client.set_client_setting("max_execution_time", self.config.ddl_timeout_seconds + CLIENT_MARGIN_SECONDS)
                 body = client.raw_query(statement, settings=settings, fmt="TabSeparated")
         except (ClickHouseError, OSError) as error:
             return classify_ddl_error(error)

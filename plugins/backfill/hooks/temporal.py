@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import BaseHook, Connection
 from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import (
     Client,
     TLSConfig,
@@ -26,6 +28,12 @@ from include.scorecard_backfill.verdicts.workflows import Execution, Status, cla
 
 CONNECT_TIMEOUT_SECONDS = 20.0
 RPC_TIMEOUT = timedelta(seconds=20)
+PAGE_SIZE = 1_000
+
+NOT_IN_FILTERS = re.compile(r'["?\\\x00-\x1f]')
+"""Characters that no visibility store takes reliably. Server 1.32 has no way to write a double quote or a backslash: a
+filter that has one, escaped or not, finds nothing and is no error. A ``?`` makes PostgreSQL answer with an error that
+looks as if it would pass (temporal#11797)."""
 
 TRANSIENT = frozenset({
     RPCStatusCode.UNAVAILABLE,
@@ -34,8 +42,9 @@ TRANSIENT = frozenset({
     RPCStatusCode.ABORTED,
     RPCStatusCode.INTERNAL,
     RPCStatusCode.UNKNOWN,
+    RPCStatusCode.CANCELLED,
 })  # fmt: skip
-"""Answers after which the same question may be asked again."""
+"""Answers after which the same question may be asked again. A call that ran into its time-out is CANCELLED."""
 
 _STATUS: dict[WorkflowExecutionStatus, Status] = {
     WorkflowExecutionStatus.RUNNING: "running",
@@ -58,14 +67,18 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
-def quote_query(value: str) -> str:
-    """Return ``value`` as a literal of a list filter. Raises ValueError for characters no store takes reliably.
+def is_lost(error: BaseException) -> bool:
+    """Return True for a passing error after which a new client should be made: its connection may be dead."""
+    return is_transient(error) and not (
+        isinstance(error, RPCError) and error.status == RPCStatusCode.RESOURCE_EXHAUSTED
+    )
 
-    A ``?`` in a value makes PostgreSQL visibility answer with an error that looks retryable (temporal#11797).
-    """
-    if "?" in value or any(ord(char) < 32 for char in value):
-        raise ValueError(f"{value!r} cannot stand in a Temporal list filter ('?' and control characters are refused)")
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+def quote_query(value: str) -> str:
+    """Return ``value`` as a literal of a list filter. Raises ValueError for NOT_IN_FILTERS."""
+    if NOT_IN_FILTERS.search(value):
+        raise ValueError(f'{value!r} cannot stand in a Temporal list filter (no ", \\, ? or control characters)')
+    return f'"{value}"'
 
 
 class TemporalHook(BaseHook):
@@ -147,21 +160,30 @@ class Workflows:
         return f"WorkflowType = {quote_query(self.config.workflow_type)} AND ExecutionStatus = 'Running'"
 
     def customer_query(self, customer_id: str, since: datetime) -> str:
-        """Return the filter of a customer's workflows started at ``since`` or later; ids are checked by the caller."""
+        """Return the filter of a customer's workflows started at ``since`` or later; ids are checked by the caller.
+
+        It finds those of all customers when the id cannot stand in a filter.
+        """
         prefix = f"{self.config.workflow_id_prefix}-{customer_id}-"
+        mine = "" if NOT_IN_FILTERS.search(prefix) else f" AND WorkflowId STARTS_WITH {quote_query(prefix)}"
         return (
-            f"WorkflowType = {quote_query(self.config.workflow_type)} AND WorkflowId STARTS_WITH {quote_query(prefix)}"
+            f"WorkflowType = {quote_query(self.config.workflow_type)}{mine}"
             f" AND StartTime >= {quote_query(since.astimezone(UTC).isoformat().replace('+00:00', 'Z'))}"
         )
 
-    async def list_ids(self, query: str, limit: int = 1_000) -> list[str]:
-        """Return the workflow ids of a filter. Visibility lags by seconds: a hint, never a proof."""
+    async def list_ids(self, query: str, limit: int | None = None) -> list[str]:
+        """Return the workflow ids of a filter, all without ``limit``. Visibility lags by seconds: a hint, no proof."""
         found: list[str] = []
-        async for item in self.client.list_workflows(
-            query, page_size=min(limit, 1_000), limit=limit, rpc_timeout=RPC_TIMEOUT
-        ):
+        page = min(limit or PAGE_SIZE, PAGE_SIZE)
+        async for item in self.client.list_workflows(query, page_size=page, limit=limit, rpc_timeout=RPC_TIMEOUT):
             found.append(item.id)
         return list(dict.fromkeys(found))
+
+    async def retention_seconds(self) -> float:
+        """Return for how long the namespace keeps closed workflows."""
+        request = DescribeNamespaceRequest(namespace=self.client.namespace)
+        answer = await self.client.workflow_service.describe_namespace(request, timeout=RPC_TIMEOUT)
+        return float(answer.config.workflow_execution_retention_ttl.ToTimedelta().total_seconds())
 
     async def describe(self, workflow_id: str) -> Execution:
         """Return the latest run of an id, so that continue-as-new, resets and retries are followed."""

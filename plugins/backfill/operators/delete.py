@@ -12,17 +12,24 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import RunStore, StageError, already, settled_day_counts
-from backfill.operators.deleter import Deleter, dead_generation, inherited_rows, own_unfinished
+from backfill.operators.deleter import (
+    Deleter,
+    dead_generation,
+    inherited_rows,
+    is_over,
+    own_unfinished,
+    show_how_to_kill,
+)
 from backfill.settings import cluster_config
 from backfill.snapshots import SnapshotError, Snapshots
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
 from backfill.triggers.chunk import ChunkTrigger, event_failed
-from backfill.triggers.mutations import slices
+from backfill.triggers.mutations import RESENDABLE, slices
 from include.scorecard_backfill import sql, sql_health
 from include.scorecard_backfill.deletes import Step, delete_steps, droppable
 from include.scorecard_backfill.partitions import covered_partitions
 from include.scorecard_backfill.verdicts.counts import Host
-from include.scorecard_backfill.verdicts.mutations import Mutation
+from include.scorecard_backfill.verdicts.mutations import Mutation, altering, described
 from include.scorecard_backfill.windows import DateRange
 
 Json = dict[str, Any]
@@ -45,15 +52,15 @@ class SendsDeletes(BaseOperator):
         hosts = hook.topology()
         deleter = Deleter(hook, hosts, RunStore(context), self.log, window["key"], generation)
         records: dict[TableName, Json] = {}
-        for step in self._steps(hook, hosts, window, before, drop=drop):
+        for step in self._steps(deleter, window, before, drop=drop):
             mutations = hook.mutations()
             if deleter.known(step) is None:
                 deleter.refuse_crowded(step, mutations)
-                self._wait_for_capacity(hook, mutations, window, step, generation)
+                self._wait_for_room(hook, mutations, window, step, generation)
             record = deleter.do(step, mutations)
             if step.chunk and not deleter.is_done(step, hook.mutations()):
                 self.log.info("%s is sent; the next step waits until it is done on every host", step.label)
-                self._defer(window, step, generation, chunk=step.chunk, accepted=record["accepted"])
+                self._defer(window, step, generation, chunk=step.chunk, sent=record)
             records[step.name] = _joined(records.get(step.name), record)
         return list(records.values())
 
@@ -61,18 +68,26 @@ class SendsDeletes(BaseOperator):
         """Go on with the next step. Raises AirflowFailException when the one before cannot end."""
         if event_failed(event):
             record = event["record"]
+            store = RunStore(context)
+            generation = int(store.get("generation") or 1)
+            show_how_to_kill(BackfillClickHouse(cluster_config(self.cluster)), context, self.log, record, generation)
+            if record["cause"] in RESENDABLE:
+                store.set("given_up", generation)
             raise AirflowFailException(f"{record['cause']}: {record['reason']}. Clear this task for a new try")
         return self.execute(context)
 
-    def _wait_for_capacity(
+    def _wait_for_room(
         self, hook: BackfillClickHouse, mutations: Sequence[Mutation], window: Json, step: Step, generation: int
     ) -> None:
         limit = hook.config.delete.max_own_unfinished_mutations
+        reasons = [described(other) for other in altering(mutations, step.name)]
         if (count := own_unfinished(mutations)) >= limit:
-            self.log.info("%d of our mutations are unfinished (limit %d): waiting before %s", count, limit, step.label)
-            self._defer(window, step, generation, chunk=0, accepted=[])
+            reasons.append(f"{count} of our mutations are unfinished (limit {limit})")
+        if reasons:
+            self.log.info("%s waits: %s", step.label, "; ".join(reasons))
+            self._defer(window, step, generation, chunk=0, sent={})
 
-    def _defer(self, window: Json, step: Step, generation: int, *, chunk: int, accepted: Sequence[str]) -> None:
+    def _defer(self, window: Json, step: Step, generation: int, *, chunk: int, sent: Json) -> None:
         config = cluster_config(self.cluster)
         self.defer(
             trigger=ChunkTrigger(
@@ -82,21 +97,23 @@ class SendsDeletes(BaseOperator):
                 table=list(step.name),
                 generation=generation,
                 chunk=chunk,
-                accepted=list(accepted),
+                accepted=list(sent.get("accepted", ())),
+                at=sent.get("at", 0.0),
             ),
             method_name="step_may_go",
             timeout=timedelta(seconds=config.clickhouse.mutation_deadline_seconds + DEADLINE_MARGIN_SECONDS),
         )
 
-    def _steps(
-        self, hook: BackfillClickHouse, hosts: Sequence[Host], window: Json, before: Sequence[Json], *, drop: bool
-    ) -> list[Step]:
+    def _steps(self, deleter: Deleter, window: Json, before: Sequence[Json], *, drop: bool) -> list[Step]:
+        hook = deleter.hook
         days: dict[TableName, Mapping[str, int]] = {(b["database"], b["table"]): b["days"] for b in before}
         pairs = slices(window)
         dropped: dict[TableName, Step] = {}
         if drop and hook.config.delete.drop_partition:
             for table, part in pairs:
-                if days.get((part.database, table)) and (step := self._drop_step(hook, hosts, table, part)):
+                if not days.get((part.database, table)):
+                    continue
+                if step := deleter.dropped(table, part) or self._drop_step(hook, deleter.hosts, table, part):
                     dropped[step.name] = step
         rest = [(table, part) for table, part in pairs if (part.database, table) not in dropped]
         return [*dropped.values(), *delete_steps(rest, days, hook.config.delete.max_rows_per_mutation)]
@@ -174,10 +191,12 @@ class DeleteOperator(SendsDeletes):
 
     def _generation(self, store: RunStore, window: Json) -> int:
         generation = int(store.get("generation") or 1)
-        if dead_generation(BackfillClickHouse(cluster_config(self.cluster)).mutations(), window["key"], generation):
+        mutations = BackfillClickHouse(cluster_config(self.cluster)).mutations()
+        given_up = store.get("given_up") == generation and is_over(mutations, window["key"], generation)
+        if given_up or dead_generation(mutations, window["key"], generation):
             generation += 1
             store.set("generation", generation)
-            self.log.info("the mutation was killed: sending the DELETE again as generation %d", generation)
+            self.log.info("the mutation was killed or lost: sending the DELETE again as generation %d", generation)
         return generation
 
     def _before(self, store: RunStore, window: Json) -> list[Json]:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
 from backfill.hooks.clickhouse import BackfillClickHouse, DdlAnswer, sum_days
 from backfill.operators.common import StageError, Store
 from include.scorecard_backfill import sql
@@ -54,6 +56,16 @@ class Deleter:
         kept = self.store.get(self._store_key(step)) or {}
         return self._record(step, kept["at"], set(kept["accepted"])) if kept.get("state") == "sent" else None
 
+    def dropped(self, table: str, part: sql.Slice) -> Step | None:
+        """Return the step by which a table's partitions were dropped for sure, None when they were not.
+
+        Asked again later, the partitions may hold other rows; that must not turn the step into a DELETE by days.
+        """
+        step = Step(table, part, kind="drop")
+        kept = self.store.get(self._store_key(step)) or {}
+        partitions = tuple(kept.get("partitions") or ()) if kept.get("state") == "sent" else ()
+        return Step(table, part, kind="drop", partitions=partitions) if partitions else None
+
     def do(self, step: Step, mutations: Sequence[Mutation]) -> Json:
         """Return the record of a step (database, table, at, accepted hosts, partitions), sending it if it is not there.
 
@@ -88,15 +100,15 @@ class Deleter:
     def _seen(self, step: Step, mutations: Sequence[Mutation]) -> set[str]:
         return {m.host for m in self._own(step, mutations)}
 
-    def _needles(self, step: Step) -> list[str]:
-        """Return texts that an entry of the DDL queue holds only for this step."""
+    def _needles(self, step: Step) -> list[tuple[str, ...]]:
+        """Return, for each statement, texts that together only its entry of the DDL queue holds."""
         if step.kind == "drop":
-            return [f"DROP PARTITION ID {sql.quote_string(partition)}" for partition in step.partitions]
-        return [sql.marker_literal(self.key, self.generation, step.chunk).strip("'")]
+            return [sql.drop_partition_needles(*step.name, partition) for partition in step.partitions]
+        return [(sql.marker_literal(self.key, self.generation, step.chunk),)]
 
     def _look_after_unknown(self, step: Step) -> set[str] | None:
         """Look for a step that may have been sent; None proves that no host has it or will get it."""
-        queued = sorted({host for needle in self._needles(step) for host in self.hook.queued_ddl(needle)})
+        queued = sorted({host for needles in self._needles(step) for host in self.hook.queued_ddl(*needles)})
         if queued:
             self.log.info("%s: waits in the DDL queue of %s", step.label, ", ".join(queued))
             return self._seen(step, self.hook.mutations())
@@ -150,6 +162,12 @@ class Deleter:
             return set(answer.hosts)
         self.log.warning("%s: outcome unknown (%s), looking at the hosts", step.label, answer.text[:500])
         found = self._look_after_unknown(step)
+        if found is None and answer.outcome == "killed":
+            self.store.set(self._store_key(step), {})
+            raise AirflowFailException(
+                f"{step.label}: its mutation was killed and no host has it: {answer.text[:500]}. Clear this task to"
+                " send it again"
+            )
         if found is None:
             raise StageError(
                 f"{step.label}: it was sent, but no host has it: {answer.text[:500]}. The retry looks again and"
@@ -169,7 +187,8 @@ class Deleter:
 
     def _keep(self, step: Step, at: float, accepted: set[str]) -> Json:
         record = self._record(step, at, accepted)
-        self.store.set(self._store_key(step), {"state": "sent", "at": record["at"], "accepted": record["accepted"]})
+        kept = {name: record[name] for name in ("at", "accepted", "partitions")}
+        self.store.set(self._store_key(step), {"state": "sent", **kept})
         return record
 
     def _record(self, step: Step, at: float, accepted: set[str]) -> Json:
@@ -187,10 +206,42 @@ def own_unfinished(mutations: Sequence[Mutation]) -> int:
     return len({(m.database, m.table, m.marker) for m in mutations if m.marker and not m.is_done and not m.is_killed})
 
 
+def is_over(mutations: Sequence[Mutation], key: str, generation: int) -> bool:
+    """Return True when no host still works on a mutation of the generation."""
+    return all(m.is_done or m.is_killed for m in own(mutations, key, generation))
+
+
 def dead_generation(mutations: Sequence[Mutation], key: str, generation: int) -> bool:
     """Return True when a generation's mutation was killed somewhere and none of it is still unfinished elsewhere."""
-    found = own(mutations, key, generation)
-    return any(m.is_killed for m in found) and all(m.is_done or m.is_killed for m in found)
+    return any(m.is_killed for m in own(mutations, key, generation)) and is_over(mutations, key, generation)
+
+
+def show_how_to_kill(hook: BackfillClickHouse, context: Any, log: Any, record: Json, generation: int) -> None:
+    """Say which statement ends a mutation that stands still; run it only if the run's parameters ask for that.
+
+    The record's cause becomes ``killed`` then, so that a clear sends the DELETE again.
+    """
+    if record.get("cause") not in ("stalled", "fail_reason"):
+        return
+    found = own(hook.mutations(), record["key"], generation)
+    for database, table in sorted({(m.database, m.table) for m in found if not m.is_done}):
+        statements = {
+            test: sql.kill_mutation_statement(
+                cluster=hook.config.cluster,
+                database=database,
+                table=table,
+                key=record["key"],
+                generation=generation,
+                test=test,
+            )
+            for test in (True, False)
+        }
+        log.warning("tried with TEST: %s\n%s", statements[True], hook.raw(statements[True]))
+        if context["params"].get("kill_stalled_mutations"):
+            log.warning("killing, as the run asks: %s\n%s", statements[False], hook.raw(statements[False]))
+            record["cause"] = "killed"
+        else:
+            log.warning("to end it, run (or set kill_stalled_mutations): %s", statements[False])
 
 
 def inherited_rows(window: Mapping[str, Any], database: str, table: str, now: int) -> int:

@@ -161,5 +161,22 @@ def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> N
                 problems.append(
                     f"temporal: namespace {config.temporal.namespace}: {error.status.name}: {error} for {query}"
                 )
+        if not problems:
+            notes.extend(await _retention_notes(workflows))
 
     asyncio.run(ask())
+
+
+async def _retention_notes(workflows: Workflows) -> list[str]:
+    """Say when closed workflows may vanish before a wait has ended. A key may list workflows and not see namespaces."""
+    config = workflows.config
+    try:
+        kept = await workflows.retention_seconds()
+    except RPCError as error:
+        return [f"temporal: retention of namespace {config.namespace} cannot be read ({error.status.name}: {error})"]
+    if kept < config.deadline_seconds:
+        return [
+            f"temporal: namespace {config.namespace} keeps closed workflows for {kept:.0f} s, a wait may take"
+            f" {config.deadline_seconds} s (temporal.deadline_seconds): raise the retention"
+        ]
+    return []

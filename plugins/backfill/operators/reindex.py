@@ -77,7 +77,7 @@ class ReindexOperator(KubernetesJobOperator):
         """
         config = cluster_config(self.cluster)
         client = JobClient(config)
-        finished = RunStore(context).get("finished") or {}
+        made = RunStore(context).get("made") or {}
         spent = max(judged_attempt(context), failed_attempt)
         jobs = client.jobs(window_selector(window["key"]))
         live = [j for j in jobs if not job_outcome(j).final and not j["metadata"].get("deletionTimestamp")]
@@ -88,20 +88,20 @@ class ReindexOperator(KubernetesJobOperator):
             )
         if live:
             self.log.info("adopting the live Job %s", live[0]["metadata"]["name"])
-            return self._defer_to(live[0], config, window)
+            return self._defer_to(context, live[0], config, window)
         last = max(jobs, key=attempt_of, default=None)
         if last is not None and attempt_of(last) > spent and job_outcome(last).state == "complete":
             self.log.info("Job %s has ended well while nobody watched; adopting it", last["metadata"]["name"])
-            return self._defer_to(last, config, window)
-        since = created_at(last) if last is not None else finished.get("made_at")
+            return self._defer_to(context, last, config, window)
+        since = created_at(last) if last is not None else made.get("made_at")
         if since is not None:
             # An earlier attempt may have left workflows open, also one whose Job failed: none may run beside a new one.
             self._defer_until_quiet(config, window, float(since), failed_attempt)
         self._defer_while_scheduled(config, client, window, failed_attempt)
         self._defer_without_slot(context, config, client, window, failed_attempt)
-        attempt = max([attempt_of(j) for j in jobs] + [spent, int(finished.get("attempt", 0))]) + 1
+        attempt = max([attempt_of(j) for j in jobs] + [spent, int(made.get("attempt", 0))]) + 1
         job = self._create(client, config, window, attempt, context["dag_run"].run_id)
-        return self._defer_to(job, config, window)
+        return self._defer_to(context, job, config, window)
 
     def _defer_until_quiet(self, config: ClusterConfig, window: Json, since: float, failed_attempt: int) -> None:
         open_now = asyncio.run(open_since(config, window, since))
@@ -217,8 +217,10 @@ class ReindexOperator(KubernetesJobOperator):
         self.log.info("Job %s exists although the call failed (%s); it is ours", request.name, type(error).__name__)
         return found
 
-    def _defer_to(self, job: Json, config: ClusterConfig, window: Json) -> Any:
+    def _defer_to(self, context: Any, job: Json, config: ClusterConfig, window: Json) -> Any:
         limits = config.kubernetes
+        # A Job that is deleted leaves no trace at the API server, but it may leave workflows.
+        RunStore(context).set("made", {"attempt": attempt_of(job), "made_at": created_at(job)})
         self.defer(
             trigger=JobTrigger(
                 cluster=self.cluster,
@@ -244,7 +246,6 @@ class ReindexOperator(KubernetesJobOperator):
             self._raise_for(event)
         record = self.record_of(event, window)
         self.log.info("complete: %s", started_text(record))
-        RunStore(context).set("finished", {"attempt": record["attempt"], "made_at": record["made_at"]})
         return record
 
     def record_of(self, event: Mapping[str, Any], window: Json) -> Json:

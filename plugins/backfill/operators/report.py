@@ -23,11 +23,15 @@ WAITS = ("wait_mutations", "wait_workflows", "verify")
 
 
 def results(context: Mapping[str, Any], group: str, stage: str, count: int) -> list[Json]:
-    """Return what the instances of a stage returned; each record carries its key, positions mean nothing."""
+    """Return what the instances of a stage returned; each record carries its key, positions mean nothing.
+
+    All come by one call to the API server; with indexes named, Airflow makes one call for each.
+    """
     if not count:
         return []
-    found = context["ti"].xcom_pull(task_ids=f"{group}.{stage}", map_indexes=list(range(count)))
-    return [record for item in found or [] if (record := parse_record(item))]
+    found = context["ti"].xcom_pull(task_ids=f"{group}.{stage}")
+    listed = found if isinstance(found, list) else [found]
+    return [record for item in listed if (record := parse_record(item))]
 
 
 class ReplanOperator(BaseOperator):

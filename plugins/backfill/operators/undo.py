@@ -16,6 +16,14 @@ from backfill.snapshots import Snapshots
 Json = dict[str, Any]
 
 
+def refuse_beside_a_run(ti: Any, dag_id: str) -> None:
+    """Raise AirflowFailException while a run of the cluster's DAG may delete what would be put back here."""
+    if running := ti.get_dr_count(dag_id=dag_id, states=["running", "queued"]):
+        raise AirflowFailException(
+            f"{running} runs of {dag_id} are not finished; nothing was changed. Clear this task when they have ended"
+        )
+
+
 class UndoPlanOperator(BaseOperator):
     """Looks for the snapshots of a run's windows and says what is missing of each; changes nothing."""
 
@@ -28,6 +36,7 @@ class UndoPlanOperator(BaseOperator):
         params: Mapping[str, Any] = context["params"]
         ti = context["ti"]
         dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", str(params["run_id"] or "").strip()
+        refuse_beside_a_run(ti, dag_id)
         windows: list[Json] = []
         for task in ("plan", "replan"):
             windows += parse(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=task, key="return_value")) or []
@@ -65,6 +74,7 @@ class UndoOperator(BaseOperator):
 
     def execute(self, context: Any) -> Json:
         """Return the number of windows. Raises AirflowFailException while rows are still missing."""
+        refuse_beside_a_run(context["ti"], f"{DAG_ID_PREFIX}{self.cluster}")
         windows = parse(context["ti"].xcom_pull(task_ids="look", key="return_value")) or []
         hook = BackfillClickHouse(cluster_config(self.cluster))
         snapshots = Snapshots(hook, hook.topology())

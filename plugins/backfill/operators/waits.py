@@ -14,6 +14,7 @@ from airflow.triggers.base import StartTriggerArgs
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import RunStore, already, sibling
 from backfill.operators.delete import SendsDeletes
+from backfill.operators.deleter import show_how_to_kill
 from backfill.operators.reindex import ReindexOperator
 from backfill.settings import cluster_config
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
@@ -21,8 +22,6 @@ from backfill.triggers.chunk import event_failed
 from backfill.triggers.mutations import MutationsTrigger
 from backfill.triggers.verify import VerifyTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
-from include.scorecard_backfill import sql
-from include.scorecard_backfill.verdicts.mutations import own
 
 Json = dict[str, Any]
 
@@ -139,35 +138,19 @@ class WaitMutationsOperator(TriggeredWait, SendsDeletes):
 
     def step_may_go(self, context: Any, event: Json) -> Any:
         """Go on with the next step of sending again."""
+        deleted: Json = RunStore(context).get("resend")
         if event_failed(event):
+            # The clear after this must send the generation after the one that has failed now.
+            event["record"]["deleted"] = {**deleted, "generation": int(deleted["generation"]) + 1}
+            self._show_how_to_kill(context, event)
             raise fail(context, event)
-        return self._resend(context, RunStore(context).get("resend"))
+        return self._resend(context, deleted)
 
     def _show_how_to_kill(self, context: Any, event: Json | None) -> None:
-        """Say which statement ends a mutation that stands still; run it only if the run's parameters ask for that."""
-        record = (event or {}).get("record") or {}
-        if record.get("cause") not in ("stalled", "fail_reason"):
-            return
-        hook = BackfillClickHouse(cluster_config(self.cluster))
-        found = own(hook.mutations(), record["key"], record["deleted"]["generation"])
-        for name in sorted({(m.database, m.table) for m in found if not m.is_done}):
-            statements = {
-                test: sql.kill_mutation_statement(
-                    cluster=hook.config.cluster,
-                    database=name[0],
-                    table=name[1],
-                    key=record["key"],
-                    generation=record["deleted"]["generation"],
-                    test=test,
-                )
-                for test in (True, False)
-            }
-            self.log.warning("tried with TEST: %s\n%s", statements[True], hook.raw(statements[True]))
-            if context["params"].get("kill_stalled_mutations"):
-                self.log.warning("killing, as the run asks: %s\n%s", statements[False], hook.raw(statements[False]))
-                record["cause"] = "killed"
-            else:
-                self.log.warning("to end it, run (or set kill_stalled_mutations): %s", statements[False])
+        record: Json = (event or {}).get("record") or {}
+        if deleted := record.get("deleted"):
+            hook = BackfillClickHouse(cluster_config(self.cluster))
+            show_how_to_kill(hook, context, self.log, record, int(deleted["generation"]))
 
     def _resend(self, context: Any, deleted: Json) -> Any:
         window: Json = deleted["window"]

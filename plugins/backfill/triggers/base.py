@@ -34,7 +34,9 @@ TOPOLOGY_SECONDS = 60.0
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return True when one of the three clients calls the error passing."""
+    """Return True when one of the three clients calls the error passing, or a listed host has not answered."""
+    if isinstance(error, clickhouse.TopologyError):
+        return True
     return clickhouse.is_transient(error) or kubernetes.is_transient(error) or temporal.is_transient(error)
 
 
@@ -146,6 +148,8 @@ class WaitTrigger(BaseTrigger):
         if not is_transient(error):
             self.log.exception("cannot go on")
             return Look(failed("error", text))
+        if temporal.is_lost(error):
+            shared_poll().drop(("temporal", self.cluster))
         if for_seconds >= self.outage_seconds:
             return Look(failed("outage", f"unreachable for {for_seconds:.0f} s: {text}"))
         return Look(Verdict("wait", (f"unreachable for {for_seconds:.0f} s, trying again: {text}",)))

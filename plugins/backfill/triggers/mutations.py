@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ from backfill.poll import shared_poll
 from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill import sql
+from include.scorecard_backfill.config_clickhouse import ClickHouseConfig
 from include.scorecard_backfill.verdicts import mutations as rules
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
@@ -27,6 +30,46 @@ def slices(window: Json) -> list[tuple[str, sql.Slice]]:
         for db in window["databases"]
         for table in db["tables"]
     ]  # fmt: skip
+
+
+class Watch:
+    """What one wait has seen of its tables' mutations, look after look; it judges by what changed and what did not."""
+
+    def __init__(self, limits: ClickHouseConfig) -> None:
+        self._limits = limits
+        self._failing: dict[rules.TableName, float] = {}
+        self._progress: dict[rules.TableName, tuple[Any, float]] = {}
+        self._seen: dict[rules.TableName, set[str]] = {}
+
+    def views(self, sent: rules.Sent, found: Iterable[rules.Mutation], hosts: Sequence[str]) -> list[rules.HostView]:
+        """Return the state on each host. A host on which it was seen once has it: finished ones are soon unlisted."""
+        mine = [m for m in found if (m.database, m.table) == sent.table]
+        seen = self._seen.setdefault(sent.table, set())
+        seen.update(m.host for m in mine)
+        return rules.host_views(replace(sent, accepted=sent.accepted | seen), mine, hosts)
+
+    def judge(self, sent: rules.Sent, views: Sequence[rules.HostView]) -> Verdict:
+        """Decide one table by the state of its hosts and by how long it has been like that."""
+        now, name, limits = time.monotonic(), sent.table, self._limits
+        progress = [(v.host, v.state, v.parts_to_do) for v in views]
+        if self._progress.get(name, (None, 0.0))[0] != progress:
+            self._progress[name] = (progress, now)
+        if any(v.state == "failing" for v in views):
+            self._failing.setdefault(name, now)
+        else:
+            self._failing.pop(name, None)
+        return rules.judge_table(
+            sent,
+            views,
+            now=datetime.now(UTC).timestamp(),
+            failing_for=now - self._failing.get(name, now),
+            unchanged_for=now - self._progress[name][1],
+            patience=rules.Patience(
+                not_picked_up=limits.not_picked_up_seconds,
+                failing=limits.fail_reason_polls * limits.mutation_poll_seconds,
+                stalled=limits.mutation_stall_seconds,
+            ),
+        )
 
 
 class SharedMutationsTrigger(WaitTrigger):
@@ -73,8 +116,7 @@ class MutationsTrigger(SharedMutationsTrigger):
         self._settled = settled(self.key, self.verified, self.cut)
         self._sent = [_sent(item) for item in self._deleted.get("sent", [])]
         self._overlap = str(self.overlap) == "True"
-        self._failing: dict[str, float] = {}
-        self._progress: dict[str, tuple[Any, float]] = {}
+        self._watch = Watch(self.config.clickhouse)
         self._rows_left_since = 0.0
 
     async def look(self) -> Look:
@@ -84,17 +126,33 @@ class MutationsTrigger(SharedMutationsTrigger):
         if not self._sent:
             return Look(ok("nothing was deleted, nothing to wait for"), {"key": self.key, "status": "nothing"})
         hosts = await self.hosts()
-        found = rules.own(await self.mutations(), self.key, self._deleted["generation"])
+        listed = await self.mutations()
+        found = rules.own(listed, self.key, self._deleted["generation"])
         if self._must_resend(found):
             return Look(wait("sending the DELETE again"), resume={"action": "resend", "deleted": self._deleted})
-        verdicts = [self._judge(sent, found, [h.name for h in hosts]) for sent in self._sent]
+        names = [h.name for h in hosts]
+        verdicts = [self._judge(await self._with_queue(sent, names), found, names) for sent in self._sent]
         bad = next((v for v in verdicts if v.state == "failed"), None)
         if bad:
             return Look(bad, {"deleted": self._deleted})
         waiting = [v for v in verdicts if v.state == "wait"]
         if waiting:
-            return Look(wait(*(r for v in waiting for r in v.reasons)))
-        return await self._count([h.name for h in hosts])
+            others = [rules.described(m) for sent in self._sent for m in rules.altering(listed, sent.table)]
+            return Look(wait(*(r for v in waiting for r in v.reasons), *others))
+        return await self._count(names)
+
+    async def _with_queue(self, sent: rules.Sent, hosts: list[str]) -> rules.Sent:
+        """Return what is known now of a DROP PARTITION, which leaves no mutation.
+
+        Hosts that had not answered have had their turn once no entry of the DDL queue is unfinished; the count decides.
+        """
+        if not sent.partitions or sent.accepted >= set(hosts):
+            return sent
+        hook = await self.clickhouse()
+        for partition in sent.partitions:
+            if await asyncio.to_thread(hook.queued_ddl, *sql.drop_partition_needles(*sent.table, partition)):
+                return sent
+        return replace(sent, accepted=frozenset(hosts))
 
     def _must_resend(self, found: list[rules.Mutation]) -> bool:
         if self._failed_before.get("cause") not in RESENDABLE:
@@ -104,29 +162,9 @@ class MutationsTrigger(SharedMutationsTrigger):
         return all(m.is_done or m.is_killed for m in found)
 
     def _judge(self, sent: rules.Sent, found: list[rules.Mutation], hosts: list[str]) -> Verdict:
-        views = rules.host_views(sent, found, hosts)
+        views = self._watch.views(sent, found, hosts)
+        verdict = self._watch.judge(sent, views)
         name = ".".join(sent.table)
-        now = time.monotonic()
-        progress = [(v.host, v.state, v.parts_to_do) for v in views]
-        if self._progress.get(name, (None, 0.0))[0] != progress:
-            self._progress[name] = (progress, now)
-        if any(v.state == "failing" for v in views):
-            self._failing.setdefault(name, now)
-        else:
-            self._failing.pop(name, None)
-        limits = self.config.clickhouse
-        verdict = rules.judge_table(
-            sent,
-            views,
-            now=datetime.now(UTC).timestamp(),
-            failing_for=now - self._failing.get(name, now),
-            unchanged_for=now - self._progress[name][1],
-            patience=rules.Patience(
-                not_picked_up=limits.not_picked_up_seconds,
-                failing=limits.fail_reason_polls * limits.mutation_poll_seconds,
-                stalled=limits.mutation_stall_seconds,
-            ),
-        )
         if (
             self._overlap
             and verdict.state == "wait"

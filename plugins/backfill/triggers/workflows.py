@@ -18,7 +18,10 @@ from include.scorecard_backfill.verdicts.base import ok, wait
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 CLIENT_SECONDS = 600.0
-"""A client is made anew this often, and after an error: idle connections are cut by what stands between."""
+"""A client is made anew this often, and after a lost connection: idle ones are cut by what stands between."""
+
+CLOSED = frozenset({"completed", "failed", "timed_out", "terminated", "canceled"})
+"""States in which a workflow's run has ended."""
 
 DESCRIBE_EVERY_POLLS = 4
 """Even a workflow that is listed as running is described every so many polls: its list entry may be stale."""
@@ -148,18 +151,22 @@ class WorkflowsTrigger(WaitTrigger):
         listed = await shared_open_ids(self, workflows, self.poll_seconds / 2)
         self._polls += 1
         thorough = self._polls % DESCRIBE_EVERY_POLLS == 1
-        closed = {"completed", "failed", "timed_out", "terminated", "canceled"}
         ask = [
             i
             for i in self._ids
-            if thorough or i not in self._known or (i not in listed and self._known[i].status not in closed)
+            if thorough or i not in self._known or (i not in listed and self._known[i].status not in CLOSED)
         ]
         # A reset gives a closed id a new run; before the verdict is given every id is looked at once more.
         if not thorough and all(
-            i in self._known and self._known[i].status in closed for i in self._ids if i not in ask
+            i in self._known and self._known[i].status in CLOSED for i in self._ids if i not in ask
         ):
             ask = list(self._ids)
-        self._known.update(await workflows.describe_all(ask))
+        for i, found in (await workflows.describe_all(ask)).items():
+            before = self._known.get(i)
+            if found.status == "missing" and before is not None and before.status in CLOSED:
+                # The namespace's retention has removed it since; how it ended was seen and stays true.
+                continue
+            self._known[i] = found
 
 
 async def customer_ids(workflows: Workflows, window: Json, since: float) -> list[str]:

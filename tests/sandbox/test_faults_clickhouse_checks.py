@@ -1,0 +1,276 @@
+"""What is wrong before a DELETE is found before it; what is wrong after a reindex is found by counts."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from backfill.operators.plan import PlanOperator
+from backfill.operators.preflight import PreflightOperator, _clickhouse
+from include.scorecard_backfill.windows import DateRange
+from sandbox.clickhouse.client import SandboxError
+from tests.sandbox.clickhouse_fixtures import cluster, nodes
+from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, scene
+
+__all__ = ["cluster", "nodes", "scene"]
+
+
+def problems(scene: Scene) -> list[str]:
+    """The problems that preflight finds in ClickHouse."""
+    found: list[str] = []
+    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(_clickhouse, scene.config, found, [])
+    return found
+
+
+def preflight(scene: Scene) -> list[str]:
+    """The same; nothing may have been changed by it."""
+    found = problems(scene)
+    assert scene.sent("") == []
+    return found
+
+
+def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The windows of January. Raises AirflowFailException when the plan is refused."""
+    monkeypatch.setenv(f"AIRFLOW_VAR_SCORECARD_BACKFILL_LEARNED__{NAME.upper()}", "{}")
+    operator = PlanOperator(task_id="plan", cluster=NAME, max_windows=10)
+    run = SimpleNamespace(range=DateRange.parse("2026-01-01", "2026-02-01"), mode="cleanup", all_customers=False,
+                          customers=(scene.customer,), window="month")  # fmt: skip
+    return operator._plan(scene.config, run, "manual__1")
+
+
+def test_healthy_cluster_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert preflight(scene) == []
+    scene.fill("2026-01-05")
+    (window,) = plan(scene, monkeypatch)
+    scene.delete(window)
+    assert scene.wait_mutations()["status"] == "gone"
+
+
+@contextmanager
+def native_port() -> Iterator[int]:
+    """A port that answers HTTP as ClickHouse's native port does; its text names 9000, whatever the port is."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(
+                b"HTTP/1.0 400 Bad Request\r\n\r\nPort 9000 is for clickhouse-client program\r\n"
+                b"You must use port 8123 for HTTP.\r\n"
+            )
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_native_port_is_named_with_the_right_one(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    with native_port() as port:
+        scene.connect(monkeypatch, port)
+        (problem,) = preflight(scene)
+    assert "native protocol; use the HTTP(S) port, for example 8443" in problem
+
+
+def test_read_only_replica(scene: Scene) -> None:
+    scene.fault("node-2-1", kind="overlay", table="replicas", set={"is_readonly": 1})
+    (problem,) = preflight(scene)
+    assert "read-only on node-2-1 (Keeper session lost)" in problem
+
+
+@pytest.mark.parametrize("mode", ["error", "omit"])
+def test_host_that_does_not_answer_is_named(scene: Scene, mode: str) -> None:
+    scene.fault("node-2-2", kind="silent", mode=mode)
+    (problem,) = preflight(scene)
+    assert "node-2-2" in problem
+
+
+def test_host_that_is_down_is_named(scene: Scene) -> None:
+    scene.sandbox.stop("node-2-2")
+    try:
+        (problem,) = problems(scene)
+    finally:
+        scene.sandbox.start("node-2-2")
+    assert "node-2-2" in problem
+
+
+def test_unknown_cluster_and_missing_right(scene: Scene) -> None:
+    scene.fault(kind="grants", text="GRANT SELECT ON *.* TO admin")
+    (problem,) = preflight(scene)
+    assert "no ALTER DELETE" in problem
+    scene.fault("node-1-1", kind="overlay", table="clusters", match=".", drop=True)
+    (problem,) = preflight(scene)
+    assert "knows no cluster 'conversations'" in problem
+
+
+def test_distributed_table_is_refused_by_the_plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill("2026-01-05")
+    twin: dict[str, Any] = {
+        "tables": ["scorecard_d"],
+        "volume_table": "scorecard_d",
+        "id_columns": {"scorecard_d": "scorecard_id"},
+    }
+    scene.configure(monkeypatch, **twin)
+    with pytest.raises(AirflowFailException, match=r"scorecard_d has engine Distributed: name the local MergeTree"):
+        plan(scene, monkeypatch)
+    assert scene.sent("ALTER") == []
+
+
+def test_table_that_a_host_lacks_is_refused_by_the_plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill("2026-01-05")
+    scene.fault("node-2-2", kind="overlay", table="tables", match=f"{scene.database}.*scorecard", drop=True)
+    with pytest.raises(AirflowFailException, match=r"scorecard is missing on node-2-2"):
+        plan(scene, monkeypatch)
+
+
+def test_rows_without_a_profile_are_refused_by_the_plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill("2026-01-05")
+    scene.row_without_profile("2026-01-07")
+    text = rf"holds rows of {scene.customer}/NULL, {scene.customer}/voice: exactly one"
+    with pytest.raises(AirflowFailException, match=text):
+        plan(scene, monkeypatch)
+    assert scene.sent() == []
+
+
+def test_column_of_time_cannot_be_null(scene: Scene) -> None:
+    with pytest.raises(SandboxError, match=r"allow_nullable_key|Nullable"):
+        scene.sandbox.nodes()[0].query(
+            f"CREATE TABLE `{scene.database}`.n (t Nullable(DateTime)) ENGINE = MergeTree PARTITION BY toYYYYMM(t)"
+            " ORDER BY tuple()"
+        )
+
+
+def test_nasty_customer_loses_exactly_its_own_rows(scene: Scene) -> None:
+    other = scene.other(f"O'Neil\"; DROP TABLE `x` -- \\' %s {{y}} é {scene.customer}")
+    other.fill("2026-01-05")
+    other.fill("2026-01-05", 3, customer=other.customer.replace("O'", "O"), first=1000)
+    assert other.delete(other.window())["rows_before"] == {"scorecard": 40}
+    assert other.wait_mutations()["status"] == "gone"
+    assert other.total() == 3
+
+
+def test_last_millisecond_belongs_to_the_window(scene: Scene) -> None:
+    node, table = scene.sandbox.nodes()[0], f"`{scene.database}`.scorecard_d"
+    for number, moment in enumerate(("2025-12-31 23:59:59.999", "2026-01-31 23:59:59.999", "2026-02-01 00:00:00.000")):
+        node.query(
+            f"INSERT INTO {table} (scorecard_id, customer_id, profile_id, conversation_id, scorecard_time)"
+            f" VALUES ('{number}', '{scene.customer}', 'voice', '{number}', '{moment}')",
+            distributed_foreground_insert=1,
+        )
+    assert scene.delete(scene.window())["rows_before"] == {"scorecard": 1}
+    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.total() == 2
+
+
+def test_requests_carry_no_session_and_their_own_settings(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.fill("2026-01-05")
+    port = scene.sandbox.topology.node("node-1-1").port
+    scene.connect(monkeypatch, port, session_settings={"mutations_sync": 2, "skip_unavailable_shards": 1})
+    scene.sandbox.clear()
+    scene.delete(scene.window())
+    assert scene.wait_mutations()["status"] == "gone"
+    rows = scene.sandbox.node("node-1-1").statements(queries=True)
+    product = [row for row in rows if "airflow" in row["user_agent"]]
+    assert len(product) > 5
+    assert {row["session_id"] for row in product} == {""}
+    (delete,) = [row for row in product if row["changes"]]
+    assert delete["settings"]["mutations_sync"] == "0"
+    assert delete["settings"]["replication_wait_for_inactive_replica_timeout"] == "0"
+    counts = [row for row in product if " FINAL " in row["statement"]]
+    assert counts
+    assert {row["settings"]["skip_unavailable_shards"] for row in counts} == {"0"}
+    assert {row["settings"]["optimize_use_projections"] for row in counts} == {"0"}
+    assert all(int(row["settings"]["max_execution_time"]) > 0 for row in counts)
+
+
+def test_projection_does_not_count_what_a_lightweight_delete_hid(scene: Scene) -> None:
+    scene.fill("2026-01-05")
+    node, table = scene.sandbox.nodes()[0], f"`{scene.database}`.scorecard ON CLUSTER 'conversations'"
+    node.query(
+        f"ALTER TABLE {table} MODIFY SETTING lightweight_mutation_projection_mode = 'rebuild',"
+        " deduplicate_merge_projection_mode = 'rebuild'"
+    )
+    node.query(f"ALTER TABLE {table} ADD PROJECTION by_customer (SELECT customer_id, count() GROUP BY customer_id)")
+    node.query(f"ALTER TABLE {table} MATERIALIZE PROJECTION by_customer", mutations_sync=2)
+    node.query(f"DELETE FROM {table} WHERE scorecard_id < '2026-01-05-2'", lightweight_deletes_sync=2)
+    left = scene.total()
+    assert 0 < left < 40
+    assert scene.delete(scene.window())["rows_before"] == {"scorecard": left}
+
+
+def cleaned(scene: Scene) -> None:
+    """A window of 40 rows whose DELETE is done."""
+    scene.fill("2026-01-05")
+    scene.delete(scene.window())
+    scene.wait_mutations()
+
+
+def test_rows_written_twice_are_counted_once(scene: Scene) -> None:
+    cleaned(scene)
+    for node in scene.sandbox.nodes():
+        node.query(f"SYSTEM STOP MERGES `{scene.database}`.scorecard")
+    scene.fill("2026-01-05", version=2)
+    scene.fill("2026-01-05", version=3)
+    plain = scene.sandbox.nodes()[0].query(f"SELECT count() FROM `{scene.database}`.scorecard_d")
+    assert plain == [["80"]]
+    result = scene.verify()
+    assert (result["status"], result["tables"]["scorecard"]) == ("verified", {"before": 40, "after": 40, "removed": 0})
+
+
+def test_rows_that_an_insert_lost_fail_the_window_with_the_numbers(scene: Scene) -> None:
+    cleaned(scene)
+    scene.fault("node-1-1", kind="insert_drop", match="scorecard_d", times=1)
+    scene.fill("2026-01-05", 20)
+    scene.fill("2026-01-05", 20, first=20)
+    record = scene.verify()
+    assert (record["cause"], record["tables"]["scorecard"]["after"]) == ("lost_rows", 20)
+    assert "count 20 < 70% of 40 before" in record["reason"]
+
+
+def test_rows_that_were_not_deleted_and_came_again_fail_the_window(scene: Scene) -> None:
+    cleaned(scene)
+    scene.fill("2026-01-05")
+    scene.fill("2026-01-06", first=500)
+    assert scene.verify()["cause"] == "too_many_rows"
+
+
+@pytest.mark.parametrize(
+    ("rule", "node"),
+    [
+        ({"kind": "cut", "bytes": 20, "times": 2}, "node-1-1"),
+        ({"kind": "silent", "mode": "omit", "times": 2}, "node-2-2"),
+        ({"kind": "reply", "code": 241, "times": 2}, "node-1-1"),
+    ],
+    ids=["cut", "silent", "241"],
+)
+def test_broken_count_is_never_a_smaller_count(scene: Scene, rule: dict[str, Any], node: str) -> None:
+    cleaned(scene)
+    scene.fill("2026-01-05")
+    scene.fault(node, match="FINAL|scorecard", **rule)
+    assert scene.verify()["tables"]["scorecard"]["after"] == 40
+    assert [rule["hits"] for rule in scene.sandbox.node(node).faults()] == [2]
+
+
+def test_replica_that_is_behind_is_waited_for(scene: Scene) -> None:
+    cleaned(scene)
+    scene.fault("node-1-2", kind="replica_hold", match=f"INSERT INTO {scene.database}")
+    scene.fill("2026-01-05")
+    looks = []
+
+    def look_then_heal() -> None:
+        looks.append(scene.rows())
+        scene.heal()
+
+    assert scene.verify(look_then_heal)["status"] == "verified"
+    assert looks[0]["node-1-2"] == 0 < looks[0]["node-1-1"]
