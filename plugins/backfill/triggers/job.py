@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
+from asgiref.sync import sync_to_async
 
 from backfill.hooks.kubernetes import AsyncJobClient
 from backfill.poll import shared_poll
@@ -19,6 +22,9 @@ from include.scorecard_backfill.verdicts.workflows import created_workflows
 
 TAIL_LINES = 40
 """Last lines of each pod that travel in the event to the task log."""
+
+STATE_SECONDS = 5.0
+"""Limit of the question for the task's state while a trigger is being cancelled."""
 
 MAX_IDS = 500
 """Workflow ids that travel in the event; a customer has a handful of profiles."""
@@ -49,9 +55,33 @@ class JobTrigger(WaitTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the Job has ended, or may not go on; always one plain event, since a worker must act on it."""
-        async for event in super().run():
-            payload = event.payload if isinstance(event.payload, dict) else self._failed_event(event)
-            yield TriggerEvent(payload)
+        try:
+            async for event in super().run():
+                payload = event.payload if isinstance(event.payload, dict) else self._failed_event(event)
+                yield TriggerEvent(payload)
+        except asyncio.CancelledError as error:
+            # Airflow tells a person's action from a shutdown by the message of the cancellation, which a library on
+            # the way may drop. The task's state tells it, too.
+            if not error.args and await self._was_taken_away():
+                await self.on_kill()
+            raise
+
+    async def _was_taken_away(self) -> bool:
+        """Return True when the task is surely not deferred any more; False also when Airflow does not answer."""
+        ti = self.task_instance
+        if ti is None:
+            return False
+        ask = sync_to_async(RuntimeTaskInstance.get_task_states)
+        try:
+            found = await asyncio.wait_for(
+                ask(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id]), STATE_SECONDS
+            )
+        except Exception as error:
+            # A triggerer that shuts down has no connection any more; then nothing may be deleted.
+            self.log.info("the task's state is not known (%s): its Job is left alone", type(error).__name__)
+            return False
+        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+        return found.get(ti.run_id, {}).get(name) != "deferred"
 
     def _failed_event(self, event: Any) -> Json:
         record = (getattr(event, "xcoms", None) or {}).get("return_value", {})
