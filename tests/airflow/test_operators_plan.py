@@ -1,0 +1,240 @@
+"""Parameters, plan and approval: what a run is about is decided once, shown, and asked for."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk import Variable
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from backfill.operators import plan as module
+from backfill.operators import preflight
+from backfill.operators.common import RunStore
+from backfill.operators.plan import PlanApproval, PlanOperator
+from backfill.operators.preflight import PreflightOperator, run_parameters
+from backfill.settings import cluster_config
+from include.scorecard_backfill import plan
+from include.scorecard_backfill.params_form import params_schema
+from tests.airflow.waits_fixtures import NAME, Store, cluster, context
+
+__all__ = ["cluster"]
+
+Json = dict[str, Any]
+
+MARCH = datetime(2026, 3, 2, 6, tzinfo=UTC)
+
+
+class Run(SimpleNamespace):
+    """A DAG run as a task sees it; there is no logical date and no data interval to read."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"dag_run.{name} was read; a manual run of Airflow 3 may not have it")
+
+
+def task(task_id: str = "plan", run_type: str = "manual", run_after: datetime = MARCH, **conf: Any) -> Json:
+    """What Airflow gives to a task of a run that was triggered with this form."""
+    defaults = {name: schema["default"] for name, schema in params_schema().items()}
+    run = Run(run_id="manual__1", run_type=run_type, run_after=run_after, conf=conf)
+    return context(task_id, dag_run=run, params=defaults | conf)
+
+
+@pytest.fixture
+def stock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The customers that the cluster has; a test may change the list."""
+    customers = ["acme", "globex"]
+
+    def inventory(hook: Any, days: Any) -> Any:
+        volumes = tuple(plan.Volume(f"{c}_voice", "scorecard", c, "voice", date(2026, 1, 5), 90, 30) for c in customers)
+        tables = {f"{c}_voice": ("scorecard",) for c in customers}
+        return plan.Inventory(tables, {f"{c}_voice": ((c, "voice"),) for c in customers}, volumes), {}
+
+    monkeypatch.setattr(module, "read_inventory", inventory)
+    monkeypatch.setattr(Variable, "get", lambda key, default=None: default)
+    return customers
+
+
+def planner(max_windows: int = 1024) -> PlanOperator:
+    """The plan task."""
+    return PlanOperator(task_id="plan", cluster=NAME, max_windows=max_windows)
+
+
+JANUARY: Json = {"start_date": "2026-01-01", "end_date": "2026-02-01", "window": "month"}
+
+
+def test_a_plan_is_made_once_for_a_run_whatever_changes_meanwhile(cluster: str, stock: list[str]) -> None:
+    made = task(mode="cleanup", all_customers=True, **JANUARY)
+    windows = planner().execute(made)
+    assert [w["customer_id"] for w in windows] == ["acme", "globex"]
+    shown = dict(made["ti"].xcoms)
+    stock.remove("acme")
+    stock += ["hooli", "initech"]
+    assert planner().execute(made) == windows
+    assert made["ti"].xcoms == shown
+    # Another run looks again.
+    other = planner().execute(task(mode="cleanup", all_customers=True, **JANUARY))
+    assert [w["customer_id"] for w in other] == ["globex", "hooli", "initech"]
+
+
+def test_a_plan_with_too_many_windows_is_refused_with_the_number(cluster: str, stock: list[str]) -> None:
+    made = task(customers=["acme", "globex"], **{**JANUARY, "window": "1d"})
+    with pytest.raises(AirflowFailException, match=r"62 windows > 61 \(\[core\] max_map_length\)"):
+        planner(61).execute(made)
+    assert made["task_state_store"].values == {}
+    assert len(planner(62).execute(made)) == 62
+
+
+def test_a_dry_run_shows_its_plan_and_maps_over_nothing(cluster: str, stock: list[str]) -> None:
+    made = task(mode="cleanup", customers=["acme"], dry_run=True, **JANUARY)
+    assert planner().execute(made) == []
+    assert len(made["ti"].xcoms["plan", "planned"]) == 1
+    assert "ALTER TABLE" in made["ti"].xcoms["plan", "markdown"]
+    assert made["ti"].xcoms["plan", "run"]["destructive"] is False
+
+
+def test_what_a_task_exchanges_is_small(cluster: str, stock: list[str]) -> None:
+    made = task(mode="cleanup", customers=["acme", "globex"], **{**JANUARY, "window": "1d"})
+    windows = planner().execute(made)
+    assert max(len(json.dumps(w)) for w in windows) < 1_000
+
+
+@pytest.mark.parametrize("conf", [{}, {"customers": []}, {"customers": None}, {"customers": ""}])
+def test_an_untouched_form_chooses_nobody_and_never_everybody(cluster: str, stock: list[str], conf: Json) -> None:
+    with pytest.raises(AirflowFailException, match="nothing was deleted") as refused:
+        planner().execute(task(**conf))
+    assert "nobody is chosen" in str(refused.value) or "customers" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [
+        ({"start_date": "2026-02-30", "end_date": "2026-03-01"}, "start_date"),
+        ({"start_date": "2026-2-1", "end_date": "2026-03-01"}, "start_date"),
+        ({"start_date": "01/02/2026", "end_date": "2026-03-01"}, "start_date"),
+        ({"start_date": "2026-02-01T00:00:00", "end_date": "2026-03-01"}, "start_date"),
+        ({"start_date": "2026-02-01"}, "end_date: is empty"),
+    ],
+)
+def test_a_date_that_cannot_be_meant_is_refused_with_its_field(cluster: str, days: Json, text: str) -> None:
+    operator = PreflightOperator(task_id="preflight", cluster=NAME)
+    with pytest.raises(AirflowFailException, match="nothing was deleted") as refused:
+        operator.execute(task("preflight", customers=["acme"], **days))
+    assert text in str(refused.value)
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_empty_dates_are_the_month_before_by_the_moment_of_the_run(cluster: str, empty: Any) -> None:
+    made = task(customers=["acme"], start_date=empty, end_date=empty)
+    run = run_parameters(made, cluster_config(NAME))
+    assert (run.start_date, run.end_date) == (date(2026, 2, 1), date(2026, 3, 1))
+
+
+def test_a_scheduled_run_reindexes_the_month_before_and_deletes_nothing(cluster: str, stock: list[str]) -> None:
+    made = task(run_type="scheduled", run_after=datetime(2026, 2, 2, 6, tzinfo=UTC))
+    windows = planner().execute(made)
+    assert {(w["start"], w["end"], w["mode"]) for w in windows} == {("2026-01-01", "2026-02-01", "reindex")}
+    assert {w["customer_id"] for w in windows} == {"acme", "globex"}
+    run = made["ti"].xcoms["plan", "run"]
+    assert (run["destructive"], run["require_approval"]) == (False, False)
+
+
+def test_airflows_own_backfill_is_refused(cluster: str) -> None:
+    with pytest.raises(AirflowFailException, match="trigger the DAG with start_date and end_date instead"):
+        run_parameters(task(run_type="backfill", customers=["acme"]), cluster_config(NAME))
+
+
+def test_each_parameter_is_logged_with_where_it_came_from(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = PreflightOperator(task_id="preflight", cluster=NAME)
+    said: list[str] = []
+    monkeypatch.setattr(operator.log, "info", lambda text, *args: said.append(text % args))
+    for name in ("_clickhouse", "_kubernetes", "_temporal"):
+        monkeypatch.setattr(preflight, name, lambda config, problems, notes: None)
+    monkeypatch.setattr(PreflightOperator, "_guarded", lambda self, check, *rest: check(*rest))
+    operator.execute(task("preflight", customers=["acme"], max_parallel=3))
+    assert "parameter customers = [acme] (form)" in said
+    assert "parameter max_parallel = 3 (form)" in said
+    assert "parameter mode = reindex (default)" in said
+
+
+def test_preflight_names_everything_that_is_wrong_and_is_not_repeated(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("CLICKHOUSE", "KUBERNETES", "TEMPORAL"):
+        monkeypatch.delenv(f"AIRFLOW_CONN_{kind}_{NAME.upper()}")
+    with pytest.raises(AirflowFailException, match="preflight failed, nothing was deleted") as refused:
+        PreflightOperator(task_id="preflight", cluster=NAME).execute(task("preflight", customers=["acme"]))
+    for kind in ("clickhouse", "kubernetes", "temporal"):
+        assert f"{kind}: connection '{kind}_{NAME}' is not defined in Airflow" in str(refused.value)
+
+
+def approval(run: Json, planned: Any = ("w",)) -> tuple[PlanApproval, Json]:
+    """The approve task of a run with these parameters."""
+    operator = PlanApproval(task_id="approve", subject="Delete?", body="plan", fail_on_reject=True)
+    return operator, context("approve", {("plan", "run"): run, ("plan", "planned"): list(planned)})
+
+
+ASKS: Json = {"destructive": True, "require_approval": True}
+
+
+@pytest.mark.parametrize(
+    ("run", "planned", "why"),
+    [
+        (ASKS | {"destructive": False}, ["w"], "nothing is deleted"),
+        (ASKS | {"require_approval": False}, ["w"], "the run does not ask for one"),
+        (ASKS, [], "the plan has no window"),
+    ],
+)
+def test_nobody_is_asked_when_there_is_nothing_to_approve(run: Json, planned: list[str], why: str) -> None:
+    operator, made = approval(run, planned)
+    assert operator.execute(made)["reason"] == why
+
+
+def test_a_plan_that_deletes_asks_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Json] = []
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: asked.append(fields))
+    operator, made = approval(ASKS)
+    made["task_instance"] = SimpleNamespace(id="ti")
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
+    assert asked[0]["options"] == ["Approve", "Reject"]
+    # Nothing that comes by itself with time may count as a yes.
+    assert asked[0]["defaults"] is None
+
+
+def answer(option: str) -> Json:
+    """A person's answer as Airflow hands it to the task."""
+    user = {"id": "1", "name": "jane"}
+    return {"chosen_options": [option], "params_input": {}, "responded_at": MARCH, "responded_by_user": user}
+
+
+def test_a_rejected_plan_is_final_and_is_not_asked_again_by_a_retry() -> None:
+    operator, made = approval(ASKS)
+    with pytest.raises(AirflowFailException, match="the plan was rejected, nothing was deleted"):
+        operator.execute_complete(made, answer("Reject"))
+
+
+def test_an_approved_plan_goes_on() -> None:
+    operator, made = approval(ASKS)
+    assert operator.execute_complete(made, answer("Approve"))["chosen_options"] == ["Approve"]
+
+
+def test_an_answer_that_nobody_was_offered_is_no_approval() -> None:
+    operator, made = approval(ASKS)
+    with pytest.raises(ValueError, match="not in"):
+        operator.execute_complete(made, answer("Maybe"))
+
+
+def test_what_a_stage_keeps_does_not_expire() -> None:
+    kept: list[Any] = []
+
+    class Recording(Store):
+        def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+            kept.append(retention)
+
+    RunStore({"task_state_store": Recording()}).set("sent", 1)
+    assert kept == [NEVER_EXPIRE]

@@ -1,0 +1,210 @@
+"""Replan and report: joined by key, red unless every window is proven, cut once."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+
+from backfill.operators import report as module
+from backfill.operators.report import ReplanOperator, ReportOperator
+from backfill.operators.undo import UndoOperator, UndoPlanOperator
+from tests.airflow.waits_fixtures import NAME, cluster, context, deleted, window
+
+__all__ = ["cluster"]
+
+Json = dict[str, Any]
+KEYS = [f"{number:016x}" for number in range(3)]
+WINDOWS = [window(key=key, customer_id=f"acme-{n}", label=f"acme-{n}") for n, key in enumerate(KEYS)]
+TABLES = {"scorecard": {"before": 100, "after": 90, "removed": 10}}
+
+
+@pytest.fixture(autouse=True)
+def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Airflow's variables."""
+    kept: dict[str, str] = {}
+    fake = SimpleNamespace(get=lambda key, default=None: kept.get(key, default), set=kept.__setitem__)
+    monkeypatch.setattr(module, "Variable", fake)
+    return kept
+
+
+def verified(key: str) -> str:
+    """A result of verify as it is stored: a trigger's result has been encoded twice."""
+    return json.dumps(json.dumps({"key": key, "status": "verified", "tables": TABLES}))
+
+
+def failed(key: str, cause: str, **more: Any) -> Json:
+    """A record that a failed wait leaves."""
+    return {"key": key, "status": "failed", "cause": cause, "reason": f"{cause} of {key}", **more}
+
+
+def run(windows: list[Json], **stages: dict[int, Any]) -> Json:
+    """The report's task of a run with this plan; stages by name, results by map index."""
+    xcoms: dict[tuple[str, str], Any] = {
+        ("plan", "return_value"): windows,
+        ("plan", "hash"): "0123",
+        ("plan", "run"): {"mode": "cleanup", "dry_run": False},
+    }
+    xcoms |= {(f"windows.{stage}", "return_value"): values for stage, values in stages.items()}
+    return context("report", xcoms)
+
+
+def report(task: Json) -> Json:
+    """Run the report."""
+    return ReportOperator(task_id="report", cluster=NAME).execute(task)
+
+
+def rejected(task: Json) -> tuple[str, Json]:
+    """Run the report, which must be red; its message and the report that it leaves."""
+    with pytest.raises(AirflowFailException) as error:
+        report(task)
+    left: Json = task["ti"].xcoms["report", "return_value"]
+    return str(error.value), left
+
+
+def deletes() -> dict[int, Any]:
+    """Results of the delete stage."""
+    return {n: deleted(key=w["key"], window=w) for n, w in enumerate(WINDOWS)}
+
+
+def test_all_verified_is_green(cluster: str) -> None:
+    task = run(WINDOWS, delete=deletes(), verify={n: verified(key) for n, key in enumerate(KEYS)})
+    made = report(task)
+    assert (made["planned"], made["verified"], made["complete"]) == (3, 3, True)
+    assert "acme-1" in task["ti"].xcoms["report", "markdown"]
+
+
+def test_one_that_is_not_verified_makes_the_run_red_and_is_named(cluster: str) -> None:
+    task = run(
+        WINDOWS,
+        delete=deletes(),
+        wait_mutations={1: failed(KEYS[1], "stalled")},
+        verify={0: verified(KEYS[0]), 2: verified(KEYS[2])},
+    )
+    text, left = rejected(task)
+    assert "1 of 3 windows are not verified" in text
+    assert "acme-1" in text
+    assert "stalled" in text
+    assert [r["status"] == "verified" for r in left["windows"]] == [True, False, True]
+
+
+def test_results_are_joined_by_key_where_some_windows_left_none(cluster: str) -> None:
+    # Airflow leaves holes out, so that the second result is the third window's.
+    task = run(WINDOWS, delete=deletes(), verify={0: verified(KEYS[0]), 2: verified(KEYS[2])})
+    _, left = rejected(task)
+    assert {r["label"]: r["status"] == "verified" for r in left["windows"]} == {
+        "acme-0": True, "acme-1": False, "acme-2": True,
+    }  # fmt: skip
+
+
+def test_a_stage_that_was_marked_as_success_by_hand_proves_nothing(cluster: str) -> None:
+    task = run(WINDOWS[:1], delete={0: deleted(key=KEYS[0], window=WINDOWS[0])}, verify={})
+    text, left = rejected(task)
+    assert "1 of 1 windows are not verified" in text
+    assert left["verified"] == 0
+
+
+def test_a_run_in_which_nothing_was_reached_has_a_report_for_every_window(cluster: str) -> None:
+    _, left = rejected(run(WINDOWS))
+    assert len(left["windows"]) == 3
+
+
+def test_without_a_plan_the_report_is_red_and_says_that_nothing_was_deleted(cluster: str) -> None:
+    with pytest.raises(AirflowFailException, match="preflight or plan failed"):
+        report(context("report", {}))
+
+
+def test_a_plan_of_no_windows_is_green_and_says_so(cluster: str) -> None:
+    made = report(run([]))
+    assert (made["planned"], made["complete"]) == (0, True)
+
+
+def test_a_single_window_is_read_as_well(cluster: str) -> None:
+    # Airflow gives a single result without a list around it.
+    task = run(WINDOWS[:1], delete={0: deletes()[0]}, verify={0: verified(KEYS[0])})
+    assert report(task)["verified"] == 1
+
+
+def test_a_thousand_windows_are_read_by_a_constant_number_of_calls(cluster: str) -> None:
+    windows = [window(key=f"{n:016x}", customer_id=f"c{n}", label=f"c{n}") for n in range(1_000)]
+    results = {n: verified(w["key"]) for n, w in enumerate(windows)}
+    task = run(windows, delete={n: deleted(key=w["key"], window=w) for n, w in enumerate(windows)}, verify=results)
+    assert report(task)["verified"] == 1_000
+    assert len(task["ti"].pulls) < 20
+
+
+def test_a_dry_run_is_green(cluster: str) -> None:
+    task = run([])
+    task["ti"].xcoms["plan", "run"]["dry_run"] = True
+    assert report(task)["planned"] == 0
+
+
+def test_the_report_remembers_what_was_too_big(cluster: str, variables: dict[str, str]) -> None:
+    too_big = failed(KEYS[0], "heartbeat_timeout")
+    rejected(run(WINDOWS[:1], delete={0: deletes()[0]}, wait_workflows={0: too_big}))
+    assert "acme-0" in variables[f"scorecard_backfill_learned__{NAME}"]
+
+
+def replan(task: Json) -> list[Json]:
+    """Run the replan."""
+    return ReplanOperator(task_id="replan", cluster=NAME, max_windows=1024).execute(task)
+
+
+def cut_run() -> Json:
+    """A run whose second window was too big."""
+    task = run(
+        WINDOWS, delete=deletes(), wait_workflows={1: failed(KEYS[1], "heartbeat_timeout"), 2: failed(KEYS[2], "other")}
+    )
+    task["ti"].task_id = "replan"
+    return task
+
+
+def test_only_what_was_too_big_is_cut(cluster: str) -> None:
+    task = cut_run()
+    parts = replan(task)
+    assert {p["part_of"] for p in parts} == {KEYS[1]}
+    assert (parts[0]["start"], parts[-1]["end"]) == ("2026-01-01", "2026-02-01")
+    assert task["ti"].xcoms["replan", "cut"] == [KEYS[1]]
+    assert task["ti"].xcoms["replan", "customers"] == ["acme-1"] * len(parts)
+
+
+def test_parts_stay_what_they_are_when_replan_runs_again(cluster: str) -> None:
+    task = cut_run()
+    parts = replan(task)
+    # Cleared, the window has another failure now, and a further one was too big.
+    task["ti"].xcoms["windows.wait_workflows", "return_value"] = {
+        1: failed(KEYS[1], "other"), 2: failed(KEYS[2], "deadlock"),
+    }  # fmt: skip
+    again = replan(task)
+    assert again[: len(parts)] == parts
+    assert {p["part_of"] for p in again[len(parts) :]} == {KEYS[2]}
+
+
+def test_nothing_to_cut_is_an_empty_list_and_the_report_goes_on(cluster: str) -> None:
+    task = run(WINDOWS, verify={n: verified(key) for n, key in enumerate(KEYS)})
+    task["ti"].task_id = "replan"
+    assert replan(task) == []
+    assert task["ti"].xcoms["replan", "cut"] == []
+
+
+def test_replan_without_a_plan_makes_nothing(cluster: str) -> None:
+    assert replan(context("replan", {})) == []
+
+
+@pytest.mark.parametrize("stage", ["look", "restore"])
+def test_nothing_is_put_back_while_a_run_may_delete(stage: str, cluster: str) -> None:
+    classes: Json = {"look": UndoPlanOperator, "restore": UndoOperator}
+    task = context(stage, params={"run_id": "r", "customers": ["acme"], "all_customers": False})
+    asked: list[Any] = []
+
+    def count(dag_id: str, states: list[str]) -> int:
+        asked.append((dag_id, states))
+        return 1
+
+    task["ti"].get_dr_count = count
+    with pytest.raises(AirflowFailException, match="1 runs of scorecard_backfill__waits are not finished"):
+        classes[stage](task_id=stage, cluster=NAME).execute(task)
+    assert asked == [(f"scorecard_backfill__{NAME}", ["running", "queued"])]

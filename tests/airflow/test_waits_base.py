@@ -1,0 +1,253 @@
+"""The loop that every wait shares: deadline, outages, errors, what is said, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from clickhouse_connect.driver.exceptions import OperationalError
+from temporalio.service import RPCError, RPCStatusCode
+
+from backfill.triggers import base
+from backfill.triggers.base import Look, WaitTrigger
+from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
+from tests.airflow.waits_fixtures import NAME, cluster, events, only_event
+
+__all__ = ["cluster"]
+
+
+class Probe(WaitTrigger):
+    """Looks at a list of answers: verdicts, errors to raise, or functions to call. The last one stays."""
+
+    path = "tests.airflow.test_waits_base.Probe"
+    fields = ("note",)
+    patience: ClassVar[float] = 600.0
+
+    def __init__(self, cluster: str = NAME, *answers: Any, **kwargs: Any) -> None:
+        super().__init__(cluster, **kwargs)
+        self.answers = list(answers)
+        self.looks = 0
+
+    @property
+    def poll_seconds(self) -> float:
+        return 0.001
+
+    @property
+    def outage_seconds(self) -> float:
+        return self.patience
+
+    async def look(self) -> Look:
+        self.looks += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if callable(answer):
+            answer = answer()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Look) else Look(answer, {"key": "k"})
+
+
+class WorkerProbe(Probe):
+    fails_on_worker = True
+
+
+GONE = ConnectionError("connection reset by peer")
+PASSING = [
+    GONE,
+    OperationalError("HTTPDriver for http://127.0.0.1 returned response code 503"),
+    RPCError("down", RPCStatusCode.UNAVAILABLE, b""),
+    RPCError("Timeout expired", RPCStatusCode.CANCELLED, b""),
+    TimeoutError(),
+]
+
+
+async def test_ok_ends_the_task_with_its_result(cluster: str) -> None:
+    event = await only_event(Probe(NAME, wait("not yet"), ok("done")))
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms == {"return_value": {"key": "k"}}
+
+
+async def test_a_failure_ends_the_task_or_goes_to_a_worker_where_airflow_would_repeat_it(cluster: str) -> None:
+    verdict = failed("killed", "somebody killed it")
+    record = {"key": "w", "status": "failed", "cause": "killed", "reason": "somebody killed it"}
+    event = await only_event(Probe(NAME, Look(verdict), key="w"))
+    assert isinstance(event, TaskFailedEvent)
+    assert event.xcoms == {"return_value": record}
+    event = await only_event(WorkerProbe(NAME, Look(verdict), key="w"))
+    assert type(event) is TriggerEvent
+    assert event.payload == {"action": "fail", "record": record}
+
+
+async def test_what_a_failure_leaves_to_its_retry_is_in_its_record(cluster: str) -> None:
+    event = await only_event(WorkerProbe(NAME, Look(failed("lost", "x" * 5_000), {"attempt": 3})))
+    assert event.payload["record"]["attempt"] == 3
+    assert len(event.payload["record"]["reason"]) == 2_000
+
+
+async def test_a_resume_wakes_the_worker_with_its_payload(cluster: str) -> None:
+    event = await only_event(Probe(NAME, Look(wait("act"), resume={"action": "reindex"})))
+    assert type(event) is TriggerEvent
+    assert event.payload == {"action": "reindex"}
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda e: type(e).__name__)
+async def test_an_outage_that_passes_is_waited_for(cluster: str, error: Exception) -> None:
+    probe = Probe(NAME, error, error, error, ok("back"))
+    assert isinstance(await only_event(probe), TaskSuccessEvent)
+    assert probe.looks == 4
+
+
+async def test_an_outage_that_lasts_is_a_failure_with_its_length(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerProbe, "patience", 0.05)
+    record = (await only_event(WorkerProbe(NAME, GONE))).payload["record"]
+    assert record["cause"] == "outage"
+    assert record["reason"] == "unreachable for 0 s: ConnectionError: connection reset by peer"
+
+
+async def test_outages_do_not_add_up(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def later(answer: Any) -> Callable[[], Any]:
+        def step() -> Any:
+            now[0] += 6
+            return answer
+
+        return step
+
+    class Clock:
+        monotonic = staticmethod(lambda: now[0])
+        time = staticmethod(time.time)
+
+    monkeypatch.setattr(base, "time", Clock)
+    monkeypatch.setattr(Probe, "patience", 10.0)
+    # Two failures six seconds apart, a good look, two more: never ten seconds in a row.
+    answers = [later(GONE), later(GONE), later(wait("fine")), later(GONE), later(GONE), later(ok("done"))]
+    assert isinstance(await only_event(Probe(NAME, *answers)), TaskSuccessEvent)
+    failure = await only_event(Probe(NAME, later(GONE)))
+    assert isinstance(failure, TaskFailedEvent)
+
+
+async def test_an_error_that_nobody_knows_fails_at_once_with_its_text(cluster: str) -> None:
+    probe = WorkerProbe(NAME, ZeroDivisionError("division by zero"), ok("never"))
+    record = (await only_event(probe)).payload["record"]
+    assert (record["cause"], record["reason"]) == ("error", "ZeroDivisionError: division by zero")
+    assert probe.looks == 1
+
+
+async def test_a_missing_connection_is_named_with_where_it_is_missing(cluster: str) -> None:
+    record = (await only_event(WorkerProbe(NAME, AirflowNotFoundException("no temporal_waits")))).payload["record"]
+    assert record["cause"] == "configuration"
+    assert "missing in the triggerer" in record["reason"]
+    assert "no temporal_waits" in record["reason"]
+
+
+async def test_what_must_stop_the_triggerer_is_not_caught(cluster: str) -> None:
+    class Stop(BaseException):
+        pass
+
+    with pytest.raises(Stop):
+        await events(Probe(NAME, Stop()))
+
+
+async def test_a_cluster_that_is_gone_from_the_configuration_is_a_clear_failure(cluster: str) -> None:
+    record = (await only_event(WorkerProbe("removed", ok("never")))).payload["record"]
+    assert record["cause"] == "configuration"
+    assert "'removed' has no usable file" in record["reason"]
+    assert "needs its cluster file until it has ended" in record["reason"]
+
+
+async def test_records_that_cannot_be_read_are_a_clear_failure(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Any) -> None:
+        raise ValueError("the reindex stage left no result")
+
+    monkeypatch.setattr(WorkerProbe, "prepare", broken)
+    record = (await only_event(WorkerProbe(NAME, ok("never")))).payload["record"]
+    assert record["cause"] == "configuration"
+    assert "left no result" in record["reason"]
+
+
+def restarted(end: datetime | None, *answers: Any) -> WorkerProbe:
+    """A trigger as another triggerer makes it, with the task's absolute time-out set by it."""
+    _, kwargs = WorkerProbe(NAME, *answers, key="w").serialize()
+    assert "timeout_after" not in kwargs
+    probe = WorkerProbe(kwargs.pop("cluster"), *answers, **kwargs)
+    probe.timeout_after = end
+    return probe
+
+
+@pytest.mark.parametrize("naive", [False, True])
+async def test_the_deadline_is_absolute_and_a_restart_does_not_move_it(cluster: str, naive: bool) -> None:
+    end = datetime.now(UTC) + timedelta(seconds=base.DEADLINE_MARGIN_SECONDS + 0.8)
+    given = end.replace(tzinfo=None) if naive else end
+    first = asyncio.create_task(events(restarted(given, wait("hours to go"))))
+    done, _ = await asyncio.wait([first], timeout=0.1)
+    assert not done
+    first.cancel()
+    record = (await only_event(restarted(given, wait("hours to go")))).payload["record"]
+    assert record["cause"] == "deadline"
+    assert end.isoformat(timespec="seconds") in record["reason"]
+    # What it waited for is part of the message.
+    assert "hours to go" in record["reason"]
+    assert datetime.now(UTC) < end, "the wait must end before Airflow's own time-out does"
+
+
+async def test_a_deadline_passed_while_nobody_looked_is_told_after_a_look(cluster: str) -> None:
+    past = datetime.now(UTC) - timedelta(hours=1)
+    assert isinstance(await only_event(restarted(past, ok("it was done long ago"))), TaskSuccessEvent)
+    probe = restarted(past, wait("not done"))
+    assert (await only_event(probe)).payload["record"]["cause"] == "deadline"
+    assert probe.looks == 1
+
+
+async def test_an_outage_does_not_outlast_the_deadline(cluster: str) -> None:
+    record = (await only_event(restarted(datetime.now(UTC), GONE))).payload["record"]
+    assert record["cause"] == "deadline"
+    assert "connection reset" in record["reason"]
+
+
+async def test_without_a_time_out_there_is_no_deadline(cluster: str) -> None:
+    assert isinstance(await only_event(restarted(None, wait("one"), wait("two"), ok("done"))), TaskSuccessEvent)
+
+
+async def test_the_first_look_comes_not_before_its_time(cluster: str) -> None:
+    moment = time.time() + 0.3
+    assert isinstance(await only_event(Probe(NAME, ok("done"), not_before=moment)), TaskSuccessEvent)
+    assert time.time() >= moment
+
+
+def logged(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts of the log, from now on."""
+    said: list[str] = []
+    monkeypatch.setattr(probe.log, "info", lambda text, *args: said.append(text % args))
+    return said
+
+
+async def test_a_reason_is_said_once_and_again_when_it_changes(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    probe = Probe(NAME, wait("a"), wait("a"), wait("a"), wait("b"), wait("b"), ok("done"))
+    said = logged(probe, monkeypatch)
+    await only_event(probe)
+    assert said == ["waiting: a", "waiting: b", "done: done"]
+
+
+async def test_a_wait_shows_from_time_to_time_that_it_is_alive(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "REPEAT_REASON_SECONDS", 0.0)
+    probe = Probe(NAME, wait("a"), wait("a"), wait("a"), ok("done"))
+    said = logged(probe, monkeypatch)
+    await only_event(probe)
+    assert said == ["waiting: a"] * 3 + ["done: done"]
+
+
+def test_an_argument_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(TypeError, match="Probe takes no not_befor"):
+        Probe(NAME, not_befor=1)
+
+
+def test_a_verdict_that_waits_owes_a_reason() -> None:
+    assert Verdict("wait", ("a", "b")).text == "a; b"
+    with pytest.raises(ValueError, match="reason"):
+        wait()
