@@ -1,0 +1,335 @@
+"""Known faults of Kubernetes Jobs: the product's operator and trigger against the stand-in API, without a scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.triggers.base import TriggerEvent
+
+from backfill import settings
+from backfill.operators import reindex
+from backfill.operators.common import StageError
+from backfill.operators.preflight import KUBERNETES_RIGHTS, PreflightOperator, _kubernetes
+from backfill.operators.reindex import ReindexOperator
+from backfill.triggers.job import JobTrigger
+from backfill.triggers.quiet import QuietTrigger
+from include.scorecard_backfill.names import digest
+from sandbox.kubernetes.client import CRONJOB, NAMESPACE
+from tests.sandbox.faults_clickhouse_fixtures import Store, TaskInstance
+from tests.sandbox.kubernetes_fixtures import CONTEXT, Kube, kube, server, unique
+
+__all__ = ["kube", "server"]
+
+Json = dict[str, Any]
+NAME = "kube-faults"
+LIMIT_SECONDS = 25.0
+SHORT: Json = {
+    "name": NAME,
+    "kubernetes": {
+        "context": CONTEXT,
+        "namespace": NAMESPACE,
+        "cronjob": CRONJOB,
+        "first_poll_after_seconds": 0,
+        "poll_seconds": 0.2,
+        "deadline_seconds": 8,
+        "startup_timeout_seconds": 4,
+        "pull_error_grace_seconds": 2,
+    },
+}
+
+
+@dataclass
+class Scene:
+    """One window of a customer that no other test has, and what Airflow would remember of it."""
+
+    kube: Kube
+    customer: str
+    xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
+    store: Store = field(default_factory=Store)
+
+    @property
+    def window(self) -> Json:
+        """The plan's record."""
+        return {
+            "key": digest(self.customer),
+            "label": f"{self.customer} 2026-01-01..2026-01-02",
+            "customer_id": self.customer,
+            "start": "2026-01-01",
+            "end": "2026-01-02",
+            "databases": [{"name": f"{self.customer}_voice", "profile_id": "voice", "tables": ["scorecard"]}],
+        }
+
+    @property
+    def match(self) -> Json:
+        """Matches this window's Job in a fault rule."""
+        return {"labels": {"scorecard-backfill/window": self.window["key"]}}
+
+    def context(self) -> Json:
+        """What a running task gets."""
+        task = FakeTask("windows.reindex", self.xcoms)
+        self.xcoms["plan", "return_value"] = [self.window]
+        self.xcoms["plan", "run"] = {"max_parallel": 10, "sources": {}}
+        return {"ti": task, "task_state_store": self.store, "dag_run": task}
+
+    def start(self) -> JobTrigger | QuietTrigger:
+        """Run the worker half and return the trigger that it defers to."""
+        self.operator = ReindexOperator(task_id="reindex", cluster=NAME, window=self.window)
+        with pytest.raises(TaskDeferred) as deferred:
+            self.operator.execute(self.context())
+        trigger: Any = deferred.value.trigger
+        assert trigger.serialize()[1] == json.loads(json.dumps(trigger.serialize()[1]))
+        return type(trigger)(**trigger.serialize()[1])
+
+    def end(self, trigger: JobTrigger | QuietTrigger) -> Any:
+        """Run the trigger to its event and the worker half behind it."""
+        return self.operator.job_ended(self.context(), event_of(trigger).payload, self.window)
+
+    def go(self) -> Any:
+        """Run the whole stage."""
+        return self.end(self.start())
+
+    def posted(self, path: str = "/jobs") -> list[Json]:
+        """Requests that made something in this test, stored or not."""
+        found = self.kube.sandbox.requests("POST", path)
+        return [r for r in found if (r["labels"] or {}).get("scorecard-backfill/window") == self.window["key"]]
+
+    def deleted(self) -> list[Json]:
+        """Requests that deleted one of this window's Jobs."""
+        names = {r["name"] for r in self.posted()}
+        return [r for r in self.kube.sandbox.requests("DELETE", "/jobs/") if r["name"] in names]
+
+
+@dataclass
+class FakeTask(TaskInstance):
+    """Task instance and DAG run in one."""
+
+    dag_id: str = "scorecard_backfill__kube-faults"
+    run_id: str = "manual__2026-03-01T00:00:00+00:00"
+
+    def get_task_states(self, **_: Any) -> Json:
+        """No other task is known."""
+        return {}
+
+
+def event_of(trigger: JobTrigger | QuietTrigger) -> TriggerEvent:
+    """Return a trigger's only event."""
+
+    async def first() -> TriggerEvent:
+        async for event in trigger.run():
+            return event
+        raise AssertionError("the trigger ended without an event")
+
+    return asyncio.run(asyncio.wait_for(first(), LIMIT_SECONDS))
+
+
+@pytest.fixture
+def scene(kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    (tmp_path / f"{NAME}.yaml").write_text(yaml.safe_dump(SHORT))
+    monkeypatch.setenv(settings.CLUSTERS_ENV, str(tmp_path))
+    extra = {"kube_config_path": str(kube.sandbox.kubeconfig), "cluster_context": CONTEXT}
+    connection = {"conn_type": "kubernetes", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_KUBE_FAULTS", json.dumps(connection))
+
+    async def nothing(*_: Any) -> list[str]:
+        return []
+
+    monkeypatch.setattr(reindex, "open_since", nothing)
+    monkeypatch.setattr(reindex, "open_ids", nothing)
+    monkeypatch.setattr(reindex, "override_text", lambda _cluster: None)
+    settings._load.cache_clear()
+    kube.sandbox.clear_faults()
+    yield Scene(kube, unique("acme"))
+    kube.sandbox.clear_faults()
+    kube.sandbox.deny()
+    settings._load.cache_clear()
+
+
+def test_a_pod_that_is_listed_late_makes_no_second_one(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "empty_pod_list", "match": scene.match, "times": 3})
+    record = scene.go()
+    assert (record["status"], record["attempt"]) == ("reindexed", 1)
+    assert len(scene.posted()) == 1
+    assert scene.posted("/pods") == []
+
+
+def test_no_pod_for_a_while_is_waited_for(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "no_pod", "match": scene.match, "seconds": 2})
+    assert scene.go()["status"] == "reindexed"
+    assert len(scene.posted()) == 1
+
+
+@pytest.mark.parametrize("kind", ["stored_then_500", "stored_then_cut", "conflict_own"])
+def test_a_job_that_was_stored_although_the_call_failed_is_adopted(scene: Scene, kind: str) -> None:
+    scene.kube.sandbox.set_faults({"kind": kind, "match": {"method": "POST", "path": "/jobs$"}, "times": 1})
+    assert scene.go()["attempt"] == 1
+    assert len({r["name"] for r in scene.posted()}) == 1
+    assert len(scene.posted()) == 1
+
+
+def test_a_call_that_stored_nothing_is_left_to_the_retry(scene: Scene) -> None:
+    rule = {"kind": "error", "status": 503, "match": {"method": "POST", "path": "/jobs$"}, "times": 1}
+    scene.kube.sandbox.set_faults(rule)
+    operator = ReindexOperator(task_id="reindex", cluster=NAME, window=scene.window)
+    with pytest.raises(StageError, match="was not created"):
+        operator.execute(scene.context())
+    assert scene.go()["attempt"] == 1
+    assert [r["status"] for r in scene.posted()] == [503, 201]
+
+
+def test_a_foreign_job_of_that_name_is_refused(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "conflict_foreign", "times": 1})
+    operator = ReindexOperator(task_id="reindex", cluster=NAME, window=scene.window)
+    with pytest.raises(AirflowFailException, match="is not ours"):
+        operator.execute(scene.context())
+
+
+def test_a_killed_worker_comes_back_to_its_own_job(scene: Scene) -> None:
+    first, second = scene.start(), scene.start()
+    assert isinstance(first, JobTrigger)
+    assert isinstance(second, JobTrigger)
+    assert first.job_name == second.job_name
+    assert scene.end(second)["attempt"] == 1
+    # The worker half after the event is killed, too: the ended Job is adopted.
+    assert scene.go()["attempt"] == 1
+    assert len(scene.posted()) == 1
+
+
+def test_a_failed_job_shows_its_log_and_a_clear_makes_a_new_one(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults(
+        {"kind": "fail_container", "match": scene.match, "times": 1, "exit_code": 1, "log": "boom"}
+    )
+    trigger = scene.start()
+    payload = event_of(trigger).payload
+    assert payload["outcome"] == "failed"
+    assert any("boom" in line for line in payload["log_tail"])
+    with pytest.raises(AirflowFailException, match="new attempt"):
+        scene.operator.job_ended(scene.context(), payload, scene.window)
+    record = scene.go()
+    assert record["attempt"] == 2
+    names = [r["name"] for r in scene.posted()]
+    assert len(set(names)) == 2
+    assert all(len(name) <= 63 for name in names)
+
+
+def test_a_deadlock_in_the_log_is_left_to_a_retry(scene: Scene) -> None:
+    log = "ERROR: deadlock detected (SQLSTATE 40P01)"
+    scene.kube.sandbox.set_faults({"kind": "fail_container", "match": scene.match, "times": 1, "log": log})
+    with pytest.raises(StageError, match="deadlock"):
+        scene.go()
+
+
+def test_an_image_that_cannot_be_pulled_fails_within_its_limit(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "image_pull_backoff", "match": scene.match})
+    with pytest.raises(AirflowFailException, match=r"cannot_start.*ImagePull"):
+        scene.go()
+    assert [r["query"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
+
+
+def test_a_short_pull_error_is_waited_for(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "image_pull_backoff", "match": scene.match, "seconds": 1})
+    assert scene.go()["status"] == "reindexed"
+
+
+def test_a_job_that_never_ends_is_ended_by_its_own_deadline(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match})
+    # The Job's own deadline and the wait's are the same; whichever is seen first.
+    with pytest.raises(AirflowFailException, match=r"DeadlineExceeded|has not ended within 8 s"):
+        scene.go()
+    assert scene.posted()[0]["body"]["spec"]["activeDeadlineSeconds"] == 8
+
+
+def test_a_running_task_that_is_killed_deletes_its_live_job(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match})
+    scene.start()
+    scene.operator.on_kill()
+    assert [r["query"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
+    # Once more there is nothing to delete, and that is no error.
+    scene.operator.on_kill()
+
+
+def test_pods_gone_before_their_logs_do_not_change_the_outcome(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "pod_gone", "match": scene.match})
+    assert scene.go()["status"] == "reindexed"
+
+
+def test_a_job_that_vanishes_is_never_ok(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults(
+        {"kind": "hang_container", "match": scene.match},
+        {"kind": "job_gone", "match": scene.match, "when": "active", "seconds": 1, "times": 1},
+    )
+    with pytest.raises(AirflowFailException, match="job_gone"):
+        scene.go()
+
+
+def test_a_server_in_trouble_is_waited_for(scene: Scene) -> None:
+    trigger = scene.start()
+    scene.kube.sandbox.set_faults(
+        {"kind": "error", "status": 503, "match": {"method": "GET", "path": "/jobs"}, "for_seconds": 2},
+        {"kind": "error", "status": 429, "match": {"method": "GET", "path": "/pods"}, "times": 2},
+    )
+    assert scene.end(trigger)["status"] == "reindexed"
+    assert len(scene.posted()) == 1
+
+
+def test_a_token_that_is_rotated_meanwhile(scene: Scene) -> None:
+    trigger = scene.start()
+    scene.kube.sandbox.rotate_token()
+    assert scene.end(trigger)["status"] == "reindexed"
+
+
+def test_a_scheduled_job_of_the_cronjob_is_waited_for(scene: Scene) -> None:
+    from kubernetes import client, config
+
+    name = unique("scheduled")
+    api = config.new_client_from_config(str(scene.kube.sandbox.kubeconfig), context=CONTEXT)
+    batch = client.BatchV1Api(api)
+    cronjob = api.sanitize_for_serialization(batch.read_namespaced_cron_job(CRONJOB, NAMESPACE))
+    template, uid = cronjob["spec"]["jobTemplate"], cronjob["metadata"]["uid"]
+    # As the CronJob's controller makes it: the operator looks at the owner.
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": CRONJOB, "uid": uid, "controller": True}
+    scene.kube.sandbox.set_faults({"kind": "hang_container", "match": {"name": name}})
+    batch.create_namespaced_job(
+        NAMESPACE,
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": name, "ownerReferences": [owner]},
+            "spec": template["spec"],
+        },
+    )
+    try:
+        trigger = scene.start()
+        assert isinstance(trigger, QuietTrigger)
+        assert scene.posted() == []
+    finally:
+        batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
+        api.close()
+    assert event_of(trigger).payload == {"key": scene.window["key"], "quiet": True}
+    assert scene.go()["attempt"] == 1
+
+
+@pytest.mark.parametrize("right", KUBERNETES_RIGHTS)
+def test_a_missing_right_is_named_before_anything_is_deleted(scene: Scene, right: tuple[str, str, str, str]) -> None:
+    verb, _, resource, subresource = right
+    name = f"{resource}/{subresource}" if subresource else resource
+    scene.kube.sandbox.deny({"verbs": [verb], "resources": [name]})
+    problems: list[str] = []
+    _kubernetes(settings.cluster_config(NAME), problems, [])
+    assert [p for p in problems if f"may not {verb} {name}" in p and NAMESPACE in p], problems
+
+
+def test_a_missing_connection_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_KUBERNETES_KUBE_FAULTS")
+    problems: list[str] = []
+    config = settings.cluster_config(NAME)
+    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(_kubernetes, config, problems, [])
+    assert problems
+    assert "'kubernetes_kube_faults'" in problems[0]
