@@ -141,6 +141,11 @@ class AirflowApi:
                 break
         return [task for task in found if task_id in (None, task.task_id)]
 
+    def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Json:
+        """Return Airflow's whole record of one task instance (`pid`, `state`, `triggerer_job`, ...)."""
+        record: Json = self.request("GET", f"{_ti(dag_id, run_id, task_id)}/{map_index}")
+        return record
+
     def states(self, dag_id: str, run_id: str, task_id: str) -> dict[int, str | None]:
         """Return map index -> state of one task."""
         return {task.map_index: task.state for task in self.tasks(dag_id, run_id, task_id)}

@@ -38,7 +38,7 @@ class SandboxError(RuntimeError):
 class KubernetesAdmin:
     """The stand-in's own endpoints at an address, whoever started the server.
 
-    They need no token; only ``token`` and ``patch_cronjob`` need the kubeconfig that the server wrote.
+    They need no token; only ``token``, ``jobs`` and ``patch_cronjob`` need the kubeconfig that the server wrote.
     """
 
     def __init__(self, url: str, kubeconfig: Path | None = None) -> None:
@@ -138,6 +138,14 @@ class KubernetesAdmin:
     def processes(self) -> dict[str, int]:
         """The running process groups by ``<pod uid>/<container>``."""
         rows: dict[str, int] = self._call("GET", "/_sandbox/processes")
+        return rows
+
+    def jobs(self, selector: str = "", namespace: str = NAMESPACE) -> list[Obj]:
+        """The stored Jobs that a label selector chooses. Raises SandboxError without a kubeconfig."""
+        query = urllib.parse.urlencode({"labelSelector": selector})
+        headers = {"Authorization": f"Bearer {self.token}"}
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}"
+        rows: list[Obj] = self._call("GET", path, headers=headers)["items"]
         return rows
 
     def patch_cronjob(self, patch: Mapping[str, Any], namespace: str = NAMESPACE, name: str = CRONJOB) -> Obj:

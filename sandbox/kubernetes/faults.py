@@ -10,11 +10,12 @@ Patterns in ``match``: ``path`` is searched; ``name``, ``namespace`` and the val
 of a POST, the stored object, or the Job that a list of pods names by its job-name label. A pod stands for
 its Job: name and env are the Job's.
 
-Kinds on requests: ``stored_then_500`` (``status`` and ``message`` may change it) and ``stored_then_cut`` do what
-was asked and lose the answer; ``conflict_own`` does it and says 409; ``conflict_foreign`` puts a Job of somebody
-else under the name first; ``error`` answers ``status`` (with ``retry_after`` seconds) and does nothing;
-``unauthorized`` answers 401 until a new token is made; ``delay`` and ``hang`` hold the request; ``mutate`` merges
-``patch`` into the body, as an admission webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
+Kinds on requests: ``stored_then_500`` (``status`` and ``message`` may change it) and ``stored_then_cut`` do
+what was asked and lose the answer, ``stored_then_hang`` does it and holds the answer back; ``conflict_own``
+does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``error`` answers
+``status`` (with ``retry_after`` seconds) and does nothing; ``unauthorized`` answers 401 until a new token is
+made; ``delay`` and ``hang`` hold the request; ``mutate`` merges ``patch`` into the body, as an admission
+webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
 Kinds on objects: ``no_pod`` and ``image_pull_backoff`` hold a Job or pod for ``seconds``; ``fail_container`` ends
 a container with ``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running``
 does so with code 0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``);
@@ -35,6 +36,7 @@ REQUEST_KINDS = frozenset(
     {
         "stored_then_500",
         "stored_then_cut",
+        "stored_then_hang",
         "error",
         "unauthorized",
         "conflict_own",
@@ -62,6 +64,7 @@ OBJECT_KINDS = frozenset(
 _DEFAULT_MATCH: Mapping[str, Mapping[str, str]] = {
     "stored_then_500": {"method": "POST", "path": "/jobs$"},
     "stored_then_cut": {"method": "POST", "path": "/jobs$"},
+    "stored_then_hang": {"method": "POST", "path": "/jobs$"},
     "conflict_own": {"method": "POST", "path": "/jobs$"},
     "conflict_foreign": {"method": "POST", "path": "/jobs$"},
     "mutate": {"method": "POST", "path": "/jobs$"},

@@ -87,6 +87,10 @@ class Injector:
             if rule.kind in ("delay", "hang"):
                 if not await self._hold(request, active):
                     return Response(status_code=499)  # the client has gone: nothing is done
+            elif rule.kind == "stored_then_hang":
+                stored = answer(call)
+                await self._hold(request, active)
+                return stored
             elif rule.kind == "mutate":
                 if call is not None:
                     call = dataclasses.replace(call, body=merge_patch(call.document(), dict(rule.patch)))
@@ -118,7 +122,7 @@ class Injector:
         """Wait for a delay, or hang until the rule is cleared or its seconds are over; False if the client
         has gone.
         """
-        seconds = active.rule.seconds if active.rule.kind == "hang" else active.rule.seconds or 0.0
+        seconds = active.rule.seconds or 0.0 if active.rule.kind == "delay" else active.rule.seconds
         end = None if seconds is None else time.monotonic() + seconds
         while not self._stopping.is_set():
             now = time.monotonic()

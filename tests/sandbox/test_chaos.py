@@ -1,0 +1,149 @@
+"""Fifty kills at random over a plan of fourteen windows; then everything was done once and green is true.
+
+The seed is printed; CHAOS_SEED repeats its choices (not their timing).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandbox.airflow_api import FINISHED_RUN, AirflowApi
+from sandbox.stack import running_stack
+from sandbox.stack_layout import Options
+from sandbox.stack_model import AIRFLOW_USER
+from sandbox.stack_wait import DeadlineExceededError, wait_for
+from tests.sandbox.audit import audit
+from tests.sandbox.drive import Driver
+from tests.sandbox.killing import AIRFLOW, Killer, collect, deleted_jobs, patiently
+
+KILLS = 50
+WINDOWS = 12
+CUSTOMERS = ["acme", "acme-sandbox", "globex.eu", "hooli", "initech", "stark-industries", "wayne"]
+DAYS = {"start_date": "2026-01-05", "end_date": "2026-01-25", "window": "10d"}
+CLEARS = 25
+"""An operator who has to clear more often than this in one run would not call it working."""
+PROGRESS_SECONDS = 45
+SEED = "CHAOS_SEED"
+
+# What is killed, and how often of a hundred.
+WEIGHTS = {"worker": 35, "supervisor": 10, "triggerer": 20, "scheduler": 15, "api-server": 12, "everything": 8}
+PARTS: dict[str, tuple[str, ...]] = {
+    "triggerer": ("triggerer",),
+    "scheduler": ("scheduler",),
+    "api-server": ("api-server",),
+    "everything": AIRFLOW,
+}
+
+
+@dataclass
+class Chaos:
+    """Kills at random while runs go on, and clears what failed."""
+
+    driver: Driver
+    dice: random.Random
+    killed: Counter[str] = field(default_factory=Counter)
+    clears: Counter[str] = field(default_factory=Counter)
+
+    def through(self, run: str) -> None:
+        """Take a run to its green end: kill while kills are left, clear whenever it has ended red."""
+        while True:
+            state = patiently(lambda: self.driver.api.run_state(self.driver.dag_id, run))
+            if state == "success":
+                return
+            if state == "failed":
+                self._clear(run)
+            elif self.killed.total() < KILLS:
+                self._kill(run)
+                self._wait_for_progress(run)
+            else:
+                patiently(lambda: self.driver.finish(run, 600), 700)
+
+    def _clear(self, run: str) -> None:
+        assert self.clears[run] < CLEARS, self.driver.api.failures(self.driver.dag_id, run)
+        self.clears[run] += 1
+        cleared = patiently(lambda: self.driver.api.clear(self.driver.dag_id, run))
+        print(f"cleared {sorted(f'{task.task_id}[{task.map_index}]' for task in cleared)}", flush=True)
+
+    def _kill(self, run: str) -> None:
+        (what,) = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
+        killer = Killer(self.driver)
+        if what in PARTS:
+            killer.kill_and_start(*PARTS[what])
+        else:
+            running = self._running(run)
+            if not running:
+                return
+            task = self.dice.choice(running)
+            if not killer.kill_worker(run, *task, supervisor=what == "supervisor"):
+                return
+            what = f"{what} of {task[0].rpartition('.')[2]}"
+        self.killed[what] += 1
+        print(f"kill {self.killed.total()}: {what}", flush=True)
+
+    def _running(self, run: str) -> list[tuple[str, int]]:
+        tasks = patiently(lambda: self.driver.api.tasks(self.driver.dag_id, run))
+        return sorted((task.task_id, task.map_index) for task in tasks if task.state == "running")
+
+    def _wait_for_progress(self, run: str) -> None:
+        """Wait until some task is in another state; a wait that is held up is not for the next kill to wait for."""
+
+        def seen() -> Any:
+            tasks = patiently(lambda: self.driver.api.tasks(self.driver.dag_id, run))
+            return sorted((t.task_id, t.map_index, t.state or "", t.try_number) for t in tasks)
+
+        before = seen()
+
+        def moved() -> bool:
+            return seen() != before or patiently(lambda: self.driver.api.run_state(self.driver.dag_id, run)) in (
+                FINISHED_RUN
+            )
+
+        try:
+            wait_for(moved, PROGRESS_SECONDS, "progress")
+        except DeadlineExceededError:
+            print(f"nothing moved for {PROGRESS_SECONDS} s", flush=True)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(5400)
+def test_fifty_kills_over_a_plan_of_fourteen_windows(tmp_path: Path) -> None:
+    seed = int(os.environ.get(SEED) or random.SystemRandom().randrange(10**6))
+    print(f"\n{SEED}={seed}", flush=True)
+    options = Options(clusters=("sandbox-east",), seed=seed)
+    with (
+        running_stack(tmp_path / "state", options) as stack,
+        AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password) as api,
+    ):
+        east = Driver(api, stack, stack.cluster("east"))
+        # Long enough that workflows are under way when something dies.
+        east.set_worker_faults({"id": "slow", "kind": "slow", "seconds": 3})
+        chaos, runs, began = Chaos(east, random.Random(seed)), [], time.monotonic()
+        while chaos.killed.total() < KILLS:
+            run = east.start(f"chaos-{len(runs) + 1}", customers=CUSTOMERS, max_failures=100, **DAYS)
+            runs.append(run)
+            chaos.through(run)
+            print(f"{run} is green after {time.monotonic() - began:.0f} s", flush=True)
+        show(chaos, runs, time.monotonic() - began)
+        for run in runs:
+            assert len(east.plan(run)) >= WINDOWS
+            assert audit("success", collect(east, run)) == [], f"{run}, {SEED}={seed}"
+        assert deleted_jobs(east) == []
+        # Only the first run found the old rows.
+        east.check_report(runs[0], DAYS["start_date"], DAYS["end_date"], CUSTOMERS)
+
+
+def show(chaos: Chaos, runs: list[str], seconds: float) -> None:
+    """Print what was done."""
+    print(f"{chaos.killed.total()} kills in {seconds:.0f} s over {len(runs)} runs: {dict(chaos.killed)}")
+    print(f"clears: {dict(chaos.clears)}")
+    for run in runs:
+        for window in collect(chaos.driver, run):
+            print(f"{run} {window.label}: deletes {sorted(window.deletes.values())}, Jobs {len(window.jobs)}")
