@@ -27,7 +27,7 @@ from tests.sandbox.killing import AIRFLOW, Killer, collect, deleted_jobs, patien
 KILLS = 50
 WINDOWS = 12
 CUSTOMERS = ["acme", "acme-sandbox", "globex.eu", "hooli", "initech", "stark-industries", "wayne"]
-DAYS = {"start_date": "2026-01-05", "end_date": "2026-01-25", "window": "10d"}
+DAYS: dict[str, Any] = {"start_date": "2026-01-05", "end_date": "2026-01-25", "window": "10d"}
 CLEARS = 25
 """An operator who has to clear more often than this in one run would not call it working."""
 PROGRESS_SECONDS = 45
@@ -125,7 +125,8 @@ def test_fifty_kills_over_a_plan_of_fourteen_windows(tmp_path: Path) -> None:
         east = Driver(api, stack, stack.cluster("east"))
         # Long enough that workflows are under way when something dies.
         east.set_worker_faults({"id": "slow", "kind": "slow", "seconds": 3})
-        chaos, runs, began = Chaos(east, random.Random(seed)), [], time.monotonic()
+        chaos, began = Chaos(east, random.Random(seed)), time.monotonic()
+        runs: list[str] = []
         while chaos.killed.total() < KILLS:
             run = east.start(f"chaos-{len(runs) + 1}", customers=CUSTOMERS, max_failures=100, **DAYS)
             runs.append(run)
