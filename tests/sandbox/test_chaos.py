@@ -31,6 +31,8 @@ DAYS: dict[str, Any] = {"start_date": "2026-01-05", "end_date": "2026-01-25", "w
 CLEARS = 25
 """An operator who has to clear more often than this in one run would not call it working."""
 PROGRESS_SECONDS = 45
+WORKER_SECONDS = 20
+"""Most stages wait in the triggerer: a worker is there for moments only."""
 SEED = "CHAOS_SEED"
 
 # What is killed, and how often of a hundred.
@@ -78,8 +80,9 @@ class Chaos:
         if what in PARTS:
             killer.kill_and_start(*PARTS[what])
         else:
-            running = self._running(run)
-            if not running:
+            try:
+                running = wait_for(lambda: self._running(run), WORKER_SECONDS, "a worker", poll_seconds=0.5)
+            except DeadlineExceededError:
                 return
             task = self.dice.choice(running)
             if not killer.kill_worker(run, *task, supervisor=what == "supervisor"):

@@ -42,7 +42,11 @@ Condition = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Scene:
-    """Both clusters after all the kills: `run` on east has ended, `marked` on west waits for a Job that hangs."""
+    """Both clusters after all the kills: `run` on east has ended.
+
+    On west reindex of `marked` was marked failed while it waited for the Job `hanging`; `deleted_before` are the Jobs
+    that were deleted until then, `others_before` what the run `second` had done.
+    """
 
     east: Driver
     west: Driver
@@ -50,6 +54,8 @@ class Scene:
     marked: str
     second: str
     hanging: str
+    deleted_before: list[str]
+    others_before: set[str | None]
 
     def index(self, customer: str) -> int:
         """Return the map index of a customer's window on east; each customer has one."""
@@ -192,9 +198,14 @@ def make_scene(east: Driver, west: Driver) -> Scene:
 
     kill_parts(east, run, creating, again, waits_for_job)
     east.set_worker_faults()
+    # The run asked for at the same time waits for the first one.
+    others = {task.state for task in west.api.tasks(west.dag_id, second)} | {west.api.run_state(west.dag_id, second)}
+    wait_for(waits_for_job, LIMIT_SECONDS, "a triggerer watches the Job again")
     (job,) = kubernetes(west).jobs(f"{LABEL_WINDOW}={tyrell['key']}")
+    deleted = deleted_jobs(west)
+    west.api.mark(west.dag_id, marked, "windows.reindex", "failed", 0)
     assert patiently(lambda: east.finish(run)) == "success", east.api.failures(east.dag_id, run)
-    return Scene(east, west, run, marked, second, job["metadata"]["name"])
+    return Scene(east, west, run, marked, second, job["metadata"]["name"], deleted, others)
 
 
 def test_each_window_was_deleted_once_and_has_one_job(scene: Scene) -> None:
@@ -220,14 +231,8 @@ def test_what_a_clear_takes_along_does_nothing_again(scene: Scene) -> None:
 
 def test_a_job_is_deleted_when_its_deferred_task_is_marked_and_only_then(scene: Scene) -> None:
     west, run = scene.west, scene.marked
-    # The run asked for at the same time waits for the first one: nothing of it has started.
-    assert west.api.run_state(west.dag_id, scene.second) == "queued"
-    assert {task.state for task in west.api.tasks(west.dag_id, scene.second)} <= {None}
-    # Triggerer, scheduler, API server and all of Airflow were killed since the Job was made.
-    wait_for(lambda: triggerer_of(west, run, "windows.reindex", 0), 60, "a triggerer watches the Job")
-    assert deleted_jobs(west) == []
-
-    west.api.mark(west.dag_id, run, "windows.reindex", "failed", 0)
+    # Workers, triggerer, scheduler, API server and all of Airflow were killed before.
+    assert scene.deleted_before == []
     wait_for(lambda: deleted_jobs(west), 60, "the Job of the marked task is deleted")
     assert west.finish(run) == "failed"
     assert set(deleted_jobs(west)) == {scene.hanging}
@@ -236,6 +241,7 @@ def test_a_job_is_deleted_when_its_deferred_task_is_marked_and_only_then(scene: 
 
 def test_the_second_run_goes_on_after_the_first_and_a_clear_ends_that_green(scene: Scene) -> None:
     west, run = scene.west, scene.marked
+    assert scene.others_before <= {None, "queued"}
     changes = west.changes()
     west.api.reject(west.dag_id, scene.second, APPROVAL_SECONDS)
     assert west.finish(scene.second) == "failed"
