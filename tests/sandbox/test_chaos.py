@@ -31,7 +31,9 @@ DAYS: dict[str, Any] = {"start_date": "2026-01-05", "end_date": "2026-01-25", "w
 CLEARS = 25
 """An operator who has to clear more often than this in one run would not call it working."""
 PROGRESS_SECONDS = 45
-WORKER_SECONDS = 20
+FAILED_AT_ONCE = 3
+"""An operator looks now and then, and clears while the run goes on."""
+WORKER_SECONDS = 10
 """Most stages wait in the triggerer: a worker is there for moments only."""
 SEED = "CHAOS_SEED"
 
@@ -53,6 +55,11 @@ class Chaos:
     dice: random.Random
     killed: Counter[str] = field(default_factory=Counter)
     clears: Counter[str] = field(default_factory=Counter)
+    began: float = field(default_factory=time.monotonic)
+
+    def say(self, text: str) -> None:
+        """Print what happens, with the seconds since the start."""
+        print(f"[{time.monotonic() - self.began:4.0f} s] {text}", flush=True)
 
     def through(self, run: str) -> None:
         """Take a run to its green end: kill while kills are left, clear whenever it has ended red."""
@@ -63,16 +70,23 @@ class Chaos:
             if state == "failed":
                 self._clear(run)
             elif self.killed.total() < KILLS:
+                if len(self.failed(run)) >= FAILED_AT_ONCE:
+                    self._clear(run)
                 self._kill(run)
                 self._wait_for_progress(run)
             else:
                 patiently(lambda: self.driver.finish(run, 600), 700)
 
+    def failed(self, run: str) -> list[str]:
+        """Return the failed tasks of a run."""
+        tasks = patiently(lambda: self.driver.api.tasks(self.driver.dag_id, run))
+        return [task.task_id for task in tasks if task.state == "failed"]
+
     def _clear(self, run: str) -> None:
         assert self.clears[run] < CLEARS, self.driver.api.failures(self.driver.dag_id, run)
         self.clears[run] += 1
         cleared = patiently(lambda: self.driver.api.clear(self.driver.dag_id, run))
-        print(f"cleared {sorted(f'{task.task_id}[{task.map_index}]' for task in cleared)}", flush=True)
+        self.say(f"cleared {', '.join(sorted(f'{task.task_id}[{task.map_index}]' for task in cleared))}")
 
     def _kill(self, run: str) -> None:
         (what,) = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
@@ -89,7 +103,7 @@ class Chaos:
                 return
             what = f"{what} of {task[0].rpartition('.')[2]}"
         self.killed[what] += 1
-        print(f"kill {self.killed.total()}: {what}", flush=True)
+        self.say(f"kill {self.killed.total()}: {what}")
 
     def _running(self, run: str) -> list[tuple[str, int]]:
         tasks = patiently(lambda: self.driver.api.tasks(self.driver.dag_id, run))
@@ -112,7 +126,7 @@ class Chaos:
         try:
             wait_for(moved, PROGRESS_SECONDS, "progress")
         except DeadlineExceededError:
-            print(f"nothing moved for {PROGRESS_SECONDS} s", flush=True)
+            self.say(f"nothing moved for {PROGRESS_SECONDS} s")
 
 
 @pytest.mark.chaos
@@ -128,14 +142,14 @@ def test_fifty_kills_over_a_plan_of_fourteen_windows(tmp_path: Path) -> None:
         east = Driver(api, stack, stack.cluster("east"))
         # Long enough that workflows are under way when something dies.
         east.set_worker_faults({"id": "slow", "kind": "slow", "seconds": 3})
-        chaos, began = Chaos(east, random.Random(seed)), time.monotonic()
+        chaos = Chaos(east, random.Random(seed))
         runs: list[str] = []
         while chaos.killed.total() < KILLS:
             run = east.start(f"chaos-{len(runs) + 1}", customers=CUSTOMERS, max_failures=100, **DAYS)
             runs.append(run)
             chaos.through(run)
-            print(f"{run} is green after {time.monotonic() - began:.0f} s", flush=True)
-        show(chaos, runs, time.monotonic() - began)
+            chaos.say(f"{run} is green")
+        show(chaos, runs)
         for run in runs:
             assert len(east.plan(run)) >= WINDOWS
             assert audit("success", collect(east, run)) == [], f"{run}, {SEED}={seed}"
@@ -144,10 +158,9 @@ def test_fifty_kills_over_a_plan_of_fourteen_windows(tmp_path: Path) -> None:
         east.check_report(runs[0], DAYS["start_date"], DAYS["end_date"], CUSTOMERS)
 
 
-def show(chaos: Chaos, runs: list[str], seconds: float) -> None:
+def show(chaos: Chaos, runs: list[str]) -> None:
     """Print what was done."""
-    print(f"{chaos.killed.total()} kills in {seconds:.0f} s over {len(runs)} runs: {dict(chaos.killed)}")
-    print(f"clears: {dict(chaos.clears)}")
+    chaos.say(f"{chaos.killed.total()} kills over {len(runs)} runs: {dict(chaos.killed)}; clears {dict(chaos.clears)}")
     for run in runs:
         for window in collect(chaos.driver, run):
             print(f"{run} {window.label}: deletes {sorted(window.deletes.values())}, Jobs {len(window.jobs)}")

@@ -54,6 +54,12 @@ def start_problem(pods: Iterable[Mapping[str, Any]]) -> str:
     return ""
 
 
+def may_run(pods: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the names of pods that have not ended; one that is being deleted runs until its grace period is over."""
+    ended = ("Succeeded", "Failed")
+    return [pod["metadata"]["name"] for pod in pods if (pod.get("status") or {}).get("phase") not in ended]
+
+
 def started(pods: Iterable[Mapping[str, Any]]) -> bool:
     """Return True when any container of any pod ever ran."""
     for pod in pods:

@@ -6,13 +6,15 @@ The context is always named: a connection without it must never reach the cluste
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import urllib3
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
+from airflow.sdk import BaseHook
 from kubernetes.client import BatchV1Api, CoreV1Api
 from kubernetes.client.rest import ApiException
 from kubernetes_asyncio import client as async_client
@@ -31,6 +33,31 @@ LOG_LIMIT_BYTES = 2_000_000
 
 NOT_FOUND = 404
 CONFLICT = 409
+
+DELETE_TRIES = 3
+DELETE_PAUSE_SECONDS = 1.0
+"""A Job whose task was ended has nobody who would delete it later; short enough for a worker that is being killed."""
+
+SOURCES = ("in_cluster", "kube_config", "kube_config_path")
+"""Fields of a Kubernetes connection's extra that say which cluster it reaches."""
+
+
+class KubeConnectionError(ValueError):
+    """A Kubernetes connection does not say which cluster it reaches."""
+
+
+def checked_extra(conn_id: str, extra: Mapping[str, Any]) -> Json:
+    """Return a connection's extra without its empty fields. Raises KubeConnectionError when it names no cluster.
+
+    Without one the provider takes the cluster in which Airflow itself runs, or ~/.kube/config, whatever the context.
+    """
+    given = {name: value for name, value in extra.items() if value not in (None, "")}
+    if not any(given.get(name) or given.get(f"extra__kubernetes__{name}") for name in SOURCES):
+        raise KubeConnectionError(
+            f"connection {conn_id!r} names no cluster; set one of {', '.join(SOURCES)} in its extra"
+            " (empty, Airflow's own cluster would be used)"
+        )
+    return given
 
 
 def status_of(error: BaseException) -> int | None:
@@ -54,6 +81,7 @@ class JobClient:
     def __init__(self, config: ClusterConfig) -> None:
         self.config = config.kubernetes
         self.hook = KubernetesHook(conn_id=self.config.conn_id, cluster_context=self.config.context)
+        checked_extra(self.config.conn_id, self.hook.conn_extras)
 
     @property
     def batch(self) -> BatchV1Api:
@@ -101,15 +129,28 @@ class JobClient:
             self.batch.create_namespaced_job(self.config.namespace, manifest, _request_timeout=REQUEST_TIMEOUT)
         )
 
+    def pods(self, selector: str) -> list[Json]:
+        """Return the pods of the namespace that match a label selector."""
+        found = self.core.list_namespaced_pod(
+            self.config.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT
+        )
+        return [self.as_dict(item) for item in found.items]
+
     def delete_job(self, name: str) -> None:
-        """Delete a Job and its pods; one that is gone already is fine."""
-        try:
-            self.batch.delete_namespaced_job(
-                name, self.config.namespace, propagation_policy="Background", _request_timeout=REQUEST_TIMEOUT
-            )
-        except ApiException as error:
-            if error.status != NOT_FOUND:
-                raise
+        """Delete a Job and its pods; one that is gone already is fine. What passes is tried again, three times."""
+        for left in reversed(range(DELETE_TRIES)):
+            try:
+                self.batch.delete_namespaced_job(
+                    name, self.config.namespace, propagation_policy="Background", _request_timeout=REQUEST_TIMEOUT
+                )
+                return
+            except Exception as error:
+                # The clients' exceptions have no common base; all but a passing one are raised.
+                if status_of(error) == NOT_FOUND:
+                    return
+                if not left or not is_transient(error):
+                    raise
+                time.sleep(DELETE_PAUSE_SECONDS)
 
     def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool:
         """Ask the API server whether this account may do something (SelfSubjectAccessReview)."""
@@ -143,7 +184,9 @@ class AsyncJobClient:
     @asynccontextmanager
     async def _api(self) -> AsyncIterator[Any]:
         # A hook of its own for each look: a token that was rotated meanwhile is then read again.
-        hook = AsyncKubernetesHook(conn_id=self.config.conn_id, cluster_context=self.config.context)
+        conn_id = self.config.conn_id
+        extra = checked_extra(conn_id, (await BaseHook.aget_connection(conn_id)).extra_dejson)
+        hook = AsyncKubernetesHook(conn_id=conn_id, cluster_context=self.config.context, connection_extras=extra)
         async with hook.get_conn() as api:
             yield api
 
@@ -191,12 +234,18 @@ class AsyncJobClient:
             return (text or "").splitlines()
 
     async def delete_job(self, name: str) -> None:
-        """Delete a Job and its pods; one that is gone already is fine."""
-        async with self._api() as api:
+        """Delete a Job and its pods; one that is gone already is fine. What passes is tried again, three times."""
+        for left in reversed(range(DELETE_TRIES)):
             try:
-                await async_client.BatchV1Api(api).delete_namespaced_job(
-                    name, self.config.namespace, propagation_policy="Background", _request_timeout=REQUEST_TIMEOUT
-                )
-            except AsyncApiException as error:
-                if error.status != NOT_FOUND:
+                async with self._api() as api:
+                    await async_client.BatchV1Api(api).delete_namespaced_job(
+                        name, self.config.namespace, propagation_policy="Background", _request_timeout=REQUEST_TIMEOUT
+                    )
+                return
+            except Exception as error:
+                # As above.
+                if status_of(error) == NOT_FOUND:
+                    return
+                if not left or not is_transient(error):
                     raise
+                await asyncio.sleep(DELETE_PAUSE_SECONDS)

@@ -27,7 +27,7 @@ from include.scorecard_backfill.job import JobError, JobRequest, build_job, wind
 from include.scorecard_backfill.overrides import OverrideError
 from include.scorecard_backfill.verdicts.admission import judge_job
 from include.scorecard_backfill.verdicts.base import Verdict, wait
-from include.scorecard_backfill.verdicts.jobs import job_outcome
+from include.scorecard_backfill.verdicts.jobs import job_outcome, may_run
 from include.scorecard_backfill.verdicts.workflows import classify
 
 Json = dict[str, Any]
@@ -96,14 +96,21 @@ class ReindexOperator(KubernetesJobOperator):
         since = created_at(last) if last is not None else made.get("made_at")
         if since is not None:
             # An earlier attempt may have left workflows open, also one whose Job failed: none may run beside a new one.
-            self._defer_until_quiet(config, window, float(since), failed_attempt)
+            self._defer_until_quiet(config, client, window, float(since), failed_attempt)
         self._defer_while_scheduled(config, client, window, failed_attempt)
         self._defer_without_slot(context, config, client, window, failed_attempt)
         attempt = max([attempt_of(j) for j in jobs] + [spent, int(made.get("attempt", 0))]) + 1
         job = self._create(client, config, window, attempt, context["dag_run"].run_id)
         return self._defer_to(context, job, config, window)
 
-    def _defer_until_quiet(self, config: ClusterConfig, window: Json, since: float, failed_attempt: int) -> None:
+    def _defer_until_quiet(
+        self, config: ClusterConfig, client: JobClient, window: Json, since: float, failed_attempt: int
+    ) -> None:
+        # A deleted Job is gone at once, its pods have their grace period, in which they may start workflows.
+        ending = may_run(client.pods(window_selector(window["key"])))
+        if ending:
+            self.log.info("pods of an earlier attempt have not ended (%s): waiting before a new Job", ", ".join(ending))
+            self._defer_quiet(config, window, since, failed_attempt)
         open_now = asyncio.run(open_since(config, window, since))
         if open_now:
             self.log.info("%d workflows of an earlier attempt are open (%s): waiting for their end before a new Job",

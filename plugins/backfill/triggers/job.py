@@ -23,6 +23,9 @@ from include.scorecard_backfill.verdicts.workflows import created_workflows
 TAIL_LINES = 40
 """Last lines of each pod that travel in the event to the task log."""
 
+EVENT_LINES = 120
+"""Lines of all pods together; with more than three pods each has fewer."""
+
 STATE_SECONDS = 5.0
 """Limit of the question for the task's state while a trigger is being cancelled."""
 
@@ -155,19 +158,30 @@ class JobTrigger(WaitTrigger):
         lines: list[str] = []
         tails: list[str] = []
         try:
-            for pod in await self._client.pods(f"job-name={self.job_name}"):
-                name = pod["metadata"]["name"]
-                container = pod["spec"]["containers"][0]["name"]
-                found = await self._client.pod_log(name, container)
-                lines += found
-                tails += [f"{name}: {line[:500]}" for line in found[-TAIL_LINES:]]
+            pods = await self._client.pods(f"job-name={self.job_name}")
         except Exception as error:
-            tails.append(f"logs could not be read: {type(error).__name__}: {error}"[:500])
+            return {"log_tail": [f"the pods cannot be listed: {_brief(error)}"], "workflow_ids": []}
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            try:
+                found = await self._client.pod_log(name, pod["spec"]["containers"][0]["name"])
+            except Exception as error:
+                # One pod's log must not hide those of the others.
+                tails.append(f"{name}: the log cannot be read: {_brief(error)}")
+                continue
+            lines += found
+            room = max(1, min(TAIL_LINES, EVENT_LINES // len(pods)))
+            tails += [f"{name}: {line[:500]}" for line in found[-room:] or ["the log is empty"]]
         if not tails:
             tails.append("the pods are gone, there is no log to read")
-        return {"log_tail": tails[-3 * TAIL_LINES :], "workflow_ids": created_workflows(lines)[:MAX_IDS]}
+        return {"log_tail": tails[-EVENT_LINES:], "workflow_ids": created_workflows(lines)[:MAX_IDS]}
 
     async def on_kill(self) -> None:
         """Delete the Job: a person marked the deferred task or cleared it. Not called on restarts."""
         await AsyncJobClient(self.config).delete_job(self.job_name)
         self.log.info("Job %s was deleted because its task was ended by a person", self.job_name)
+
+
+def _brief(error: Exception) -> str:
+    """Return an error in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -15,9 +15,11 @@ from backfill.triggers.admit import shared_override
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, shared_open_ids, shared_workflows
 from include.scorecard_backfill import names
+from include.scorecard_backfill.job import window_selector
 from include.scorecard_backfill.overrides import OverrideError
 from include.scorecard_backfill.verdicts import admission
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
+from include.scorecard_backfill.verdicts.jobs import may_run
 
 
 class QuietTrigger(WaitTrigger):
@@ -40,13 +42,16 @@ class QuietTrigger(WaitTrigger):
         return self.config.temporal.poll_seconds
 
     async def look(self) -> Look:
-        """Look at the workflows, then at the Jobs, then at the slots."""
+        """Look at the pods and workflows of an earlier attempt, then at the Jobs, then at the slots."""
         window = parse_record(self.window)
+        client = AsyncJobClient(self.config)
         if self.since:
+            ending = may_run(await client.pods(window_selector(window["key"])))
+            if ending:
+                return Look(wait(f"pods of an earlier attempt have not ended: {', '.join(ending[:3])}"))
             running = await open_of_window(await shared_workflows(self), window, float(self.since))
             if running:
                 return Look(wait(f"{len(running)} workflows of an earlier attempt are open: {', '.join(running[:3])}"))
-        client = AsyncJobClient(self.config)
         busy = scheduled_jobs(await client.jobs(""), self.config)
         if busy:
             return Look(wait(f"the CronJob's own Job {', '.join(busy)} is running"))
