@@ -9,24 +9,9 @@ import pytest
 
 from backfill import poll as module
 from backfill.poll import SharedPoll, shared_poll
+from tests.clock import Clock, clock
 
-
-class Clock:
-    """Stands for time.monotonic."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(module, "time", made)
-    return made
+__all__ = ["clock"]
 
 
 class Source:

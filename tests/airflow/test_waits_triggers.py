@@ -38,8 +38,9 @@ from tests.airflow.waits_fixtures import (
     reindexed,
     window,
 )
+from tests.clock import Clock, clock
 
-__all__ = ["cluster"]
+__all__ = ["clock", "cluster"]
 
 Json = dict[str, Any]
 SLOT: Json = {"dag_id": "d", "run_id": "r", "run": {"max_parallel": 2}, "index": 0, "windows": []}
@@ -242,36 +243,44 @@ HOSTS = (Host("node-1-1", 1), Host("node-2-1", 2))
 
 
 async def test_a_thousand_waits_look_at_the_mutations_once_for_each_interval(
-    cluster: str, monkeypatch: pytest.MonkeyPatch
+    cluster: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = {"topology": 0, "mutations": 0, "connections": 0}
+    counts = dict.fromkeys(("topology", "mutations", "connections", "looks"), 0)
 
     def topology(self: Any) -> Any:
-        looks["topology"] += 1
+        counts["topology"] += 1
         return HOSTS
 
     def mutations(self: Any) -> Any:
-        looks["mutations"] += 1
+        counts["mutations"] += 1
         return []
 
     async def connection(self: Any, conn_id: str) -> Any:
-        looks["connections"] += 1
+        counts["connections"] += 1
         return BaseHook.get_connection(conn_id)
 
+    async def look(self: MutationsTrigger) -> Any:
+        counts["looks"] += 1
+        if counts["looks"] % 2_000 == 0:
+            two_rounds.set()
+        return await original(self)
+
+    two_rounds = asyncio.Event()
+    original = MutationsTrigger.look
     monkeypatch.setattr(BackfillClickHouse, "topology", topology)
     monkeypatch.setattr(BackfillClickHouse, "mutations", mutations)
     monkeypatch.setattr(WaitTrigger, "connection", connection)
+    monkeypatch.setattr(MutationsTrigger, "look", look)
     sent = [deleted()["sent"][0] | {"at": time.time()}]
     waits = [MutationsTrigger(cluster=NAME, deleted=deleted(key=f"{n:016x}", sent=sent)) for n in range(1_000)]
-    began = time.monotonic()
     tasks = [asyncio.create_task(only_event(wait)) for wait in waits]
-    while looks["mutations"] < 3:
-        assert time.monotonic() - began < 20
-        await asyncio.sleep(0.01)
-    intervals = (time.monotonic() - began) / 0.1 + 1
+    for interval in range(1, 4):
+        two_rounds.clear()
+        async with asyncio.timeout(60):
+            await two_rounds.wait()
+        assert (counts["topology"], counts["mutations"]) == (1, interval)
+        assert counts["connections"] <= interval + 1
+        clock.now += 0.2
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert looks["topology"] == 1
-    assert looks["mutations"] <= intervals
-    assert looks["connections"] <= looks["mutations"] + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -275,3 +276,17 @@ def test_a_deferred_task_that_a_person_ended_loses_its_job_and_one_that_moves_do
     cancelled(trigger)
     assert [row["query"]["propagationPolicy"] for row in scene.deleted()] == ["Background"] * deleted
     assert len(window_jobs(scene)) == (0 if deleted else 1)
+
+
+def test_a_deferred_task_that_is_ended_during_an_outage_loses_its_job_all_the_same(
+    scene: Scene, impatient: None
+) -> None:
+    rule = {"kind": "error", "status": 503, "match": {"method": "DELETE", "path": "/jobs/"}, "times": 2}
+    scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match}, rule)
+    trigger = job_trigger(scene)
+    trigger.config = settings.cluster_config(NAME)
+    asyncio.run(trigger.on_kill())
+    # A second triggerer may do the same: nothing is there any more, and that is no error.
+    asyncio.run(trigger.on_kill())
+    assert [row["status"] for row in scene.deleted()][:3] == [503, 503, 200]
+    assert window_jobs(scene) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import AsyncMock
@@ -315,7 +317,8 @@ def test_no_job_is_made_while_a_pod_of_a_deleted_one_still_ends(scene: Scene, mo
         assert len(scene.posted()) == 1
         with pytest.raises(TimeoutError):
             event_within(waiting, 1.0)
-        scene.kube.core.delete_namespaced_pod(pod["metadata"]["name"], NAMESPACE, grace_period_seconds=0)
+        groups = scene.kube.sandbox.processes()
+        os.killpg(next(group for name, group in groups.items() if pod["metadata"]["uid"] in name), signal.SIGKILL)
         assert event_of(waiting).payload == {"key": scene.window["key"], "quiet": True}
     finally:
         scene.kube.sandbox.patch_cronjob(template_patch(kept))

@@ -49,6 +49,18 @@ def test_stored_then_the_connection_breaks(kube: Kube) -> None:
     kube.wait_condition(name, "Complete")
 
 
+def test_stored_then_no_answer(kube: Kube) -> None:
+    name = unique("hang")
+    manifest = kube.manifest(name)
+    [number] = kube.sandbox.set_faults({"kind": "stored_then_hang", "match": {"name": name}, "times": 1})
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        kube.batch.create_namespaced_job(NAMESPACE, manifest, _request_timeout=(1, 0.5))
+    kube.wait_condition(name, "Complete")
+    kube.sandbox.clear_faults(number)
+    [row] = wait_for(lambda: [r for r in kube.sandbox.mutations("/jobs") if r["name"] == name], "the answer is given")
+    assert (row["status"], row["faults"]) == (201, ["stored_then_hang"])
+
+
 def test_a_conflict_with_our_own_job(kube: Kube) -> None:
     name = unique("own")
     manifest = kube.manifest(name)
