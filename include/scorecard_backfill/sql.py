@@ -108,6 +108,11 @@ def marker_literal(key: str, generation: int, chunk: int = 0) -> str:
     return literal
 
 
+def any_marker_of(key: str) -> str:
+    """Return the text with which every marker of a window (16 hex digits) begins, whatever its generation."""
+    return marker_literal(key, 1).removesuffix("1'")
+
+
 def parse_marker(command: str) -> tuple[str, int, int] | None:
     """Return (window key, generation, chunk) of a mutation's command, or None for a mutation that is not ours.
 
@@ -145,6 +150,11 @@ def drop_partition_needles(database: str, table: str, partition_id: str) -> tupl
     quotes.
     """
     return database, table, f"DROP PARTITION ID {quote_string(partition_id)}"
+
+
+def any_drop_needles(database: str, table: str) -> tuple[str, ...]:
+    """Return texts that together every DROP PARTITION of a table holds."""
+    return database, table, "DROP PARTITION ID "
 
 
 _ANSWERING_LEG = (
@@ -259,6 +269,19 @@ def ddl_queue_statement(cluster: str, *needles: str) -> str:
         "SELECT host, toString(status) AS status FROM system.distributed_ddl_queue"
         f" WHERE cluster = {quote_string(cluster)}{held}"
         " AND status NOT IN ('Finished', 'Removing')"
+    )
+
+
+def running_statement(cluster: str, *needles: str) -> str:
+    """Return the hosts on which a statement that holds every needle is being executed: ``host``.
+
+    An ON CLUSTER statement is listed on the node that it was sent to until it is answered, also before it is in the DDL
+    queue, and also when its client has given up. Queries are left out: this one holds the needles, too.
+    """
+    held = " AND ".join(f"position(query, {quote_string(needle)}) > 0" for needle in needles)
+    return (
+        f"SELECT DISTINCT hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.processes)"
+        f" WHERE NOT startsWith(query, 'SELECT') AND {held}"
     )
 
 

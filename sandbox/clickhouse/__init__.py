@@ -26,7 +26,8 @@ What is the same as in a real cluster
     answers per host as distributed_ddl_output_mode and distributed_ddl_task_timeout say (codes 159, NULL status). A
     mutation covers the rows that were there when it came, however long it is held back. system.mutations keeps the
     last 100 finished ones. system.clusters, replicas, replication_queue and distributed_ddl_queue tell the truth about
-    this cluster; tables, parts, disks and all others are the engine's.
+    this cluster, system.processes about the statements of the node's own clients; tables, parts, disks and all others
+    are the engine's.
 
 What it does NOT do
     - Engines stay plain: ReplicatedXMergeTree in a CREATE becomes XMergeTree, and every MergeTree table counts as
@@ -42,7 +43,8 @@ What it does NOT do
     - Sessions only lock (code 373): no temporary tables and no SET from one request to the next.
     - One user with all rights; SHOW GRANTS says so (or what a rule `grants` says). Plain HTTP, no native protocol,
       no `compress=1`, no external tables, answers are never streamed, no progress headers.
-    - system.processes, query_log and KILL QUERY know this node's engine only.
+    - query_log and KILL QUERY know this node's engine only; system.processes does not list the parts of a query that
+      other nodes carry out.
     - A data folder that is not the one of last time starts with what is left in the shared log: tables, no old rows.
     - KILL MUTATION answers `waiting`, and the mutation is gone at once. For one that stays, put a rule `overlay` over
       system.mutations.

@@ -7,7 +7,7 @@ rule meets every statement, also those that a client sends when it connects.
 reply           answer with ClickHouse error `code` and `message`; `execute`: never (default) or first
 reset           close the connection with a TCP reset; `execute`: first (default) or never
 cut             answer, but break the connection after `bytes` bytes of the body
-latency         wait `seconds` before the statement runs
+latency         wait `seconds`, or until the rule is deleted, before the statement runs
 ddl_hold        this host does not run the ON CLUSTER statement until the rule is deleted or `seconds` are over
 ddl_drop        this host never runs the ON CLUSTER statement and never answers for it (deleting the rule changes
                 nothing for statements that it has taken)

@@ -25,6 +25,7 @@ from sandbox.clickhouse.mutations import Mutations
 from sandbox.clickhouse.reads import Parts, Reader
 from sandbox.clickhouse.recorder import Recorder
 from sandbox.clickhouse.replica import Replica
+from sandbox.clickhouse.running import Running
 from sandbox.clickhouse.statements import Statement, is_insert, parse, parse_insert
 from sandbox.clickhouse.system_tables import SystemTables
 from sandbox.clickhouse.topology import Topology
@@ -65,12 +66,20 @@ class Node:
         self.topology = topology
         self.faults = Faults(data / "faults.json")
         self.recorder = Recorder(data / "statements.jsonl")
+        self.running = Running()
         self._engine = Engine(data, topology)
         self._catalog = Catalog(self._engine)
         self._keeper = Keeper(keeper_folder, name, self.address.shard, _data_id(data / "data-id"))
         self._mutations = Mutations(self._engine, self._keeper, self.faults)
         system = SystemTables(
-            self._engine, self._catalog, self._keeper, self._mutations, self.faults, topology, self.address
+            self._engine,
+            self._catalog,
+            self._keeper,
+            self._mutations,
+            self.faults,
+            topology,
+            self.address,
+            self.running,
         )
         self._local = Local(self._engine, name, USER, system)
         self._parts = Parts(self.address, topology, self._catalog, self._local, self.faults)

@@ -34,6 +34,7 @@ from sandbox.clickhouse.wire import CODE_HEADER
 
 log = logging.getLogger(__name__)
 
+_LINGER_SECONDS = 0.02
 _TYPES = {
     "JSON": "application/json; charset=UTF-8",
     "JSONEachRow": "application/x-ndjson; charset=UTF-8",
@@ -166,7 +167,8 @@ class Handler(BaseHTTPRequestHandler):
             "X-ClickHouse-Server-Display-Name": self.server.node.address.name,
             "X-ClickHouse-Timezone": "UTC",
         }
-        outcome, deliver = self._carried_out(text, raw, parameters, headers)
+        with self.server.node.running.statement(query_id, user, text):
+            outcome, deliver = self._carried_out(text, raw, parameters, headers)
         # Before the answer: who has read it must find it in the record.
         self.server.node.recorder.ended(number, outcome)
         deliver()
@@ -176,8 +178,7 @@ class Handler(BaseHTTPRequestHandler):
     ) -> tuple[str, Callable[[], None]]:
         """(outcome for the record, what gives the client its answer), with the fault rules applied."""
         faults = self.server.node.faults
-        if (late := faults.hit("latency", text)) is not None:
-            time.sleep(float(late["seconds"]))
+        self._linger(text)
         reset, reply = faults.hit("reset", text), faults.hit("reply", text)
         rule = reset or reply
         done = "not executed"
@@ -198,6 +199,12 @@ class Handler(BaseHTTPRequestHandler):
             return f"error {code} by rule, {done}", lambda: self._error(injected, headers)
         cut = faults.hit("cut", text)
         return "ok" if cut is None else "ok, cut", lambda: self._answer(answer, parameters, headers, cut)
+
+    def _linger(self, text: str) -> None:
+        faults, since = self.server.node.faults, time.time()
+        if (late := faults.hit("latency", text)) is not None:
+            while not faults.is_over(int(late["id"]), since):
+                time.sleep(_LINGER_SECONDS)
 
     def _run(self, raw: bytes, parameters: Parameters) -> Answer:
         fmt = parameters.get("default_format") or self.headers.get("X-ClickHouse-Format") or "TabSeparated"
@@ -258,8 +265,7 @@ class Handler(BaseHTTPRequestHandler):
         node = self.server.node
         message = json.loads(body or b"{}")
         if path == "/internal/read":
-            if (late := node.faults.hit("latency", str(message["sql"]))) is not None:
-                time.sleep(float(late["seconds"]))
+            self._linger(str(message["sql"]))
             try:
                 answer = node.read_part(message)
             except NodeUnavailable as error:

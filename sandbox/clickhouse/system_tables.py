@@ -15,6 +15,7 @@ from sandbox.clickhouse.keeper import Entry, HostStatus, Keeper
 from sandbox.clickhouse.lexer import quote_name, quote_string
 from sandbox.clickhouse.local import Files, structure_of
 from sandbox.clickhouse.mutations import Mutations
+from sandbox.clickhouse.running import Running
 from sandbox.clickhouse.topology import NodeAddress, Topology
 from sandbox.clickhouse.wire import is_alive
 
@@ -33,6 +34,7 @@ class SystemTables:
         faults: Faults,
         topology: Topology,
         node: NodeAddress,
+        running: Running,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -48,6 +50,7 @@ class SystemTables:
             "replicas": self._replicas,
             "replication_queue": self._queue,
             "distributed_ddl_queue": self._ddl_queue,
+            "processes": running.rows,
         }
 
     def source(self, table: str, files: Files) -> str | None:

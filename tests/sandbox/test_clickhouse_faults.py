@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, StreamFailureError
 
+from include.scorecard_backfill import sql
 from sandbox.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
 from tests.sandbox.clickhouse_fixtures import (
     CLUSTER,
@@ -95,6 +97,20 @@ def test_latency(nodes: ClickHouseSandbox) -> None:
         begun = time.monotonic()
         nodes.node("node-1-1").query(f"SELECT count() FROM clusterAllReplicas({CLUSTER}, system.one)")
         assert time.monotonic() - begun >= 0.4
+
+
+def test_a_lingering_statement_is_listed_until_it_is_let_go(nodes: ClickHouseSandbox) -> None:
+    lister, held = nodes.node("node-1-1"), nodes.node("node-2-1")
+
+    def listed() -> list[list[str]]:
+        return lister.query(sql.running_statement(CLUSTER, "system.one", "lingers"))
+
+    with ThreadPoolExecutor(1) as pool, fault(held, kind="latency", match="^EXISTS", seconds=600):
+        asked = pool.submit(held.query, "EXISTS TABLE system.one /* lingers */")
+        until(lambda: listed() == [["node-2-1"]], "the statement is listed where it is")
+        held.clear_faults()
+        assert asked.result(30) == [["1"]]
+    assert listed() == []
 
 
 def test_ddl_hold_leaves_a_host_unfinished_and_runs_later(nodes: ClickHouseSandbox) -> None:

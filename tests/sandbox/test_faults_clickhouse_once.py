@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from backfill.hooks import clickhouse
 from backfill.operators import deleter
 from backfill.operators.common import StageError
-from tests.sandbox.clickhouse_fixtures import cluster, nodes
+from tests.sandbox.clickhouse_fixtures import cluster, nodes, until
 from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, Store, die_at_send, scene
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -111,14 +113,36 @@ def test_refused_for_long_leaves_it_to_a_retry(scene: Scene, monkeypatch: pytest
     assert scene.mutations() == scene.everywhere("1")
 
 
-def test_client_that_times_out_before_the_server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene.configure(monkeypatch, query_timeout_seconds=3, ddl_timeout_seconds=3)
+@pytest.fixture
+def held(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that gives up at once; a node that holds DELETEs, before they are in the DDL queue, until healed."""
+    scene.configure(monkeypatch, query_timeout_seconds=2, ddl_timeout_seconds=2, not_picked_up_seconds=4)
     monkeypatch.setattr(clickhouse, "CLIENT_MARGIN_SECONDS", 0)
-    monkeypatch.setattr(deleter, "LOOK_SECONDS", 0.4)
-    scene.fault("node-1-1", kind="latency", match="DELETE WHERE", seconds=4)
+    scene.fault("node-1-1", kind="latency", match="DELETE WHERE", seconds=600)
+
+
+def test_a_delete_that_a_node_holds_before_the_ddl_queue_is_not_sent_twice(scene: Scene, held: None) -> None:
     scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.mutations() == scene.everywhere()
+    # A worker that was killed at that moment has no answer, and comes back with nothing but its note.
+    note = {"state": "sending", "at": time.time()}
+    scene.stores["delete"].set(f"sent:{scene.database}.scorecard:1.0", note, retention=NEVER_EXPIRE)
+    scene.delete(scene.window())
     assert scene.markers() == ["1"]
+    assert scene.wait_mutations(scene.heal)["status"] == "gone"
+    assert scene.mutations() == scene.everywhere("1")
+
+
+def test_no_second_generation_is_sent_while_a_node_holds_the_first(scene: Scene, held: None) -> None:
+    scene.delete(scene.window())
+    assert scene.failure()["cause"] == "not_picked_up"
+    with pytest.raises(StageError, match="node-1-1 still executes an earlier DELETE"):
+        scene.wait_mutations()
+    assert scene.markers() == ["1"]
+    scene.heal()
+    until(lambda: scene.mutations() == scene.everywhere("1"), "the held DELETE is everywhere")
+    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.total() == 7
 
 
 @pytest.mark.parametrize("sent", [False, True], ids=["before sending", "after sending"])

@@ -151,6 +151,7 @@ def test_a_marker_is_read_back_whatever_the_customer_is_called(
     part = Slice("db", customer, profile, PART.start, PART.end)
     statement = delete(part, key=key, generation=generation, chunk=chunk)
     assert sql.parse_marker(statement) == (key, generation, chunk)
+    assert sql.any_marker_of(key) in statement
 
 
 @pytest.mark.parametrize(
@@ -266,6 +267,8 @@ def test_statements_about_the_cluster_quote_what_they_are_given(name: str) -> No
         assert [type(node) for node in hostile.walk()] == [type(node) for node in usual.walk()]
     queue = parsed(sql.ddl_queue_statement(name, name))
     assert [type(n) for n in queue.walk()] == [type(n) for n in parsed(sql.ddl_queue_statement("c", "n")).walk()]
+    running = parsed(sql.running_statement(name, name))
+    assert [type(n) for n in running.walk()] == [type(n) for n in parsed(sql.running_statement("c", "n")).walk()]
     tables = parsed(sql.tables_statement(name, [name, name]))
     assert len(tables.find(exp.In).expressions) == 2
 

@@ -210,6 +210,10 @@ class BackfillClickHouse(ClickHouseHook):
         """Return hosts on which a DDL entry holding every needle is not finished yet."""
         return sorted({str(row["host"]) for row in self.rows(sql.ddl_queue_statement(self.config.cluster, *needles))})
 
+    def running_ddl(self, *needles: str) -> list[str]:
+        """Return hosts that still execute a statement holding every needle, also before it is in the DDL queue."""
+        return sorted({str(row["host"]) for row in self.rows(sql.running_statement(self.config.cluster, *needles))})
+
     def send_ddl(self, statement: str, hosts: Sequence[Host]) -> DdlAnswer:
         """Send one ON CLUSTER statement, once, and say what is known afterwards. Raises for errors that are certain."""
         settings = {

@@ -106,10 +106,29 @@ class Deleter:
             return [sql.drop_partition_needles(*step.name, partition) for partition in step.partitions]
         return [(sql.marker_literal(self.key, self.generation, step.chunk),)]
 
+    def _refuse_overtaking(self, step: Step) -> None:
+        """Raise StageError while an earlier generation may still come: it would delete what is reindexed by then.
+
+        One in the DDL queue is no danger, since each host executes the queue in its order.
+        """
+        for needles in (sql.any_marker_of(self.key),), sql.any_drop_needles(*step.name):
+            if running := self.hook.running_ddl(*needles):
+                raise StageError(
+                    f"{step.label}: {', '.join(running)} still executes an earlier DELETE of this window (see"
+                    " system.processes there); the retry looks again"
+                )
+
     def _look_after_unknown(self, step: Step) -> set[str] | None:
-        """Look for a step that may have been sent; None proves that no host has it or will get it."""
-        queued = sorted({host for needles in self._needles(step) for host in self.hook.queued_ddl(*needles)})
-        if queued:
+        """Look for a step that may have been sent; None proves that no host has it or will get it.
+
+        In the order in which a statement moves, so that it is not passed by: the node that it was sent to, the DDL
+        queue, the mutations.
+        """
+        needles = self._needles(step)
+        if running := sorted({host for texts in needles for host in self.hook.running_ddl(*texts)}):
+            self.log.info("%s: %s still executes it", step.label, ", ".join(running))
+            return self._seen(step, self.hook.mutations())
+        if queued := sorted({host for texts in needles for host in self.hook.queued_ddl(*texts)}):
             self.log.info("%s: waits in the DDL queue of %s", step.label, ", ".join(queued))
             return self._seen(step, self.hook.mutations())
         for attempt in range(LOOK_TRIES):
@@ -141,6 +160,8 @@ class Deleter:
         return [statement]
 
     def _send(self, step: Step) -> Json:
+        if self.generation > 1:
+            self._refuse_overtaking(step)
         at = time.time()
         # Written before the statement leaves: a worker that dies in between must look, not send again.
         self.store.set(self._store_key(step), {"state": "sending", "at": at})
