@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from include.scorecard_backfill.names import LABEL_WINDOW
 from include.scorecard_backfill.plan import CONVERSATIONS_PER_MINUTE
+from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 Json = dict[str, Any]
 
@@ -45,6 +47,24 @@ def build_report(
         "total": _sum_tables(c["tables"] for c in customers),
         "missing": _missing(windows, parts, verified_list),
     }
+
+
+def unwatched(
+    windows: Iterable[Mapping[str, Any]], jobs: Iterable[Mapping[str, Any]], verified: Iterable[str]
+) -> list[Json]:
+    """Return live Jobs (``label``, ``job``) of windows that have not been verified, when no task waits any more.
+
+    Airflow tells nobody when a deferred task is ended while no triggerer runs its trigger, so that its Job lives on.
+    ``windows`` are plan records with their parts, ``jobs`` Kubernetes Jobs, ``verified`` keys of windows.
+    """
+    labels = {w["key"]: w["label"] for w in windows}
+    done = set(verified)
+    found = []
+    for job in jobs:
+        key = (job["metadata"].get("labels") or {}).get(LABEL_WINDOW)
+        if key in labels and key not in done and not job_outcome(job).final:
+            found.append({"label": labels[key], "job": job["metadata"]["name"]})
+    return sorted(found, key=lambda row: row["job"])
 
 
 def _missing(
@@ -144,6 +164,11 @@ def report_markdown(report: Mapping[str, Any]) -> str:
             f"- {m['label']}: {m['table']}: {m['count']:,}{', such as ' + ', '.join(m['ids'][:5]) if m['ids'] else ''}"
             for m in report["missing"]
         ]
+    if report.get("running"):
+        lines += ["", "**Jobs that still run, and that no task waits for** (a clear of reindex adopts them):", ""]
+        lines += [f"- {r['label']}: `{r['job']}`" for r in report["running"]]
+    if report.get("running_unknown"):
+        lines += ["", f"Whether Jobs still run is not known: {report['running_unknown']}"]
     open_rows = [r for r in report["windows"] if r["status"] != VERIFIED]
     if open_rows:
         lines += ["", "**Not verified:**", ""]

@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from backfill.operators import report as module
 from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
+from include.scorecard_backfill.names import LABEL_WINDOW
 from tests.airflow.waits_fixtures import NAME, cluster, context, deleted, window
 
 __all__ = ["cluster"]
@@ -29,6 +30,20 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     fake = SimpleNamespace(get=lambda key, default=None: kept.get(key, default), set=kept.__setitem__)
     monkeypatch.setattr(module, "Variable", fake)
     return kept
+
+
+@pytest.fixture(autouse=True)
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
+    """Kubernetes Jobs of the cluster."""
+    listed: list[Json] = []
+    monkeypatch.setattr(module, "JobClient", lambda config: SimpleNamespace(jobs=lambda selector: listed))
+    return listed
+
+
+def job(key: str, name: str, *conditions: str) -> Json:
+    """A Job of a window."""
+    met = [{"type": kind, "status": "True"} for kind in conditions]
+    return {"metadata": {"name": name, "labels": {LABEL_WINDOW: key}}, "status": {"conditions": met}}
 
 
 def verified(key: str) -> str:
@@ -89,6 +104,26 @@ def test_one_that_is_not_verified_makes_the_run_red_and_is_named(cluster: str) -
     assert "acme-1" in text
     assert "stalled" in text
     assert [r["status"] == "verified" for r in left["windows"]] == [True, False, True]
+
+
+def test_live_jobs_that_nobody_waits_for_are_named(cluster: str, jobs: list[Json]) -> None:
+    jobs += [job(KEYS[1], "b-live"), job(KEYS[2], "c-ended", "Failed"), job("f" * 16, "of-another-run")]
+    task = run(WINDOWS, delete=deletes(), verify={0: verified(KEYS[0])})
+    _, left = rejected(task)
+    assert left["running"] == [{"label": "acme-1", "job": "b-live"}]
+    assert "- acme-1: `b-live`" in task["ti"].xcoms["report", "markdown"]
+
+
+def test_jobs_that_cannot_be_listed_are_said_and_spoil_no_report(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(config: Any) -> None:
+        raise ConnectionError("no route to the API server")
+
+    monkeypatch.setattr(module, "JobClient", refuse)
+    task = run(WINDOWS, delete=deletes(), verify={0: verified(KEYS[0])})
+    text, left = rejected(task)
+    assert "2 of 3 windows are not verified" in text
+    assert left["running_unknown"] == "ConnectionError: no route to the API server"
+    assert "no route to the API server" in task["ti"].xcoms["report", "markdown"]
 
 
 def test_results_are_joined_by_key_where_some_windows_left_none(cluster: str) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
 
-from backfill import settings
+from backfill import settings, taken
 from backfill.operators import reindex
 from backfill.operators.common import StageError
 from backfill.operators.preflight import KUBERNETES_RIGHTS, PreflightOperator, _kubernetes
@@ -96,6 +100,11 @@ class Scene:
         """Run the whole stage."""
         return self.end(self.start())
 
+    def kill(self, state: str | Exception | None = "failed") -> None:
+        """End the running task as Airflow does on SIGTERM, while its API server has the task in this state."""
+        with states_are(state), mock.patch.object(reindex, "get_current_context", self.context):
+            self.operator.on_kill()
+
     def posted(self, path: str = "/jobs") -> list[Json]:
         """Requests that made something in this test, stored or not."""
         found = self.kube.sandbox.requests("POST", path)
@@ -117,6 +126,19 @@ class FakeTask(TaskInstance):
     def get_task_states(self, **_: Any) -> Json:
         """No other task is known."""
         return {}
+
+
+@contextmanager
+def states_are(state: str | Exception | None) -> Iterator[None]:
+    """Have the API server answer with this state for whatever task it is asked."""
+
+    def states(*, task_ids: list[str], run_ids: list[str], **_: Any) -> Json:
+        if isinstance(state, Exception):
+            raise state
+        return {run: {f"{task}_{index}": state for task in task_ids for index in range(4)} for run in run_ids}
+
+    with mock.patch.object(RuntimeTaskInstance, "get_task_states", staticmethod(states)):
+        yield
 
 
 def event_of(trigger: JobTrigger | QuietTrigger) -> TriggerEvent:
@@ -249,10 +271,38 @@ def test_a_job_that_never_ends_is_ended_by_its_own_deadline(scene: Scene) -> Non
 def test_a_running_task_that_is_killed_deletes_its_live_job(scene: Scene) -> None:
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match})
     scene.start()
-    scene.operator.on_kill()
+    scene.kill()
     assert [r["query"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
     # Once more there is nothing to delete, and that is no error.
-    scene.operator.on_kill()
+    scene.kill()
+
+
+@pytest.mark.parametrize("state", ["running", RuntimeError("the API server does not answer")])
+def test_a_worker_that_is_shut_down_leaves_its_job_to_the_next_try(scene: Scene, state: str | Exception) -> None:
+    scene.start()
+    scene.kill(state)
+    assert scene.deleted() == []
+    assert scene.go()["attempt"] == 1
+    assert len(scene.posted()) == 1
+
+
+def test_a_question_for_the_state_that_is_never_answered_ends_in_time(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The interrupted call may hold the lock of the connection for as long as the signal handler runs.
+    monkeypatch.setattr(taken, "ASK_SECONDS", 0.2)
+    scene.start()
+    held = threading.Event()
+
+    def never(ti: Any) -> str:
+        held.wait()
+        return "failed"
+
+    with mock.patch.object(taken, "state_now", never):
+        scene.kill()
+    held.set()
+    assert scene.deleted() == []
+    assert scene.go()["status"] == "reindexed"
 
 
 def test_pods_gone_before_their_logs_do_not_change_the_outcome(scene: Scene) -> None:

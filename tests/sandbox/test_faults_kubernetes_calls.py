@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from kubernetes.config import incluster_config
 
 from backfill import settings
@@ -33,7 +32,7 @@ from tests.sandbox.faults_kubernetes_fixtures import (
     wrong_cluster,
 )
 from tests.sandbox.kubernetes_fixtures import kube, server
-from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene
+from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene, states_are
 
 __all__ = ["kube", "scene", "server"]
 
@@ -240,7 +239,7 @@ def test_a_kill_during_an_outage_deletes_the_job_all_the_same(scene: Scene, impa
     rule = {"kind": "error", "status": status, "match": {"method": "DELETE", "path": "/jobs/"}, "times": 2}
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match}, rule)
     scene.start()
-    scene.operator.on_kill()
+    scene.kill()
     assert [row["status"] for row in scene.deleted()] == [status, status, 200]
 
 
@@ -249,7 +248,7 @@ def test_a_kill_that_may_not_delete_says_so(scene: Scene, impatient: None) -> No
     trigger = job_trigger(scene)
     scene.kube.sandbox.deny({"verbs": ["delete"], "resources": ["jobs"]})
     with pytest.raises(Exception, match="cannot delete"):
-        scene.operator.on_kill()
+        scene.kill()
     assert [row["status"] for row in scene.deleted()] == [403]
     scene.kube.sandbox.deny()
     scene.kube.batch.delete_namespaced_job(trigger.job_name, NAMESPACE, propagation_policy="Background")
@@ -259,7 +258,7 @@ def test_a_kill_that_may_not_delete_says_so(scene: Scene, impatient: None) -> No
     ("state", "deleted"), [("failed", True), (None, True), ("deferred", False), (RuntimeError("gone"), False)]
 )
 def test_a_deferred_task_that_a_person_ended_loses_its_job_and_one_that_moves_does_not(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, impatient: None, state: Any, deleted: bool
+    scene: Scene, impatient: None, state: Any, deleted: bool
 ) -> None:
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match})
     trigger = job_trigger(scene)
@@ -267,13 +266,8 @@ def test_a_deferred_task_that_a_person_ended_loses_its_job_and_one_that_moves_do
     task = SimpleNamespace(dag_id="d", run_id="r", task_id="windows.reindex", map_index=3)
     trigger.task_instance = task  # type: ignore[assignment]
 
-    def states(**_: Any) -> Json:
-        if isinstance(state, Exception):
-            raise state
-        return {"r": {"windows.reindex_3": state}}
-
-    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(states))
-    cancelled(trigger)
+    with states_are(state):
+        cancelled(trigger)
     assert [row["query"]["propagationPolicy"] for row in scene.deleted()] == ["Background"] * deleted
     assert len(window_jobs(scene)) == (0 if deleted else 1)
 

@@ -309,7 +309,7 @@ def test_no_job_is_made_while_a_pod_of_a_deleted_one_still_ends(scene: Scene, mo
     try:
         scene.start()
         pod = wait_running(scene)
-        scene.operator.on_kill()
+        scene.kill()
         wait_for(lambda: not window_jobs(scene), "the Job is deleted")
         assert [p["metadata"]["name"] for p in window_pods(scene)] == [pod["metadata"]["name"]]
         waiting = scene.start()
@@ -330,7 +330,7 @@ def test_nothing_without_an_owner_is_left(scene: Scene) -> None:
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": windows[2].match})
     triggers = [window.start() for window in windows]
     killed = wait_running(windows[2])
-    windows[2].operator.on_kill()
+    windows[2].kill()
     for window, trigger in itertools.islice(zip(windows, triggers, strict=True), 2):
         assert window.end(trigger)["status"] == "reindexed"
     wait_for(lambda: not window_pods(windows[2]), f"pod {killed['metadata']['name']} of the killed window is gone")

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client.rest import ApiException
 
@@ -18,6 +18,7 @@ from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.operators.common import RunStore, StageError, already, planned, sibling
 from backfill.settings import cluster_config
 from backfill.slots import GROUPS, compact, limits_now, override_now, override_text, stage_ids, works
+from backfill.taken import taken_from_worker
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, started_text
@@ -75,6 +76,7 @@ class ReindexOperator(KubernetesJobOperator):
         An attempt whose end a later stage has judged, or that ``failed_attempt`` names, is not adopted: the task runs
         again because a person wants a new one. A Job that ended while nobody watched is adopted.
         """
+        self.window = window
         config = cluster_config(self.cluster)
         client = JobClient(config)
         made = RunStore(context).get("made") or {}
@@ -279,11 +281,17 @@ class ReindexOperator(KubernetesJobOperator):
         raise AirflowFailException(f"{text}. Clear this task for a new attempt")
 
     def on_kill(self) -> None:
-        """Delete the live Job of the window: a person ended the running task."""
-        client = JobClient(cluster_config(self.cluster))
+        """Delete the live Job of the window when a person ended the running task.
+
+        A worker that is being shut down gets the same signal: its Job lives on, and the next try adopts it.
+        """
         window = self.window
         if not isinstance(window, dict):
             return
+        if not taken_from_worker(get_current_context()["ti"], self.log):
+            self.log.info("this worker is being ended, not the task: its Job is left to the next try")
+            return
+        client = JobClient(cluster_config(self.cluster))
         for job in client.jobs(window_selector(window["key"])):
             if not job_outcome(job).final:
                 client.delete_job(job["metadata"]["name"])

@@ -9,12 +9,13 @@ from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.kubernetes import JobClient
 from backfill.operators.common import RunStore, planned
 from backfill.records import parse_record
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
-from include.scorecard_backfill import learned, replan
-from include.scorecard_backfill.report import build_report, report_markdown
+from include.scorecard_backfill import learned, names, replan
+from include.scorecard_backfill.report import VERIFIED, build_report, report_markdown, unwatched
 
 Json = dict[str, Any]
 
@@ -85,6 +86,9 @@ class ReportOperator(BaseOperator):
             self._failures(context, windows, parts),
         )
         report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
+        if plan_made and not report["complete"]:
+            verified = [r["key"] for r in self._all(context, "verify", windows, parts) if r.get("status") == VERIFIED]
+            report |= self._running([*windows, *parts], verified)
         self._learn(context, windows, parts)
         self._remove_snapshots()
         markdown = report_markdown(report)
@@ -107,6 +111,17 @@ class ReportOperator(BaseOperator):
                 )
             )
         return report
+
+    def _running(self, windows: Sequence[Json], verified: Sequence[str]) -> Json:
+        """Return the run's live Jobs for the report, or why they are not known; the report is red in either case."""
+        try:
+            jobs = JobClient(cluster_config(self.cluster)).jobs(
+                f"{names.LABEL_CLUSTER}={names.label_value(self.cluster)}"
+            )
+        except Exception as error:
+            self.log.exception("the Jobs cannot be listed")
+            return {"running_unknown": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        return {"running": unwatched(windows, jobs, verified)}
 
     def _remove_snapshots(self) -> None:
         """Drop the snapshots of any run whose days are over."""

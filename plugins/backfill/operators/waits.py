@@ -210,7 +210,6 @@ class WaitWorkflowsOperator(ReindexOperator):
         if not event or event.get("action") != "reindex":
             raise fail(context, event)
         window: Json = event["window"]
-        self.window = window
         if done := already(context, window):
             return {"key": window["key"], "status": done}
         return self.ensure_job(context, window, failed_attempt=int(event["attempt"]))

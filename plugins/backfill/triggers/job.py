@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
 from backfill.hooks.kubernetes import AsyncJobClient
 from backfill.poll import shared_poll
+from backfill.taken import state_now
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill import names
 from include.scorecard_backfill.verdicts import jobs as rules
@@ -74,17 +74,13 @@ class JobTrigger(WaitTrigger):
         ti = self.task_instance
         if ti is None:
             return False
-        ask = sync_to_async(RuntimeTaskInstance.get_task_states)
         try:
-            found = await asyncio.wait_for(
-                ask(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id]), STATE_SECONDS
-            )
+            state = await asyncio.wait_for(sync_to_async(state_now)(ti), STATE_SECONDS)
         except Exception as error:
             # A triggerer that shuts down has no connection any more; then nothing may be deleted.
             self.log.info("the task's state is not known (%s): its Job is left alone", type(error).__name__)
             return False
-        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-        return found.get(ti.run_id, {}).get(name) != "deferred"
+        return state != "deferred"
 
     def _failed_event(self, event: Any) -> Json:
         record = (getattr(event, "xcoms", None) or {}).get("return_value", {})
