@@ -4,7 +4,8 @@ A run plans *windows* (one customer, some UTC days), shows the plan, asks before
 window through the same six stages:
 
     preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> reindex -> wait_workflows -> verify ]
-                                 -> replan -> smaller_windows[ the same six ]
+                                 -> replan -> smaller_windows[ the same six ]     what was too big, in parts
+                                 -> replan_days -> single_days[ the same six ]    what was still too big
                                  -> report
 
 **Start a run**: *Trigger*, choose customers and days (the end is exclusive), mode `cleanup` to delete and reindex,
@@ -49,15 +50,15 @@ def retries(config: ClusterConfig, count: int) -> dict[str, Any]:
     return {"retries": count, "retry_delay": delay, "retry_exponential_backoff": True}
 
 
-def stages(group: str, plan_task: str, windows: Any, config: ClusterConfig, dag_id: str) -> Any:
-    """Map the six stages of a window over ``windows``, the output of ``plan_task``, and return the task group."""
+def stages(group: str, windows: Any, config: ClusterConfig, dag_id: str) -> Any:
+    """Map the six stages of a window over ``windows``, the output of the pass's source, and return the task group."""
 
     cluster = config.name
     worker, wait = retries(config, 3), retries(config, 2)
 
     @task_group(group_id=group)
     def one_window(window: Any) -> None:
-        admit = AdmitOperator(task_id="admit", cluster=cluster, group=group, plan_task=plan_task, dag_id=dag_id)
+        admit = AdmitOperator(task_id="admit", cluster=cluster, group=group, dag_id=dag_id)
         delete = DeleteOperator(task_id="delete", cluster=cluster, window=window, map_index_template=LABEL, **worker)
         gone = WaitMutationsOperator(task_id="wait_mutations", cluster=cluster, group=group, **wait)
         reindex = ReindexOperator(task_id="reindex", cluster=cluster, window=window, map_index_template=LABEL, **worker)
@@ -94,15 +95,18 @@ def build_dag(config: ClusterConfig) -> DAG:
             fail_on_reject=True,
             **worker,
         )
-        windows = stages("windows", "plan", plan.output, config, dag.dag_id)
-        replan = ReplanOperator(
-            task_id="replan", cluster=name, max_windows=MAX_WINDOWS, trigger_rule=TriggerRule.ALL_DONE, **worker
+        windows = stages("windows", plan.output, config, dag.dag_id)
+        whatever: dict[str, Any] = {"trigger_rule": TriggerRule.ALL_DONE, **worker}
+        replan = ReplanOperator(task_id="replan", cluster=name, group="windows", max_windows=MAX_WINDOWS, **whatever)
+        smaller = stages("smaller_windows", replan.output, config, dag.dag_id)
+        again = ReplanOperator(
+            task_id="replan_days", cluster=name, group="smaller_windows", max_windows=MAX_WINDOWS, **whatever
         )
-        smaller = stages("smaller_windows", "replan", replan.output, config, dag.dag_id)
-        report = ReportOperator(task_id="report", cluster=name, trigger_rule=TriggerRule.ALL_DONE, **worker)
-        preflight >> plan >> approve >> windows >> replan >> smaller >> report
-        # "Clear only failed" leaves replan alone: without this edge the report would not wait for cleared windows.
-        windows >> report
+        days = stages("single_days", again.output, config, dag.dag_id)
+        report = ReportOperator(task_id="report", cluster=name, **whatever)
+        preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report
+        # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
+        [windows, smaller] >> report
     return dag
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sandbox.airflow_api import TaskState
 from sandbox.data.truth import TableTruth
 
-GROUPS = ("windows", "smaller_windows")
+GROUPS = ("windows", "smaller_windows", "single_days")
 STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify")
 VERIFIED = "verified"
 FAILED = "failed"

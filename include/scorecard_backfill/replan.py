@@ -1,4 +1,4 @@
-"""Failed windows that a smaller size cures, cut: ten days, or single days where ten would be too big again."""
+"""Failed windows that a smaller size cures, cut: ten days, then days; days at once where ten would be too big again."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def too_big(windows: Sequence[Json], failures: Iterable[Mapping[str, Any]]) -> l
 def cut(window: Json, deleted: Mapping[str, Any], run_id: str) -> list[Json]:
     """Return the parts of a window, as plan records that carry ``part_of`` and the rows before of their own days.
 
-    ``deleted`` is the delete stage's result of the window: its counts per day. A part deletes its days again, because
-    the failed attempt may have written half of them.
+    ``deleted`` is the delete stage's result of the planned window, its counts per day, also for a part that is cut
+    again. A part deletes its days again, because the failed attempt may have written half of them.
     """
     whole = _range(window)
     parts = cut_smaller(whole)
@@ -40,8 +40,10 @@ def _share(deleted: Mapping[str, Any], part: DateRange, whole: DateRange) -> flo
     """Return the share of a window's rows that are in a part of it, by days when no row was counted."""
     inside = total = 0
     for item in deleted.get("before", []):
-        total += sum(item["days"].values())
-        inside += sum(rows for day, rows in item["days"].items() if part.start <= date.fromisoformat(day) < part.end)
+        for text, rows in item["days"].items():
+            day = date.fromisoformat(text)
+            total += rows if whole.start <= day < whole.end else 0
+            inside += rows if part.start <= day < part.end else 0
     return inside / total if total else part.days / whole.days
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from include.scorecard_backfill.names import LABEL_WINDOW
@@ -27,7 +27,8 @@ def build_report(
 
     ``windows`` and ``parts`` are plan records (parts carry ``part_of``); ``verified`` are results of verify and
     ``deleted`` results of delete, joined by their key and never by position; ``failures`` maps a window key to the
-    sentence of its last failure. A window that was cut is verified when every one of its parts is.
+    sentence of its last failure. A window that was cut is verified when every one of its parts is; a part may have been
+    cut, too.
     """
     verified_list = list(verified)
     done = {r["key"]: r for r in verified_list if r.get("status") == VERIFIED}
@@ -35,7 +36,7 @@ def build_report(
     parts_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for part in parts:
         parts_of[part["part_of"]].append(part)
-    rows = [_window_row(w, parts_of[w["key"]], done, removed, failures) for w in windows]
+    rows = [_window_row(w, _smallest(w["key"], parts_of, done), done, removed, failures) for w in windows]
     customers = _by_customer(rows)
     count = sum(row["status"] == VERIFIED for row in rows)
     return {
@@ -77,6 +78,17 @@ def _missing(
         for r in results
         for table, found in sorted((r.get("missing") or {}).items())
     ]
+
+
+def _smallest(
+    key: str, parts_of: Mapping[str, Sequence[Mapping[str, Any]]], done: Container[str]
+) -> list[Mapping[str, Any]]:
+    """Return the parts of a window that decide about it: those that were not cut again, or were verified anyway."""
+    found: list[Mapping[str, Any]] = []
+    for part in parts_of.get(key, ()):
+        smaller = [] if part["key"] in done else _smallest(part["key"], parts_of, done)
+        found += smaller or [part]
+    return found
 
 
 def _window_row(

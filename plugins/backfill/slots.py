@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk import Variable
 
+from backfill.groups import GROUPS
 from backfill.settings import OVERRIDE_VARIABLE
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
@@ -19,7 +20,6 @@ from include.scorecard_backfill.verdicts.workflows import belongs_to
 
 Json = dict[str, Any]
 
-GROUPS = ("windows", "smaller_windows")
 MAKES_JOBS = ("reindex", "wait_workflows", "verify")
 """Stages that may make a Job: the first one, and the ones that do so when they are cleared after a failure."""
 
@@ -59,7 +59,7 @@ def limits_now(config: ClusterConfig, run: Mapping[str, Any], override: Override
 
 
 def stage_ids() -> list[str]:
-    """Return the task ids of the stages that may make a Job, in both groups."""
+    """Return the task ids of the stages that may make a Job, in every pass."""
     return [f"{group}.{stage}" for group in GROUPS for stage in MAKES_JOBS]
 
 

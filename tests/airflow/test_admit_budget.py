@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+from backfill.groups import GROUPS
 from backfill.triggers import admit
 from include.scorecard_backfill.config import AdmissionConfig, ClusterConfig
 from include.scorecard_backfill.verdicts.base import ok
@@ -22,7 +23,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dict[str, 
     numbers: dict[tuple[str, str], dict[str, int]] = {}
 
     def count(dag_id: str, task_ids: list[str], states: list[str], **_: Any) -> int:
-        assert {task.split(".")[0] for task in task_ids} == {"windows", "smaller_windows"}
+        assert {task.split(".")[0] for task in task_ids} == set(GROUPS)
         cluster, stage = dag_id.removeprefix("scorecard_backfill__"), task_ids[0].split(".")[1]
         return sum(number for state, number in numbers.get((cluster, stage), {}).items() if state in states)
 

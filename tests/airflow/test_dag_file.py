@@ -66,14 +66,15 @@ def test_one_dag_for_each_of_the_eight_shipped_clusters(monkeypatch: pytest.Monk
 
 
 def test_shape_of_a_run(sandbox_dag: Any) -> None:
-    for group in ("windows", "smaller_windows"):
+    for group in ("windows", "smaller_windows", "single_days"):
         tasks = [sandbox_dag.get_task(f"{group}.{stage}") for stage in STAGES]
         for before, after in pairwise(tasks):
             assert before.downstream_task_ids == {after.task_id}
     assert sandbox_dag.get_task("approve").downstream_task_ids == {"windows.admit"}
     assert sandbox_dag.get_task("plan").upstream_task_ids == {"preflight"}
-    for name in ("replan", "report"):
+    for name in ("replan", "replan_days", "report"):
         assert sandbox_dag.get_task(name).trigger_rule == "all_done"
+    assert sandbox_dag.get_task("replan_days").downstream_task_ids >= {"single_days.admit"}
     assert [t.task_id for t in sandbox_dag.leaves] == ["report"]
     assert sandbox_dag.max_active_runs == 1
     assert sandbox_dag.catchup is False

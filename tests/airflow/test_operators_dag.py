@@ -36,8 +36,8 @@ def dag(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_ids_of_dags_and_tasks_never_change(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A deferred task whose id is gone from its DAG's version holds up the triggerer for all others (airflow#69841).
-    groups = [f"{group}.{stage}" for group in ("windows", "smaller_windows") for stage in STAGES]
-    assert set(dag.task_ids) == {"preflight", "plan", "approve", "replan", "report", *groups}
+    groups = [f"{group}.{stage}" for group in ("windows", "smaller_windows", "single_days") for stage in STAGES]
+    assert set(dag.task_ids) == {"preflight", "plan", "approve", "replan", "replan_days", "report", *groups}
     shipped = load_dags(CLUSTERS_FOLDER, monkeypatch)
     regions = ["ap-southeast-2", "ca-central-1", "chat", "eu-west-2", "schwab", "us-east-1", "us-west-2", "voice"]
     assert sorted(shipped) == [f"scorecard_backfill__{name}-prod" for name in regions]
@@ -46,7 +46,7 @@ def test_ids_of_dags_and_tasks_never_change(dag: Any, monkeypatch: pytest.Monkey
 def test_inside_a_window_a_stage_runs_only_after_the_one_before_has_succeeded(dag: Any) -> None:
     for task in dag.tasks:
         mapped = "." in task.task_id
-        allowed = {"all_success"} if mapped or task.task_id not in ("replan", "report") else {"all_done"}
+        allowed = {"all_success"} if mapped or task.task_id not in ("replan", "replan_days", "report") else {"all_done"}
         assert task.trigger_rule in allowed, task.task_id
 
 
@@ -73,7 +73,8 @@ def test_a_window_is_named_on_the_grid_by_its_mapped_argument(dag: Any) -> None:
 
 def test_failures_of_plan_reach_the_report_without_a_callback_of_the_dag(dag: Any) -> None:
     assert dag.get_task("report").trigger_rule == "all_done"
-    assert {"replan", "smaller_windows.verify", "windows.verify"} >= dag.get_task("report").upstream_task_ids
+    last_stages = {"windows.verify", "smaller_windows.verify", "single_days.verify"}
+    assert dag.get_task("report").upstream_task_ids == last_stages
     assert not dag.has_on_failure_callback
 
 

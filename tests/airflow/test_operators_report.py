@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.groups import PASSES
 from backfill.operators import report as module
 from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
 from include.scorecard_backfill.names import LABEL_WINDOW
-from tests.airflow.waits_fixtures import NAME, cluster, context, deleted, window
+from tests.airflow.waits_fixtures import NAME, Store, cluster, context, deleted, window
 
 __all__ = ["cluster"]
 
@@ -185,7 +186,13 @@ def test_the_report_remembers_what_was_too_big(cluster: str, variables: dict[str
 
 def replan(task: Json) -> list[Json]:
     """Run the replan."""
-    return ReplanOperator(task_id="replan", cluster=NAME, max_windows=1024).execute(task)
+    group = pass_of_replan(task["ti"].task_id)
+    return ReplanOperator(task_id=task["ti"].task_id, cluster=NAME, group=group, max_windows=1024).execute(task)
+
+
+def pass_of_replan(task_id: str) -> str:
+    """The group whose windows a replan cuts."""
+    return next(one.group for one in PASSES if one.cut_by == task_id)
 
 
 def cut_run() -> Json:
@@ -204,6 +211,45 @@ def test_only_what_was_too_big_is_cut(cluster: str) -> None:
     assert (parts[0]["start"], parts[-1]["end"]) == ("2026-01-01", "2026-02-01")
     assert task["ti"].xcoms["replan", "cut"] == [KEYS[1]]
     assert task["ti"].xcoms["replan", "customers"] == ["acme-1"] * len(parts)
+
+
+def test_a_part_that_was_too_big_again_is_cut_into_days_with_their_first_counts(cluster: str) -> None:
+    counted = {f"2026-01-{day:02d}": 100 + day for day in range(1, 32)}
+    deletes = {1: deleted(key=KEYS[1], window=WINDOWS[1])}
+    deletes[1]["before"][0]["days"] = counted
+    task = run(WINDOWS, delete=deletes, wait_workflows={1: failed(KEYS[1], "heartbeat_timeout")})
+    task["ti"].task_id = "replan"
+    parts = replan(task)
+    assert len(parts) == 4
+    xcoms = task["ti"].xcoms
+    xcoms["replan", "return_value"] = parts
+    # The part found only what the failed attempt had written; its other days were gone already.
+    again = deleted(key=parts[1]["key"], window=parts[1])
+    again["before"][0]["days"] = {"2026-01-11": 3}
+    xcoms["smaller_windows.delete", "return_value"] = {1: again}
+    xcoms["smaller_windows.wait_workflows", "return_value"] = {1: failed(parts[1]["key"], "start_to_close_timeout")}
+    task["ti"].task_id, task["task_state_store"] = "replan_days", Store()
+    days = replan(task)
+    assert [d["start"] for d in days] == [f"2026-01-{day}" for day in range(11, 21)]
+    assert {d["part_of"] for d in days} == {parts[1]["key"]}
+    database = days[0]["databases"][0]["name"]
+    assert [d["before"][database]["scorecard"] for d in days] == list(range(111, 121))
+    assert xcoms["replan_days", "cut"] == [parts[1]["key"]]
+    assert xcoms["replan_days", "customers"] == ["acme-1"] * 10
+
+    # Green only when every part is proven, those that were cut again by their days.
+    xcoms["replan_days", "return_value"] = days
+    xcoms["windows.verify", "return_value"] = {0: verified(KEYS[0]), 2: verified(KEYS[2])}
+    xcoms["smaller_windows.verify", "return_value"] = {n: verified(parts[n]["key"]) for n in (0, 2, 3)}
+    proven = {n: verified(day["key"]) for n, day in enumerate(days)}
+    xcoms["single_days.verify", "return_value"] = {n: proven[n] for n in range(9)}
+    task["ti"].task_id = "report"
+    text, _ = rejected(task)
+    assert "cut into 13, 1 of them not verified: acme-1 2026-01-20..2026-01-21" in text
+    xcoms["single_days.verify", "return_value"] = proven
+    made = report(task)
+    assert made["complete"]
+    assert made["windows"][1]["note"] == "cut into 13"
 
 
 def test_parts_stay_what_they_are_when_replan_runs_again(cluster: str) -> None:

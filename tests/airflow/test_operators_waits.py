@@ -271,7 +271,7 @@ def test_airflows_own_time_out_comes_after_the_deadline_of_the_wait(stage: str, 
 
 
 def test_waiting_for_a_slot_has_no_deadline(cluster: str) -> None:
-    made = AdmitOperator(task_id="admit", cluster=NAME, group="windows", plan_task="plan", dag_id="d")
+    made = AdmitOperator(task_id="admit", cluster=NAME, group="windows", dag_id="d")
     assert made.start_trigger_args is not None
     assert made.start_trigger_args.timeout is None
 

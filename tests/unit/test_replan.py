@@ -102,6 +102,15 @@ def test_parts_are_the_same_days_with_their_own_rows(
     assert sum(part["rows"]["score"] for part in parts) == first
     assert abs(sum(part["conversations"] for part in parts) - old["conversations"]) <= len(parts) / 2
     assert parts == cut(old, result, "run1")
+    for part in parts:
+        if DateRange.parse(part["start"], part["end"]).days > 1:
+            again = cut(part, result, "run1")
+            assert all(single.days == 1 for single in ranges(again))
+            assert covers_exactly(DateRange.parse(part["start"], part["end"]), ranges(again))
+            for database, tables in part["before"].items():
+                for table, rows in tables.items():
+                    assert sum(single["before"][database][table] for single in again) == rows
+            assert abs(sum(single["conversations"] for single in again) - part["conversations"]) <= len(again) / 2
 
 
 @given(st.integers(2, 60))

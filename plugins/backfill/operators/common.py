@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+from backfill.groups import PASSES, pass_of
 from backfill.hooks.clickhouse import BackfillClickHouse, days_of_cluster, sum_days
 from backfill.records import parse, parse_record, settled
 from backfill.triggers.mutations import slices
@@ -69,7 +70,9 @@ def sibling(context: Mapping[str, Any], stage: str) -> Json:
 
 def already(context: Mapping[str, Any], window: Mapping[str, Any]) -> str:
     """Return ``verified`` or ``cut`` when this very window needs nothing more in this run, else ''."""
-    cut = context["ti"].xcom_pull(task_ids="replan", key="cut")
+    ti = context["ti"]
+    cut_by = pass_of(group_of(ti.task_id)).cut_by
+    cut = ti.xcom_pull(task_ids=cut_by, key="cut") if cut_by else None
     return settled(window["key"], sibling(context, "verify"), cut)
 
 
@@ -89,9 +92,7 @@ def settled_day_counts(
     )
 
 
-def planned(context: Mapping[str, Any]) -> tuple[list[Json], list[Json]]:
-    """Return the windows of the plan and the smaller ones of the replan, [] for what was not reached."""
+def planned(context: Mapping[str, Any]) -> list[list[Json]]:
+    """Return the windows of each pass, in the order of PASSES; [] for what was not reached."""
     ti = context["ti"]
-    windows = ti.xcom_pull(task_ids="plan", key="return_value") or []
-    parts = ti.xcom_pull(task_ids="replan", key="return_value") or []
-    return list(parse(windows)), list(parse(parts))
+    return [list(parse(ti.xcom_pull(task_ids=one.source, key="return_value") or [])) for one in PASSES]

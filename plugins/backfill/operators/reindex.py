@@ -13,11 +13,12 @@ from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 from kubernetes.client.rest import ApiException
 
+from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import CONFLICT, JobClient, is_transient
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.operators.common import RunStore, StageError, already, planned, sibling
 from backfill.settings import cluster_config
-from backfill.slots import GROUPS, compact, limits_now, override_now, override_text, stage_ids, works
+from backfill.slots import compact, limits_now, override_now, override_text, stage_ids, works
 from backfill.taken import taken_from_worker
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.groups import GROUPS
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import JobClient
 from backfill.operators.common import RunStore, planned
@@ -19,7 +20,6 @@ from include.scorecard_backfill.report import VERIFIED, build_report, report_mar
 
 Json = dict[str, Any]
 
-GROUPS = ("windows", "smaller_windows")
 WAITS = ("wait_mutations", "wait_workflows", "verify")
 
 
@@ -36,25 +36,29 @@ def results(context: Mapping[str, Any], group: str, stage: str, count: int) -> l
 
 
 class ReplanOperator(BaseOperator):
-    """Cuts the windows that failed because they were too big; returns the smaller ones, [] when there is none."""
+    """Cuts the windows of a pass that failed because they were too big; returns the smaller ones, [] for none."""
 
-    def __init__(self, *, cluster: str, max_windows: int, **kwargs: Any) -> None:
+    def __init__(self, *, cluster: str, group: str, max_windows: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cluster = cluster
+        self.group = group
         self.max_windows = max_windows
 
     def execute(self, context: Any) -> list[Json]:
         """Return the smaller windows; frozen once made, like the plan."""
         store = RunStore(context)
         frozen = store.get("parts")
-        windows, _ = planned(context)
-        failures = results(context, "windows", "wait_workflows", len(windows))
-        deleted = {d["key"]: d for d in results(context, "windows", "delete", len(windows))}
+        passes = dict(zip(GROUPS, planned(context), strict=True))
+        windows = passes[self.group]
+        failures = results(context, self.group, "wait_workflows", len(windows))
+        # Only the planned window was counted before anything was deleted: its days are those of every part, too.
+        deleted = {d["key"]: d for d in results(context, GROUPS[0], "delete", len(passes[GROUPS[0]]))}
         parts: list[Json] = list(frozen or [])
         known = {p["part_of"] for p in parts}
         fresh = [w for w in replan.too_big(windows, failures) if w["key"] not in known]
         for window in fresh:
-            smaller = replan.cut(window, deleted.get(window["key"], {}), context["dag_run"].run_id)
+            counted = deleted.get(window["part_of"] or window["key"], {})
+            smaller = replan.cut(window, counted, context["dag_run"].run_id)
             self.log.info("%s is cut into %d", window["label"], len(smaller))
             parts += smaller
         if len(parts) > self.max_windows:
@@ -75,21 +79,22 @@ class ReportOperator(BaseOperator):
     def execute(self, context: Any) -> Json:
         """Return the report. Raises AirflowFailException when a window is not verified, with the report in the log."""
         ti = context["ti"]
-        windows, parts = planned(context)
+        passes = planned(context)
+        windows, parts = passes[0], [part for listed in passes[1:] for part in listed]
         plan_made = ti.xcom_pull(task_ids="plan", key="hash") is not None
         run = ti.xcom_pull(task_ids="plan", key="run") or {}
         report = build_report(
             windows,
             parts,
-            self._all(context, "verify", windows, parts),
-            self._all(context, "delete", windows, parts),
-            self._failures(context, windows, parts),
+            self._all(context, "verify", passes),
+            self._all(context, "delete", passes),
+            self._failures(context, passes),
         )
         report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
         if plan_made and not report["complete"]:
-            verified = [r["key"] for r in self._all(context, "verify", windows, parts) if r.get("status") == VERIFIED]
+            verified = [r["key"] for r in self._all(context, "verify", passes) if r.get("status") == VERIFIED]
             report |= self._running([*windows, *parts], verified)
-        self._learn(context, windows, parts)
+        self._learn(context, passes)
         self._remove_snapshots()
         markdown = report_markdown(report)
         self.log.info("report\n%s", markdown)
@@ -132,9 +137,9 @@ class ReportOperator(BaseOperator):
         if removed := Snapshots(hook, hook.topology()).remove_expired():
             self.log.info("expired snapshots removed: %s", ", ".join(removed))
 
-    def _learn(self, context: Any, windows: Sequence[Json], parts: Sequence[Json]) -> None:
+    def _learn(self, context: Any, passes: Sequence[Sequence[Json]]) -> None:
         """Keep what the windows say about sizes and speed for the next plan; one run at a time writes it."""
-        by_key = {w["key"]: w for w in (*windows, *parts)}
+        by_key = {w["key"]: w for listed in passes for w in listed}
         outcomes = [
             learned.Outcome(
                 by_key[r["key"]]["customer_id"],
@@ -142,7 +147,7 @@ class ReportOperator(BaseOperator):
                 float(r.get("minutes") or 0),
                 str(r.get("cause") or ""),
             )
-            for r in self._all(context, "wait_workflows", windows, parts)
+            for r in self._all(context, "wait_workflows", passes)
             if r.get("key") in by_key and r.get("status") in ("completed", "failed")
         ]
         if not outcomes:
@@ -151,13 +156,14 @@ class ReportOperator(BaseOperator):
         known = learned.parse_learned(Variable.get(name, default=None))
         Variable.set(name, learned.dump_learned(learned.learn(known, outcomes)))
 
-    def _all(self, context: Any, stage: str, windows: Sequence[Json], parts: Sequence[Json]) -> list[Json]:
-        return results(context, "windows", stage, len(windows)) + results(context, "smaller_windows", stage, len(parts))
+    def _all(self, context: Any, stage: str, passes: Sequence[Sequence[Json]]) -> list[Json]:
+        found = [results(context, group, stage, len(listed)) for group, listed in zip(GROUPS, passes, strict=True)]
+        return [record for records in found for record in records]
 
-    def _failures(self, context: Any, windows: Sequence[Json], parts: Sequence[Json]) -> dict[str, str]:
+    def _failures(self, context: Any, passes: Sequence[Sequence[Json]]) -> dict[str, str]:
         found: dict[str, str] = {}
         for stage in WAITS:
-            for record in self._failed(self._all(context, stage, windows, parts)):
+            for record in self._failed(self._all(context, stage, passes)):
                 found[record["key"]] = f"{stage}: {record.get('cause')}: {record.get('reason')}"
         return found
 

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.records import parse
 from backfill.settings import DAG_ID_PREFIX, cluster_config
@@ -38,8 +39,8 @@ class UndoPlanOperator(BaseOperator):
         dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", str(params["run_id"] or "").strip()
         refuse_beside_a_run(ti, dag_id)
         windows: list[Json] = []
-        for task in ("plan", "replan"):
-            windows += parse(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=task, key="return_value")) or []
+        for one in PASSES:
+            windows += parse(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=one.source, key="return_value")) or []
         if not windows:
             raise AirflowFailException(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
         chosen = [w for w in windows if params["all_customers"] or w["customer_id"] in (params["customers"] or [])]

@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import StartTriggerArgs
 
+from backfill.groups import pass_of
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.common import RunStore, already, sibling
 from backfill.operators.delete import SendsDeletes
@@ -36,8 +37,10 @@ def pulled(task_id: str, key: str = "return_value", *, mapped: bool = True) -> s
     return f"{{{{ ti.xcom_pull(task_ids='{task_id}', key='{key}'{index}) | tojson }}}}"
 
 
-CUT = pulled("replan", "cut", mapped=False)
-"""Keys of the windows that replan has cut: their own stages have nothing more to do."""
+def cut_windows(group: str) -> str:
+    """Return the template of the keys of the group's windows that were cut: their stages have nothing more to do."""
+    cut_by = pass_of(group).cut_by
+    return pulled(cut_by, "cut", mapped=False) if cut_by else "null"
 
 
 def limit(seconds: float) -> timedelta:
@@ -91,7 +94,7 @@ class AdmitOperator(TriggeredWait):
     trigger_path = "backfill.triggers.admit.AdmitTrigger"
     template_fields = ("run_id", "map_index", "customers", "run_record", "verified")
 
-    def __init__(self, *, cluster: str, group: str, plan_task: str, dag_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, cluster: str, group: str, dag_id: str, **kwargs: Any) -> None:
         super().__init__(
             cluster=cluster,
             trigger_kwargs={
@@ -99,7 +102,7 @@ class AdmitOperator(TriggeredWait):
                 "run_id": "{{ run_id }}",
                 "group": group,
                 "map_index": "{{ ti.map_index }}",
-                "customers": pulled(plan_task, "customers", mapped=False),
+                "customers": pulled(pass_of(group).source, "customers", mapped=False),
                 "run_record": pulled("plan", "run", mapped=False),
                 "verified": pulled(f"{group}.verify"),
             },
@@ -120,7 +123,7 @@ class WaitMutationsOperator(TriggeredWait, SendsDeletes):
                 "deleted": pulled(f"{group}.delete"),
                 "previous": pulled(f"{group}.wait_mutations"),
                 "verified": pulled(f"{group}.verify"),
-                "cut": CUT,
+                "cut": cut_windows(group),
                 "overlap": "{{ params.overlap }}",
             },
             timeout=limit(cluster_config(cluster).clickhouse.mutation_deadline_seconds),
@@ -186,7 +189,7 @@ class WaitWorkflowsOperator(ReindexOperator):
         self.reindexed = pulled(f"{group}.reindex")
         self.previous = pulled(f"{group}.wait_workflows")
         self.verified = pulled(f"{group}.verify")
-        self.cut = CUT
+        self.cut = cut_windows(group)
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=WorkflowsTrigger.path,
             trigger_kwargs={

@@ -9,6 +9,7 @@ from typing import Any
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
+from backfill.groups import GROUPS
 from backfill.poll import shared_poll
 from backfill.records import parse, parse_record
 from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
@@ -155,7 +156,7 @@ class AdmitTrigger(WaitTrigger):
 
 async def _in_flight(dag_id: str) -> int:
     async def count(stage: str, states: list[str]) -> int:
-        tasks = [f"{group}.{stage}" for group in ("windows", "smaller_windows")]
+        tasks = [f"{group}.{stage}" for group in GROUPS]
         found: int = await sync_to_async(RuntimeTaskInstance.get_ti_count)(dag_id=dag_id, task_ids=tasks, states=states)
         return found
 
