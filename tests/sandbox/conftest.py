@@ -46,15 +46,17 @@ def api(stack: Stack) -> Iterator[AirflowApi]:
         yield client
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give tests of the whole sandbox the time that they need, and keep together what shares a fixture.
 
-    With several processes all tests of the whole sandbox run in one, and each other file in one.
+    With several processes all tests of the whole sandbox run in one, and each other file in one. First, because xdist
+    reads the groups in its own hook.
     """
     for item in items:
         whole = "stack" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("stack" if whole else item.path.stem))
-        if "stack" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+        if whole and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(STACK_TIMEOUT_SECONDS))
 
 

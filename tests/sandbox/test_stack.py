@@ -224,7 +224,9 @@ def owner(state: Path) -> Iterator[tuple[subprocess.Popen[bytes], Stack]]:
     log = state.with_name("owner.log")
     command = [sys.executable, "-m", "sandbox.stack", "up", "--no-airflow", "--clusters", "west", "--state", str(state)]
     with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=_environment())
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=file, env=_environment(), preexec_fn=_as_from_a_terminal
+        )
     try:
 
         def ready() -> bool:
@@ -238,6 +240,11 @@ def owner(state: Path) -> Iterator[tuple[subprocess.Popen[bytes], Stack]]:
             process.kill()
         process.wait()
         assert main(["down", "--state", str(state)]) == 0
+
+
+def _as_from_a_terminal() -> None:
+    # A job in a script's background has SIGINT ignored, and so have the processes that it starts.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _environment() -> dict[str, str]:
