@@ -53,7 +53,7 @@ def test_each_row_names_tests_that_exist(table: Path) -> None:
 
 
 def test_a_reference_that_is_wrong_is_found() -> None:
-    assert wrong("| F001 | x | `test_nothing.py::test_a`, `test_known_faults.py::test_no_such`, `::test_no_*` |") == [
+    assert wrong("| F001 | x | `test_nothing.py::test_a`, `test_known_faults.py::test_no_such`, `::test_each_*` |") == [
         "test_nothing.py::test_a",
         "test_known_faults.py::test_no_such",
     ]
