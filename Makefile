@@ -55,7 +55,7 @@ test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow
 
 test-sandbox: $(STAMP) ## the stand-ins and the whole way, through the REST API
-	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadgroup --durations 20
+	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: $(STAMP) ## ruff, mypy, import directions
 	$(BIN)/ruff check .

@@ -20,6 +20,18 @@ LOG_LINES = 15
 KEEP_LOGS = "SANDBOX_LOGS"
 """Environment variable: folder into which the logs of a failed test's sandbox are copied."""
 
+LONGEST_FIRST = (
+    "test_demo",
+    "test_big_customers",
+    "test_kill",
+    "test_main_job",
+    "test_data_safety",
+    "test_admission",
+    "test_secrets",
+)
+"""Files of minutes. Two processes take one file after the other; the demo, which has a sandbox of its own, comes before
+a shared one runs."""
+
 STACK_KEY = pytest.StashKey[Stack]()
 FAILED_KEY = pytest.StashKey[bool]()
 
@@ -46,18 +58,12 @@ def api(stack: Stack) -> Iterator[AirflowApi]:
         yield client
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give tests of the whole sandbox the time that they need, and keep together what shares a fixture.
-
-    With several processes all tests of the whole sandbox run in one, and each other file in one. First, because xdist
-    reads the groups in its own hook.
-    """
+    """Give tests of the whole sandbox the time that they need, and begin with the files that take longest."""
     for item in items:
-        whole = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if whole else item.path.stem))
-        if whole and item.get_closest_marker("timeout") is None:
+        if "stack" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(STACK_TIMEOUT_SECONDS))
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.stem) if item.path.stem in LONGEST_FIRST else 99)
 
 
 @pytest.hookimpl(wrapper=True)
