@@ -21,7 +21,8 @@ from backfill.operators.preflight import PreflightOperator, run_parameters
 from backfill.settings import cluster_config
 from include.scorecard_backfill import plan
 from include.scorecard_backfill.params_form import params_schema
-from tests.airflow.waits_fixtures import NAME, Store, cluster, context
+from tests.airflow.waits_fixtures import NAME, cluster, context
+from tests.task_store import Store
 
 __all__ = ["cluster"]
 

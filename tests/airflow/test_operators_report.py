@@ -14,7 +14,8 @@ from backfill.operators import report as module
 from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
 from include.scorecard_backfill.names import LABEL_WINDOW
-from tests.airflow.waits_fixtures import NAME, Store, cluster, context, deleted, window
+from tests.airflow.waits_fixtures import NAME, cluster, context, deleted, window
+from tests.task_store import Store
 
 __all__ = ["cluster"]
 

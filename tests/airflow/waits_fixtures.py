@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from airflow.sdk.exceptions import TaskDeferred
-from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
 from include.scorecard_backfill.config_load import merge
+from tests.task_store import Store
 
 Json = dict[str, Any]
 
@@ -100,22 +100,6 @@ def deleted(**fields: Any) -> Json:
 
 
 VERIFIED: Json = {"key": KEY, "status": "verified", "tables": {}}
-
-
-class Store:
-    """Airflow's task state store: JSON in, JSON out, kept for good."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value."""
-        return json.loads(self.values[key]) if key in self.values else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value."""
-        assert retention is NEVER_EXPIRE
-        self.values[key] = json.dumps(value)
 
 
 @dataclass

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
-from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from backfill.hooks.clickhouse import BackfillClickHouse
@@ -36,6 +35,7 @@ from include.scorecard_backfill.sql import quote_string
 from sandbox.clickhouse.client import ClickHouseSandbox
 from sandbox.data.spec import ProfileSpec
 from sandbox.data.tables import create_statements
+from tests.task_store import Store
 
 Json = dict[str, Any]
 
@@ -64,22 +64,6 @@ _CUSTOMERS = itertools.count(1)
 
 class KilledWorkerError(BaseException):
     """Stands for SIGKILL: nothing of the code under test may catch it."""
-
-
-class Store:
-    """Airflow's task state store: JSON in, JSON out; what is kept must never expire."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, str] = {}
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value."""
-        return json.loads(self.values[key]) if key in self.values else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        """Keep a value."""
-        assert retention is NEVER_EXPIRE
-        self.values[key] = json.dumps(value)
 
 
 @dataclass

@@ -13,7 +13,8 @@ from backfill.hooks import clickhouse
 from backfill.operators import deleter
 from backfill.operators.common import StageError
 from tests.sandbox.clickhouse_fixtures import cluster, nodes, until
-from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, Store, die_at_send, scene
+from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, scene
+from tests.task_store import Store
 
 __all__ = ["cluster", "nodes", "scene"]
 
