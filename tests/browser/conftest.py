@@ -1,0 +1,85 @@
+"""A sandbox with one cluster, and a headless Chromium that is logged in to its Airflow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from sandbox.airflow_api import AirflowApi
+from sandbox.stack import running_stack
+from sandbox.stack_layout import Options
+from sandbox.stack_model import AIRFLOW_USER, Stack
+from tests.sandbox.drive import Driver
+
+TIMEOUT_SECONDS = 600
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+SHOTS = "SANDBOX_SHOTS"
+"""Environment variable: folder for a picture of the page at the end of each test, also of one that failed."""
+
+# Without them Chromium calls its maker's servers at each start.
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip without Chromium, which no Python package brings along; a whole sandbox needs its time."""
+    missing = next((shutil.which(name) for name in PROGRAMS if shutil.which(name)), None) is None
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=f"no Chromium on this machine ({', '.join(PROGRAMS)})"))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A sandbox with Airflow and the cluster east."""
+    state = tmp_path_factory.mktemp("browser") / "state"
+    with running_stack(state, Options(clusters=("sandbox-east",))) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def east(stack: Stack) -> Iterator[Driver]:
+    """What the servers have seen."""
+    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password) as api:
+        yield Driver(api, stack, stack.cluster("east"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium of the machine."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)))
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of a logged-in user; no script error may happen on it."""
+    context = browser.new_context(viewport={"width": 1600, "height": 1000}, base_url=stack.airflow_url)
+    made = context.new_page()
+    errors: list[str] = []
+    made.on("pageerror", lambda error: errors.append(str(error)))
+    made.goto("/")
+    made.get_by_label("Username").fill(AIRFLOW_USER)
+    made.get_by_label("Password").fill(stack.airflow_password)
+    made.get_by_role("button", name="Sign in").click()
+    made.wait_for_url("**/")
+    yield made
+    if folder := os.environ.get(SHOTS):
+        made.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)
+    context.close()
+    assert errors == []
