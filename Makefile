@@ -16,7 +16,7 @@ CHECKED := dags include plugins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: help setup demo up down status test test-unit test-airflow test-sandbox lint format bench chaos lock clean
+.PHONY: help setup demo up down status test test-unit test-airflow test-sandbox test-browser lint format bench chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,7 +46,7 @@ down: $(STAMP) ## end a running sandbox, also one whose owner was killed
 status: $(STAMP) ## what runs in the sandbox
 	$(BIN)/python -m sandbox.stack status --state $(STATE)
 
-test: lint test-unit test-airflow test-sandbox ## everything that must be green
+test: lint test-unit test-airflow test-sandbox test-browser ## everything that must be green
 
 test-unit: $(STAMP) ## pure code, no Airflow
 	$(BIN)/pytest tests/unit
@@ -56,6 +56,9 @@ test-airflow: $(STAMP) ## triggers, operators, DAG files
 
 test-sandbox: $(STAMP) ## the stand-ins and the whole way, through the REST API
 	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+
+test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
+	$(BIN)/pytest tests/browser
 
 lint: $(STAMP) ## ruff, mypy, import directions
 	$(BIN)/ruff check .

@@ -3,10 +3,12 @@
 A run plans *windows* (one customer, some UTC days), shows the plan, asks before anything is deleted, and takes every
 window through the same six stages:
 
-    preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> reindex -> wait_workflows -> verify ]
-                                 -> replan -> smaller_windows[ the same six ]     what was too big, in parts
-                                 -> replan_days -> single_days[ the same six ]    what was still too big
-                                 -> report
+```text
+preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> reindex -> wait_workflows -> verify ]
+                             -> replan -> smaller_windows[ the same six ]     what was too big, in parts
+                             -> replan_days -> single_days[ the same six ]    what was still too big
+                             -> report
+```
 
 **Start a run**: *Trigger*, choose customers and days (the end is exclusive), mode `cleanup` to delete and reindex,
 `reindex` to write again without deleting. Look at the plan under *Required Actions* and approve it.

@@ -186,8 +186,8 @@ def _unknown(chosen: Iterable[str], owned: Mapping[str, object], cluster: str) -
             near = difflib.get_close_matches(customer, list(owned), n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(owned)[:10]) or 'none'}"
             problems.append(
-                f"customers: {customer!r} has no database with rows on cluster {cluster} (its database would be"
-                f" {names.sanitize_database_name(customer, '<profile>')!r}); {hint}"
+                f"customers: {customer!r} has no database with rows on cluster {cluster} (its databases would be"
+                f" '{names.sanitize_database_name(customer, '')}<profile>'); {hint}"
             )
     return problems
 
