@@ -28,6 +28,7 @@ LONGEST_FIRST = (
     "test_data_safety",
     "test_admission",
     "test_secrets",
+    "test_shutdown",
 )
 """Files of minutes. Two processes take one file after the other; the demo, which has a sandbox of its own, comes before
 a shared one runs."""

@@ -12,7 +12,7 @@ from sandbox.stack_model import Stack
 from sandbox.stack_wait import wait_for
 from tests.sandbox.audit import audit
 from tests.sandbox.drive import APPROVAL_SECONDS, Driver
-from tests.sandbox.killing import Killer, collect, deleted_jobs, kubernetes
+from tests.sandbox.killing import LABEL_WINDOW, Killer, collect, deleted_jobs, kubernetes
 from tests.sandbox.test_kill import LIMIT_SECONDS, on_create
 
 FEBRUARY = {"start_date": "2026-02-01", "end_date": "2026-03-01"}
@@ -30,7 +30,9 @@ def test_a_worker_that_is_shut_down_keeps_its_job_and_one_that_a_person_ends_los
     run = west.start("shutdown", approve=False, customers=["soylent"], **FEBRUARY)
     west.api.wait_for_approval(west.dag_id, run, APPROVAL_SECONDS)
     (window,) = west.plan(run)
-    # The Job is stored, and its creator waits for the answer.
+    # The Job is stored and goes on, and its creator waits for the answer.
+    running = {"kind": "hang_container", "match": {"labels": {LABEL_WINDOW: window["key"]}}}
+    kubernetes(west).set_faults(running)
     held = on_create(west, "stored_then_hang", window["key"])
     west.api.approve(west.dag_id, run, APPROVAL_SECONDS)
     wait_for(held, LIMIT_SECONDS, "a worker makes the Job")

@@ -293,10 +293,12 @@ class ReindexOperator(KubernetesJobOperator):
             self.log.info("this worker is being ended, not the task: its Job is left to the next try")
             return
         client = JobClient(cluster_config(self.cluster))
-        for job in client.jobs(window_selector(window["key"])):
-            if not job_outcome(job).final:
-                client.delete_job(job["metadata"]["name"])
-                self.log.info("deleted Job %s", job["metadata"]["name"])
+        live = [j for j in client.jobs(window_selector(window["key"])) if not job_outcome(j).final]
+        if not live:
+            self.log.info("this task was ended by a person; window %s has no live Job", window["label"])
+        for job in live:
+            client.delete_job(job["metadata"]["name"])
+            self.log.info("deleted Job %s, because a person ended this task", job["metadata"]["name"])
 
 
 def judged_attempt(context: Mapping[str, Any]) -> int:
