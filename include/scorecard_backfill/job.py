@@ -63,6 +63,11 @@ def window_selector(key: str) -> str:
     return f"{names.LABEL_WINDOW}={key}"
 
 
+def cluster_selector(cluster: str) -> str:
+    """Return the label selector of every Job that was made for a cluster."""
+    return f"{names.LABEL_CLUSTER}={names.label_value(cluster)}"
+
+
 def build_job(cronjob: Mapping[str, Any], request: JobRequest) -> dict[str, Any]:
     """Return the Job manifest: the CronJob's jobTemplate with the window's environment, name and labels.
 

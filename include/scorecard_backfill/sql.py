@@ -108,9 +108,13 @@ def marker_literal(key: str, generation: int, chunk: int = 0) -> str:
     return literal
 
 
-def any_marker_of(key: str) -> str:
-    """Return the text with which every marker of a window (16 hex digits) begins, whatever its generation."""
-    return marker_literal(key, 1).removesuffix("1'")
+def generation_marks(key: str, generation: int) -> tuple[str, str]:
+    """Return two texts of which each of a generation's statements holds one: its marker as a whole, or by chunks.
+
+    Generation 1 does not take generation 10 along: the marker ends with its quote, or with the point before a chunk.
+    """
+    marker = marker_literal(key, generation)
+    return marker, f"{marker[:-1]}."
 
 
 def parse_marker(command: str) -> tuple[str, int, int] | None:
@@ -288,11 +292,9 @@ def running_statement(cluster: str, *needles: str) -> str:
 def kill_mutation_statement(*, cluster: str, database: str, table: str, key: str, generation: int, test: bool) -> str:
     """Return KILL MUTATION for our own mutations of one window and generation on one table, on every host.
 
-    Their ids differ between shards, the marker does not. ``test`` only shows what would be killed. Generation 1 does
-    not take generation 10 along: the marker ends with its quote, or with the point before a chunk.
+    Their ids differ between shards, the marker does not. ``test`` only shows what would be killed.
     """
-    marker = marker_literal(key, generation)
-    found = [f"position(command, {quote_string(text)}) > 0" for text in (marker, f"{marker[:-1]}.")]
+    found = [f"position(command, {quote_string(text)}) > 0" for text in generation_marks(key, generation)]
     return (
         f"KILL MUTATION ON CLUSTER {quote_string(cluster)} WHERE database = {quote_string(database)}"
         f" AND table = {quote_string(table)} AND ({' OR '.join(found)}){' TEST' if test else ''}"

@@ -15,8 +15,8 @@ def state_now(ti: Any) -> str | None:
     """Return the state of a task instance as Airflow's API server has it, None when it has no state (cleared)."""
     found = RuntimeTaskInstance.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
     name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-    state = found.get(ti.run_id, {}).get(name)
-    return None if state is None else str(getattr(state, "value", state))
+    state: str | None = found.get(ti.run_id, {}).get(name)
+    return state
 
 
 def taken_from_worker(ti: Any, log: Any) -> bool:

@@ -139,6 +139,7 @@ class ClickHouseSandbox:
                 raise SandboxError(f"node {name} ended at its start:\n{self.log_tail(name)}")
             with contextlib.suppress(OSError), urllib.request.urlopen(self.node(name).url + "/ping", timeout=2):
                 return
+            # A process tells nobody when it listens.
             time.sleep(0.05)
         raise SandboxError(f"node {name} did not answer within {START_SECONDS} s:\n{self.log_tail(name)}")
 

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 
 DEFAULT_TIMEOUT = "180"
 """ClickHouse's default of distributed_ddl_task_timeout, in seconds."""
+# Other processes write their answers into a shared file and cannot wake this one.
 _POLL_SECONDS = 0.02
 _NOT_QUEUED = ("distributed_ddl_task_timeout", "distributed_ddl_output_mode", "max_execution_time")
 

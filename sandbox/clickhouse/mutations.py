@@ -133,6 +133,7 @@ class Mutations:
             with self._engine.session() as session:
                 if session.rows(sql) == [["0"]]:
                     return
+            # The engine has no call that waits for a mutation which is under way already.
             time.sleep(0.02)
 
     def _stop(self, table: tuple[str, str]) -> None:

@@ -198,6 +198,7 @@ class Node:
             _raise_for(mutation_id, rows)
             if all(row[0] == "1" for row in rows.values()) and (not missing or time.monotonic() >= end):
                 break
+            # The other nodes' mutations are known only by asking.
             time.sleep(0.05)
         if missing:
             raise ClickHouseError(

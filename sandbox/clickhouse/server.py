@@ -34,6 +34,7 @@ from sandbox.clickhouse.wire import CODE_HEADER
 
 log = logging.getLogger(__name__)
 
+# A rule may be deleted while a statement lingers.
 _LINGER_SECONDS = 0.02
 _TYPES = {
     "JSON": "application/json; charset=UTF-8",

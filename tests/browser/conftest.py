@@ -21,7 +21,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = "SANDBOX_SHOTS"
 """Environment variable: folder for a picture of the page at the end of each test, also of one that failed."""
 
-# Without them Chromium calls its maker's servers at each start.
+# root has no other choice than --no-sandbox; without the last three Chromium calls its maker's servers at each start.
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -31,9 +31,14 @@ ARGUMENTS = (
 )
 
 
+def program() -> str | None:
+    """Return the path of the machine's Chromium, None when it has none."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip without Chromium, which no Python package brings along; a whole sandbox needs its time."""
-    missing = next((shutil.which(name) for name in PROGRAMS if shutil.which(name)), None) is None
+    missing = program() is None
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
@@ -59,9 +64,8 @@ def east(stack: Stack) -> Iterator[Driver]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium of the machine."""
-    program = next(filter(None, map(shutil.which, PROGRAMS)))
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=program, args=list(ARGUMENTS))
+        running = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
         yield running
         running.close()
 

@@ -28,6 +28,8 @@ LABEL_WINDOW = "scorecard-backfill/window"
 AIRFLOW = ("scheduler", "triggerer", "dag-processor", "api-server")
 UP_SECONDS = 90.0
 """Limit for a part of Airflow to work again after its start, on two busy cores."""
+HANG_SECONDS = 120
+"""A held request goes on by itself after this, so that a failed test leaves nothing that hangs."""
 STORING = ("stored_then_500", "stored_then_cut", "stored_then_hang")
 _HTTP_SERVER_ERROR = 500
 
@@ -234,3 +236,11 @@ def deleted_jobs(driver: Driver) -> list[str]:
 def rule_hit(api_rules: Callable[[], list[Json]], number: int) -> Callable[[], bool]:
     """Return a condition: the fault rule with this number has acted."""
     return lambda: any(rule["id"] == number and rule["hits"] for rule in api_rules())
+
+
+def on_create(driver: Driver, kind: str, key: str) -> Callable[[], bool]:
+    """Hold the next creation of a window's Job, and return whether it is held."""
+    match = {"method": "POST", "path": "/jobs$", "labels": {LABEL_WINDOW: key}}
+    admin = driver.kubernetes()
+    (number,) = admin.set_faults({"kind": kind, "match": match, "times": 1, "seconds": HANG_SECONDS})
+    return rule_hit(admin.faults, number)

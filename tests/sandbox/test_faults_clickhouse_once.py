@@ -117,7 +117,7 @@ def test_refused_for_long_leaves_it_to_a_retry(scene: Scene, monkeypatch: pytest
 @pytest.fixture
 def held(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that gives up at once; a node that holds DELETEs, before they are in the DDL queue, until healed."""
-    scene.configure(monkeypatch, query_timeout_seconds=2, ddl_timeout_seconds=2, not_picked_up_seconds=4)
+    scene.configure(monkeypatch, query_timeout_seconds=2, ddl_timeout_seconds=2, not_picked_up_seconds=60)
     monkeypatch.setattr(clickhouse, "CLIENT_MARGIN_SECONDS", 0)
     scene.fault("node-1-1", kind="latency", match="DELETE WHERE", seconds=600)
 
@@ -134,8 +134,11 @@ def test_a_delete_that_a_node_holds_before_the_ddl_queue_is_not_sent_twice(scene
     assert scene.mutations() == scene.everywhere("1")
 
 
-def test_no_second_generation_is_sent_while_a_node_holds_the_first(scene: Scene, held: None) -> None:
+def test_no_second_generation_is_sent_while_a_node_holds_the_first(
+    scene: Scene, held: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene.delete(scene.window())
+    scene.configure(monkeypatch, not_picked_up_seconds=2)
     assert scene.failure()["cause"] == "not_picked_up"
     with pytest.raises(StageError, match="node-1-1 still executes an earlier DELETE"):
         scene.wait_mutations()

@@ -25,6 +25,7 @@ from tests.sandbox.killing import (
     deleted_jobs,
     kill_at,
     kubernetes,
+    on_create,
     patiently,
     rule_hit,
 )
@@ -34,8 +35,6 @@ EAST = {"start_date": "2026-01-10", "end_date": "2026-01-20"}
 WEST = {"start_date": "2025-12-01", "end_date": "2026-01-01", "window": "month"}
 CUSTOMERS = ["acme", "acme-sandbox", "globex.eu", "hooli", "initech", "stark-industries", "wayne"]
 LIMIT_SECONDS = 240
-HANG_SECONDS = 120
-"""A held request goes on by itself after this, so that a failed test leaves nothing that hangs."""
 
 Condition = Callable[[], bool]
 
@@ -71,14 +70,6 @@ def on_node(node: NodeClient, kind: str, seconds: float, match: str) -> Conditio
     """Let a node do something wrong once, and return whether it has begun."""
     (number,) = node.add_faults({"kind": kind, "seconds": seconds, "match": match, "times": 1})
     return rule_hit(node.faults, number)
-
-
-def on_create(driver: Driver, kind: str, key: str) -> Condition:
-    """Hold the next creation of a window's Job, and return whether it is held."""
-    match = {"method": "POST", "path": "/jobs$", "labels": {LABEL_WINDOW: key}}
-    admin = driver.kubernetes()
-    (number,) = admin.set_faults({"kind": kind, "match": match, "times": 1, "seconds": HANG_SECONDS})
-    return rule_hit(admin.faults, number)
 
 
 def alter(database: str, table: str) -> str:

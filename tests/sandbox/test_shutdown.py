@@ -12,11 +12,11 @@ from sandbox.stack_model import Stack
 from sandbox.stack_wait import wait_for
 from tests.sandbox.audit import audit
 from tests.sandbox.drive import APPROVAL_SECONDS, Driver
-from tests.sandbox.killing import LABEL_WINDOW, Killer, collect, deleted_jobs, kubernetes
-from tests.sandbox.test_kill import LIMIT_SECONDS, on_create
+from tests.sandbox.killing import LABEL_WINDOW, Killer, collect, deleted_jobs, kubernetes, on_create
 
 FEBRUARY = {"start_date": "2026-02-01", "end_date": "2026-03-01"}
 REINDEX = "windows.reindex"
+LIMIT_SECONDS = 240
 
 
 @pytest.fixture

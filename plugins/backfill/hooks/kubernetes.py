@@ -65,6 +65,11 @@ def status_of(error: BaseException) -> int | None:
     return error.status if isinstance(error, (ApiException, AsyncApiException)) else None
 
 
+def brief(error: BaseException) -> str:
+    """Return an error in one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def is_transient(error: BaseException) -> bool:
     """Return True for errors that pass by themselves: no answer, 401 (a token is being rotated), 429 and 5xx."""
     status = status_of(error)

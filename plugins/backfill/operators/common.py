@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from airflow.sdk.exceptions import AirflowException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from backfill.groups import PASSES, pass_of
+from backfill.groups import PASSES, Pass, pass_of
 from backfill.hooks.clickhouse import BackfillClickHouse, days_of_cluster, sum_days
 from backfill.records import parse, parse_record, settled
 from backfill.triggers.mutations import slices
@@ -94,5 +94,9 @@ def settled_day_counts(
 
 def planned(context: Mapping[str, Any]) -> list[list[Json]]:
     """Return the windows of each pass, in the order of PASSES; [] for what was not reached."""
-    ti = context["ti"]
-    return [list(parse(ti.xcom_pull(task_ids=one.source, key="return_value") or [])) for one in PASSES]
+    return [windows_of(context, one) for one in PASSES]
+
+
+def windows_of(context: Mapping[str, Any], one: Pass) -> list[Json]:
+    """Return the windows of a pass, [] when it was not reached."""
+    return list(parse(context["ti"].xcom_pull(task_ids=one.source, key="return_value") or []))

@@ -111,7 +111,8 @@ class Deleter:
 
         One in the DDL queue is no danger, since each host executes the queue in its order.
         """
-        for needles in (sql.any_marker_of(self.key),), sql.any_drop_needles(*step.name):
+        earlier = [(mark,) for g in range(1, self.generation) for mark in sql.generation_marks(self.key, g)]
+        for needles in (*earlier, sql.any_drop_needles(*step.name)):
             if running := self.hook.running_ddl(*needles):
                 raise StageError(
                     f"{step.label}: {', '.join(running)} still executes an earlier DELETE of this window (see"

@@ -25,7 +25,7 @@ from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, started_text
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.job import JobError, JobRequest, build_job, window_selector
+from include.scorecard_backfill.job import JobError, JobRequest, build_job, cluster_selector, window_selector
 from include.scorecard_backfill.overrides import OverrideError
 from include.scorecard_backfill.verdicts.admission import judge_job
 from include.scorecard_backfill.verdicts.base import Verdict, wait
@@ -162,7 +162,7 @@ class ReindexOperator(KubernetesJobOperator):
         if override and override.pause:
             return wait(f"paused {override.text}")
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=stage_ids(), run_ids=[ti.run_id]).get(ti.run_id, {})
-        jobs = client.jobs(f"{names.LABEL_CLUSTER}={names.label_value(config.name)}")
+        jobs = client.jobs(cluster_selector(config.name))
         found = works(slot["windows"], states, jobs, asyncio.run(open_ids(config)), config)
         return judge_job(slot["index"], found, limits_now(config, slot["run"], override).max_parallel)
 

@@ -8,19 +8,22 @@ from typing import Any
 from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
-from backfill.groups import GROUPS
+from backfill.groups import GROUPS, PASSES, pass_of
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.hooks.kubernetes import JobClient
-from backfill.operators.common import RunStore, planned
+from backfill.hooks.kubernetes import JobClient, brief
+from backfill.operators.common import RunStore, planned, windows_of
 from backfill.records import parse_record
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
-from include.scorecard_backfill import learned, names, replan
+from include.scorecard_backfill import learned, replan
+from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.report import VERIFIED, build_report, report_markdown, unwatched
 
 Json = dict[str, Any]
 
 WAITS = ("wait_mutations", "wait_workflows", "verify")
+READ = ("delete", *WAITS)
+"""Stages whose results the report is made of; each is asked for once."""
 
 
 def results(context: Mapping[str, Any], group: str, stage: str, count: int) -> list[Json]:
@@ -48,14 +51,13 @@ class ReplanOperator(BaseOperator):
         """Return the smaller windows; frozen once made, like the plan."""
         store = RunStore(context)
         frozen = store.get("parts")
-        passes = dict(zip(GROUPS, planned(context), strict=True))
-        windows = passes[self.group]
+        windows = windows_of(context, pass_of(self.group))
         failures = results(context, self.group, "wait_workflows", len(windows))
-        # Only the planned window was counted before anything was deleted: its days are those of every part, too.
-        deleted = {d["key"]: d for d in results(context, GROUPS[0], "delete", len(passes[GROUPS[0]]))}
         parts: list[Json] = list(frozen or [])
         known = {p["part_of"] for p in parts}
         fresh = [w for w in replan.too_big(windows, failures) if w["key"] not in known]
+        # Only the planned window was counted before anything was deleted: its days are those of every part, too.
+        deleted = {d["key"]: d for d in results(context, PASSES[0].group, "delete", len(fresh))}
         for window in fresh:
             counted = deleted.get(window["part_of"] or window["key"], {})
             smaller = replan.cut(window, counted, context["dag_run"].run_id)
@@ -81,20 +83,21 @@ class ReportOperator(BaseOperator):
         ti = context["ti"]
         passes = planned(context)
         windows, parts = passes[0], [part for listed in passes[1:] for part in listed]
+        records = {stage: self._all(context, stage, passes) for stage in READ}
         plan_made = ti.xcom_pull(task_ids="plan", key="hash") is not None
         run = ti.xcom_pull(task_ids="plan", key="run") or {}
         report = build_report(
             windows,
             parts,
-            self._all(context, "verify", passes),
-            self._all(context, "delete", passes),
-            self._failures(context, passes),
+            records["verify"],
+            records["delete"],
+            self._failures(records),
         )
         report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
         if plan_made and not report["complete"]:
-            verified = [r["key"] for r in self._all(context, "verify", passes) if r.get("status") == VERIFIED]
+            verified = [r["key"] for r in records["verify"] if r.get("status") == VERIFIED]
             report |= self._running([*windows, *parts], verified)
-        self._learn(context, passes)
+        self._learn([*windows, *parts], records["wait_workflows"])
         self._remove_snapshots()
         markdown = report_markdown(report)
         self.log.info("report\n%s", markdown)
@@ -120,12 +123,10 @@ class ReportOperator(BaseOperator):
     def _running(self, windows: Sequence[Json], verified: Sequence[str]) -> Json:
         """Return the run's live Jobs for the report, or why they are not known; the report is red in either case."""
         try:
-            jobs = JobClient(cluster_config(self.cluster)).jobs(
-                f"{names.LABEL_CLUSTER}={names.label_value(self.cluster)}"
-            )
+            jobs = JobClient(cluster_config(self.cluster)).jobs(cluster_selector(self.cluster))
         except Exception as error:
             self.log.exception("the Jobs cannot be listed")
-            return {"running_unknown": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+            return {"running_unknown": brief(error)}
         return {"running": unwatched(windows, jobs, verified)}
 
     def _remove_snapshots(self) -> None:
@@ -137,9 +138,9 @@ class ReportOperator(BaseOperator):
         if removed := Snapshots(hook, hook.topology()).remove_expired():
             self.log.info("expired snapshots removed: %s", ", ".join(removed))
 
-    def _learn(self, context: Any, passes: Sequence[Sequence[Json]]) -> None:
+    def _learn(self, windows: Sequence[Json], waited: Iterable[Json]) -> None:
         """Keep what the windows say about sizes and speed for the next plan; one run at a time writes it."""
-        by_key = {w["key"]: w for listed in passes for w in listed}
+        by_key = {w["key"]: w for w in windows}
         outcomes = [
             learned.Outcome(
                 by_key[r["key"]]["customer_id"],
@@ -147,7 +148,7 @@ class ReportOperator(BaseOperator):
                 float(r.get("minutes") or 0),
                 str(r.get("cause") or ""),
             )
-            for r in self._all(context, "wait_workflows", passes)
+            for r in waited
             if r.get("key") in by_key and r.get("status") in ("completed", "failed")
         ]
         if not outcomes:
@@ -160,10 +161,10 @@ class ReportOperator(BaseOperator):
         found = [results(context, group, stage, len(listed)) for group, listed in zip(GROUPS, passes, strict=True)]
         return [record for records in found for record in records]
 
-    def _failures(self, context: Any, passes: Sequence[Sequence[Json]]) -> dict[str, str]:
+    def _failures(self, records: Mapping[str, Iterable[Json]]) -> dict[str, str]:
         found: dict[str, str] = {}
         for stage in WAITS:
-            for record in self._failed(self._all(context, stage, passes)):
+            for record in self._failed(records[stage]):
                 found[record["key"]] = f"{stage}: {record.get('cause')}: {record.get('reason')}"
         return found
 

@@ -11,11 +11,11 @@ from typing import Any
 from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
-from backfill.hooks.kubernetes import AsyncJobClient
+from backfill.hooks.kubernetes import AsyncJobClient, brief
 from backfill.poll import shared_poll
 from backfill.taken import state_now
 from backfill.triggers.base import Json, Look, WaitTrigger
-from include.scorecard_backfill import names
+from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.verdicts import jobs as rules
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 from include.scorecard_backfill.verdicts.workflows import created_workflows
@@ -113,8 +113,8 @@ class JobTrigger(WaitTrigger):
 
     async def _job(self) -> Json | None:
         async def load() -> dict[str, Json]:
-            selector = f"{names.LABEL_CLUSTER}={names.label_value(self.cluster)}"
-            return {job["metadata"]["name"]: job for job in await self._client.jobs(selector)}
+            jobs = await self._client.jobs(cluster_selector(self.cluster))
+            return {job["metadata"]["name"]: job for job in jobs}
 
         jobs = await shared_poll().get(("jobs", self.cluster), load, max_age=self.poll_seconds / 2)
         # A list may be older than the Job; only its own answer can say that it is gone.
@@ -156,14 +156,14 @@ class JobTrigger(WaitTrigger):
         try:
             pods = await self._client.pods(f"job-name={self.job_name}")
         except Exception as error:
-            return {"log_tail": [f"the pods cannot be listed: {_brief(error)}"], "workflow_ids": []}
+            return {"log_tail": [f"the pods cannot be listed: {brief(error)}"], "workflow_ids": []}
         for pod in pods:
             name = pod["metadata"]["name"]
             try:
                 found = await self._client.pod_log(name, pod["spec"]["containers"][0]["name"])
             except Exception as error:
                 # One pod's log must not hide those of the others.
-                tails.append(f"{name}: the log cannot be read: {_brief(error)}")
+                tails.append(f"{name}: the log cannot be read: {brief(error)}")
                 continue
             lines += found
             room = max(1, min(TAIL_LINES, EVENT_LINES // len(pods)))
@@ -176,8 +176,3 @@ class JobTrigger(WaitTrigger):
         """Delete the Job: a person marked the deferred task or cleared it. Not called on restarts."""
         await AsyncJobClient(self.config).delete_job(self.job_name)
         self.log.info("Job %s was deleted because its task was ended by a person", self.job_name)
-
-
-def _brief(error: Exception) -> str:
-    """Return an error in one line of at most 300 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

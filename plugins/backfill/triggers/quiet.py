@@ -14,8 +14,7 @@ from backfill.slots import limits_now, override_now, stage_ids, works
 from backfill.triggers.admit import shared_override
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, shared_open_ids, shared_workflows
-from include.scorecard_backfill import names
-from include.scorecard_backfill.job import window_selector
+from include.scorecard_backfill.job import cluster_selector, window_selector
 from include.scorecard_backfill.overrides import OverrideError
 from include.scorecard_backfill.verdicts import admission
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
@@ -71,7 +70,7 @@ class QuietTrigger(WaitTrigger):
         states = await shared_poll().get(
             ("job states", slot["run_id"]), lambda: self._states(slot), max_age=self.poll_seconds / 2
         )
-        jobs = await client.jobs(f"{names.LABEL_CLUSTER}={names.label_value(self.cluster)}")
+        jobs = await client.jobs(cluster_selector(self.cluster))
         open_ids = await shared_open_ids(self, await shared_workflows(self), self.poll_seconds / 2)
         limits = limits_now(self.config, slot["run"], override)
         found = works(slot["windows"], states, jobs, open_ids, self.config)

@@ -1,0 +1,74 @@
+"""A generation that is sent anew waits for earlier ones that a node still executes, and only for these."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from backfill.operators.common import RunStore, StageError
+from backfill.operators.deleter import Deleter
+from include.scorecard_backfill import sql
+from include.scorecard_backfill.deletes import Step
+from include.scorecard_backfill.verdicts.counts import Host
+from tests.task_store import Store
+
+KEY = "0123456789abcdef"
+NAMES = sql.Names("scorecard_time", "customer_id", "profile_id", "conversation_id")
+PART = sql.Slice("acme_voice", "acme", "voice", date(2026, 1, 1), date(2026, 2, 1))
+
+
+def statement(generation: int, *, table: str = "scorecard", key: str = KEY, chunk: int = 0) -> str:
+    """A DELETE as the nodes list it."""
+    return sql.delete_statement(
+        cluster="conversations", table=table, part=PART, names=NAMES, key=key, generation=generation, chunk=chunk
+    )
+
+
+def drop(table: str) -> str:
+    """A DROP PARTITION as the nodes list it."""
+    return sql.drop_partition_statement(
+        cluster="conversations", database="acme_voice", table=table, partition_id="202601"
+    )
+
+
+def send(generation: int, *running: str) -> list[str]:
+    """Send the step of a generation while node-1 executes these statements, and return what was sent."""
+    sent: list[str] = []
+
+    def send_ddl(text: str, hosts: Any) -> Any:
+        sent.append(text)
+        return SimpleNamespace(outcome="done", errors={}, hosts=("node-1",), text="")
+
+    def running_ddl(*needles: str) -> list[str]:
+        return ["node-1"] if any(all(needle in text for needle in needles) for text in running) else []
+
+    store = RunStore({"task_state_store": Store()})
+    config = SimpleNamespace(cluster="conversations")
+    hook: Any = SimpleNamespace(config=config, names=NAMES, send_ddl=send_ddl, running_ddl=running_ddl)
+    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, generation)
+    deleter.do(Step("scorecard", PART), [])
+    return sent
+
+
+@pytest.mark.parametrize(
+    "running", [statement(1), statement(2), statement(1, table="score"), statement(2, chunk=4), drop("scorecard")]
+)
+def test_it_waits_for_an_earlier_one(running: str) -> None:
+    with pytest.raises(StageError, match="node-1 still executes an earlier DELETE"):
+        send(3, running)
+
+
+@pytest.mark.parametrize(
+    "running",
+    [statement(3, table="score"), statement(3, chunk=1), statement(13), statement(1, key="f" * 16), drop("score")],
+)
+def test_it_does_not_wait_for_its_own_generation_or_for_other_windows(running: str) -> None:
+    assert send(3, running) == [statement(3)]
+
+
+def test_the_first_one_has_nothing_to_wait_for() -> None:
+    assert send(1, statement(13), drop("scorecard")) == [statement(1)]
