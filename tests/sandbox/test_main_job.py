@@ -120,3 +120,19 @@ def test_a_dry_run_changes_nothing_and_a_rejected_plan_neither(west: Driver) -> 
     assert west.finish(run) == "failed"
     assert "approve" in west.failed(run)
     assert west.changes() == changes
+
+
+def test_the_forms_default_mode_writes_again_and_deletes_nothing(west: Driver) -> None:
+    # The first run leaves rows as the reindexer writes them; the second one is over a window that has been reindexed.
+    month = ("2026-02-01", "2026-03-01")
+    truth = west.truth(*month)["soylent"]
+    for run in ("reindex-first", "reindex-second"):
+        west.start(run, approve=False, mode="reindex", customers=["soylent"], start_date=month[0], end_date=month[1])
+        assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
+        (window,) = west.plan(run)
+        assert not west.deletes(window)
+        assert len(west.jobs_made(window)) == 1
+        for table in TABLES:
+            # Nothing was deleted, so the appeal requests are still there.
+            assert truth[table].before > truth[table].after > 0
+            assert west.rows(window, table) == truth[table].before

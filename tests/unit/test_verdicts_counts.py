@@ -128,3 +128,8 @@ def test_a_verdict_owes_its_reader_a_reason() -> None:
     assert wait("a", "b") == Verdict("wait", ("a", "b"))
     assert wait("a", "b").text == "a; b"
     assert (failed("killed", "x").cause, failed("killed", "x").state) == ("killed", "failed")
+
+
+def test_without_an_upper_end_any_number_of_rows_may_be_added() -> None:
+    assert decided({TABLE: 100}, {TABLE: 100_000}, Band(0.7, None)).state == "ok"
+    assert decided({TABLE: 100}, {TABLE: 69}, Band(0.7, None)).cause == "lost_rows"

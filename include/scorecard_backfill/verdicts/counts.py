@@ -22,10 +22,13 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Share of the rows before that must (at least) and may (at most) be there after, both inclusive."""
+    """Share of the rows before that must (at least) and may (at most) be there after, both inclusive.
+
+    ``upper`` is None when any number may be there.
+    """
 
     lower: float
-    upper: float
+    upper: float | None
 
 
 def table_total(per_host: PerHost, hosts: Iterable[Host]) -> int | None:
@@ -87,7 +90,7 @@ def judge(
         name = ".".join(table)
         if got < rows * _exact(limits.lower):
             wrong.append(f"{name}: count {got} < {limits.lower:.0%} of {rows} before")
-        elif rows and got > rows * _exact(limits.upper):
+        elif limits.upper is not None and rows and got > rows * _exact(limits.upper):
             wrong.append(f"{name}: count {got} > {limits.upper:.0%} of {rows} before")
     if wrong:
         return failed("lost_rows" if any(" < " in w for w in wrong) else "too_many_rows", *wrong)

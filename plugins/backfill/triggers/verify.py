@@ -16,9 +16,6 @@ from backfill.triggers.mutations import slices
 from include.scorecard_backfill.verdicts import counts as rules
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
-ANY_NUMBER = float("inf")
-"""A reindex without a delete may add rows that were missing: no upper limit."""
-
 REPEATABLE = frozenset({"lost_rows", "empty_day", "stale_rows"})
 """Failures that another reindex may mend; a cleared verify that meets one of them again asks for it."""
 
@@ -131,7 +128,8 @@ class VerifyTrigger(WaitTrigger):
 
     def _band(self, table: str) -> rules.Band:
         band = self.config.clickhouse.band_of(table)
-        return rules.Band(band.min_ratio, band.max_ratio if self._cleanup else ANY_NUMBER)
+        # A reindex without a delete may add rows that were missing: no upper limit.
+        return rules.Band(band.min_ratio, band.max_ratio if self._cleanup else None)
 
     def _result(self, after: Mapping[tuple[str, str], int]) -> Json:
         return {"key": self.key, "status": "verified", "tables": self._tables(after)}
