@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox.clickhouse.client import ClickHouseSandbox, running
+from standins.clickhouse.client import ClickHouseSandbox, running
 
 PASSWORD = "not-a-secret"
 DAYS = 31

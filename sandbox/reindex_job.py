@@ -22,10 +22,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from sandbox.data.source import list_profiles, parse_utc
-from sandbox.temporal.faultfile import FaultFile
-from sandbox.temporal.faults import Kind, Request, Rule, decide_job
-from sandbox.temporal.leave import leave
-from sandbox.temporal.model import WORKFLOW_TYPE, ReindexRequest, task_queue, workflow_id
+from sandbox.reindexer.faultfile import FaultFile
+from sandbox.reindexer.faults import Kind, Request, Rule, decide_job
+from sandbox.reindexer.leave import leave
+from sandbox.reindexer.model import WORKFLOW_TYPE, ReindexRequest, task_queue, workflow_id
 
 CUSTOMERS_VARIABLE = "RUN_ONLY_FOR_CUSTOMER_IDS"
 CONNECT_SECONDS = 20.0

@@ -43,7 +43,7 @@ class Options:
     """What may be chosen for a stack.
 
     clusters: full names. port_base: first port, None = any free ones. seed and data_arguments go to the data
-    generator, by cluster; worker_env to the Temporal workers (their limits, see sandbox/temporal/worker.py).
+    generator, by cluster; worker_env to the Temporal workers (their limits, see sandbox/reindexer/worker.py).
     airflow False leaves Airflow out, for tests that only need the stand-ins.
     """
 
@@ -213,7 +213,7 @@ def parts(layout: Layout, airflow: Mapping[str, str]) -> list[Part]:
     `airflow` is Airflow's environment.
     """
     base = layout.base_env()
-    listed = [_part(layout, "temporal", _python("sandbox.temporal.server", *_temporal_arguments(layout)), base)]
+    listed = [_part(layout, "temporal", _python("standins.temporal.server", *_temporal_arguments(layout)), base)]
     for cluster in layout.clusters:
         listed += _cluster_parts(layout, cluster, base)
     if layout.options.airflow:
@@ -224,14 +224,14 @@ def parts(layout: Layout, airflow: Mapping[str, str]) -> list[Part]:
 
 def _cluster_parts(layout: Layout, cluster: Cluster, base: Mapping[str, str]) -> list[Part]:
     listed = [
-        _part(layout, node.name, _python("sandbox.clickhouse", *_node_arguments(layout, cluster, node)), base)
+        _part(layout, node.name, _python("standins.clickhouse", *_node_arguments(layout, cluster, node)), base)
         for node in cluster.nodes
     ]
     listed.append(
         _part(
             layout,
             kubernetes_part(cluster),
-            _python("sandbox.kubernetes", *_kubernetes_arguments(layout, cluster)),
+            _python("standins.kubernetes", *_kubernetes_arguments(layout, cluster)),
             base,
         )
     )
@@ -240,7 +240,7 @@ def _cluster_parts(layout: Layout, cluster: Cluster, base: Mapping[str, str]) ->
         _part(
             layout,
             worker_part(cluster),
-            _python("sandbox.temporal.worker", *_worker_arguments(layout, cluster)),
+            _python("sandbox.reindexer.worker", *_worker_arguments(layout, cluster)),
             worker_env,
         )
     )
@@ -301,7 +301,7 @@ def _kubernetes_arguments(layout: Layout, cluster: Cluster) -> tuple[object, ...
         *("--data", layout.state / "kubernetes" / cluster.name / "data"),
         *("--context", cluster.kube_context),
         *("--kubeconfig", cluster.kubeconfig),
-        *("--manifests", ROOT / "sandbox" / "kubernetes" / "manifests"),
+        *("--manifests", ROOT / "standins" / "kubernetes" / "manifests"),
         *("--images", _images_file(layout, cluster)),
     )
 

@@ -12,7 +12,7 @@ import clickhouse_connect
 import pytest
 from clickhouse_connect.driver.client import Client
 
-from sandbox.clickhouse.client import ClickHouseSandbox, NodeClient, running
+from standins.clickhouse.client import ClickHouseSandbox, NodeClient, running
 
 CLUSTER = "conversations"
 PASSWORD = "p4ss-w0rd"

@@ -10,9 +10,9 @@ from datetime import date
 from typing import Any
 
 from sandbox.airflow_api import AirflowApi
-from sandbox.clickhouse.client import NodeClient
 from sandbox.data.truth import by_customer, read_truth
 from sandbox.stack_model import Cluster, Stack
+from standins.clickhouse.client import NodeClient
 
 Json = dict[str, Any]
 
@@ -64,7 +64,7 @@ class Driver:
 
     def kubernetes(self) -> Any:
         """Return the admin client of the cluster's Kubernetes API."""
-        from sandbox.kubernetes.client import KubernetesAdmin
+        from standins.kubernetes.client import KubernetesAdmin
 
         return KubernetesAdmin(self.cluster.kubernetes_url)
 

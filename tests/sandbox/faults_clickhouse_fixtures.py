@@ -32,9 +32,9 @@ from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config_load import merge
 from include.scorecard_backfill.names import digest
 from include.scorecard_backfill.sql import quote_string
-from sandbox.clickhouse.client import ClickHouseSandbox
 from sandbox.data.spec import ProfileSpec
 from sandbox.data.tables import create_statements
+from standins.clickhouse.client import ClickHouseSandbox
 from tests.task_store import Store
 
 Json = dict[str, Any]

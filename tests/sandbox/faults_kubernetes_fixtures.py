@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.kubernetes.client import NAMESPACE
+from standins.kubernetes.client import NAMESPACE
 from tests.sandbox.kubernetes_fixtures import CONTEXT, wait_for
 from tests.sandbox.test_faults_kubernetes import LIMIT_SECONDS, Scene
 

@@ -32,7 +32,7 @@ from backfill import settings
 from backfill.triggers.base import WaitTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
-from sandbox.temporal.model import PROGRESS_DONE, PROGRESS_TOTAL, WORKFLOW_TYPE, workflow_id
+from sandbox.reindexer.model import PROGRESS_DONE, PROGRESS_TOTAL, WORKFLOW_TYPE, workflow_id
 from tests.sandbox.temporal_fixtures import NAMESPACE, child, free_port, running_server, until, wait_for_port
 
 Json = dict[str, Any]
@@ -120,7 +120,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         made = Server(address, f"127.0.0.1:{port}", folder / "faults.json", folder / "calls.jsonl")
         log = folder / "proxy.log"
         arguments = ("--listen", str(port), "--upstream", address, "--faults", str(made.faults))
-        with child("sandbox.temporal.proxy", *arguments, "--record", str(made.record), log=log) as process:
+        with child("standins.temporal.proxy", *arguments, "--record", str(made.record), log=log) as process:
             wait_for_port(port, process, log)
             yield made
 

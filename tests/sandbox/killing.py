@@ -15,9 +15,9 @@ import psutil
 
 from sandbox.airflow_api import ApiError
 from sandbox.data.truth import read_truth
-from sandbox.kubernetes.client import KubernetesAdmin
 from sandbox.stack_supervisor import PartControl
 from sandbox.stack_wait import wait_for
+from standins.kubernetes.client import KubernetesAdmin
 from tests.sandbox.audit import Job, Seen
 from tests.sandbox.drive import TABLES, Driver
 

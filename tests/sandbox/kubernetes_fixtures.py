@@ -20,7 +20,7 @@ from kubernetes import client as sync_client
 from kubernetes import config as sync_config
 from kubernetes.client.rest import ApiException
 
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesSandbox
+from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesSandbox
 
 Json = dict[str, Any]
 Found = TypeVar("Found")

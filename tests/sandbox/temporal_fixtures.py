@@ -20,10 +20,10 @@ from temporalio.client import Client, WorkflowHandle
 from sandbox.data.loader import Paths, load
 from sandbox.data.spec import ClusterSpec
 from sandbox.data.tables import Block
-from sandbox.temporal.activities import ReindexActivities, Settings
-from sandbox.temporal.faultfile import FaultFile
-from sandbox.temporal.model import WORKFLOW_TYPE, ReindexRequest, ReindexResult, task_queue, workflow_id
-from sandbox.temporal.worker import make_worker
+from sandbox.reindexer.activities import ReindexActivities, Settings
+from sandbox.reindexer.faultfile import FaultFile
+from sandbox.reindexer.model import WORKFLOW_TYPE, ReindexRequest, ReindexResult, task_queue, workflow_id
+from sandbox.reindexer.worker import make_worker
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "ingestion"
@@ -83,7 +83,7 @@ def running_server(folder: Path) -> Iterator[str]:
     port = free_port()
     log = folder / "temporal.log"
     arguments = ("--port", str(port), "--data", str(folder / "temporal"))
-    with child("sandbox.temporal.server", *arguments, log=log) as process:
+    with child("standins.temporal.server", *arguments, log=log) as process:
         wait_for_port(port, process, log)
         yield f"127.0.0.1:{port}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.clickhouse.client import ClickHouseSandbox, SandboxError, running
+from standins.clickhouse.client import ClickHouseSandbox, SandboxError, running
 from tests.sandbox.clickhouse_fixtures import CLUSTER, counts, mutations, until
 
 KILLS = 10

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from sandbox.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
+from standins.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
 from tests.sandbox.clickhouse_fixtures import cluster, connected, counts, new_database, nodes, until
 
 __all__ = ["cluster", "nodes"]

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from sandbox.clickhouse.client import ClickHouseSandbox, SandboxError
+from standins.clickhouse.client import ClickHouseSandbox, SandboxError
 from tests.sandbox.clickhouse_fixtures import (
     CLUSTER,
     cluster,

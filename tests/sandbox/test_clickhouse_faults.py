@@ -12,7 +12,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, StreamFailureError
 
 from include.scorecard_backfill import sql
-from sandbox.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
+from standins.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
 from tests.sandbox.clickhouse_fixtures import (
     CLUSTER,
     cluster,

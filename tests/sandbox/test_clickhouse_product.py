@@ -15,11 +15,11 @@ from backfill.settings import load_all
 from include.scorecard_backfill import sql, sql_health
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.inventory import pairs_by_database, tables_by_database, volumes
-from sandbox.clickhouse.client import ClickHouseSandbox
 from sandbox.data.loader import ClickHouseTarget, Paths, load
 from sandbox.data.spec import rates_spec
 from sandbox.data.tables import Block, columns_of
 from sandbox.data.truth import ProfileTruth
+from standins.clickhouse.client import ClickHouseSandbox
 from tests.sandbox.clickhouse_fixtures import CLUSTER, cluster, connected, nodes, until
 
 __all__ = ["cluster", "nodes"]

@@ -26,7 +26,7 @@ from backfill.operators.reindex import ReindexOperator
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from include.scorecard_backfill.names import digest
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE
+from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_clickhouse_fixtures import TaskInstance
 from tests.sandbox.kubernetes_fixtures import CONTEXT, Kube, kube, server, unique
 from tests.task_store import Store

@@ -21,7 +21,7 @@ from backfill.operators.common import StageError
 from backfill.operators.preflight import PreflightOperator, _kubernetes
 from backfill.operators.reindex import ReindexOperator
 from backfill.triggers.job import JobTrigger
-from sandbox.kubernetes.client import NAMESPACE
+from standins.kubernetes.client import NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import (
     CONNECTION,
     cancelled,

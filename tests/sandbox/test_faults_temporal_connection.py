@@ -29,7 +29,7 @@ from backfill.poll import shared_poll
 from backfill.settings import CLUSTERS_ENV
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
-from sandbox.temporal.proxy import Faults, Proxy
+from standins.temporal.proxy import Faults, Proxy
 from tests.clock import Clock, clock
 from tests.sandbox.faults_temporal_fixtures import (
     NAME,

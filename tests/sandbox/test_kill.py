@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from sandbox.airflow_api import AirflowApi
-from sandbox.clickhouse.client import NodeClient
 from sandbox.stack_model import AIRFLOW_USER, Stack
 from sandbox.stack_wait import wait_for
+from standins.clickhouse.client import NodeClient
 from tests.sandbox.audit import audit
 from tests.sandbox.drive import APPROVAL_SECONDS, Driver
 from tests.sandbox.killing import (

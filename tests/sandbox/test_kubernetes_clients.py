@@ -13,7 +13,7 @@ from kubernetes_asyncio import client as async_client
 from kubernetes_asyncio import config as async_config
 from kubernetes_asyncio import watch as async_watch
 
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE
+from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.kubernetes_fixtures import (
     CONTEXT,
     IMAGE,

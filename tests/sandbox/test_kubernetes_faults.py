@@ -8,8 +8,18 @@ import pytest
 import urllib3
 from kubernetes.client.rest import ApiException
 
-from sandbox.kubernetes.client import NAMESPACE
-from tests.sandbox.kubernetes_fixtures import SLEEPER, Json, Kube, conditions, kube, server, status_of, unique, wait_for
+from standins.kubernetes.client import NAMESPACE
+from tests.sandbox.kubernetes_fixtures import (
+    SLEEPER,
+    Json,
+    Kube,
+    conditions,
+    kube,
+    server,
+    status_of,
+    unique,
+    wait_for,
+)
 
 __all__ = ["kube", "server"]
 MANAGED = "app.kubernetes.io/managed-by"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE
+from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.kubernetes_fixtures import (
     BROKEN,
     SLEEPER,

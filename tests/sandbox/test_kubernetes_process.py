@@ -17,7 +17,7 @@ import yaml
 from kubernetes import watch as sync_watch
 from kubernetes.client.rest import ApiException
 
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAdmin, SandboxError
+from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAdmin, SandboxError
 from tests.sandbox.kubernetes_fixtures import (
     IMAGES,
     ORPHANS,
@@ -84,7 +84,7 @@ def test_the_guard_alone_ends_all_processes_of_a_killed_server(tmp_path: Path) -
 def test_the_next_start_ends_what_is_left(kube: Kube) -> None:
     """Server and guard killed: the kernel ends the containers' first processes, the next start their children."""
     group = running_group(kube, ORPHANS, 3)
-    [guard] = [p for p in psutil.Process(kube.sandbox.pid).children() if "sandbox.kubernetes.guard" in p.cmdline()]
+    [guard] = [p for p in psutil.Process(kube.sandbox.pid).children() if "standins.kubernetes.guard" in p.cmdline()]
     guard.kill()
     kube.sandbox.stop(kill=True)
     wait_for(lambda: len(group_of(group)) == 2, "the first process ended, its children alive")
@@ -205,7 +205,7 @@ def command(folder: Path, manifests: Path | None = None, images: object = IMAGES
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "images.json"
     file.write_text(json.dumps(images), encoding="utf-8")
-    argv = [sys.executable, "-m", "sandbox.kubernetes", "--port", str(port), "--data", str(folder / "data")]
+    argv = [sys.executable, "-m", "standins.kubernetes", "--port", str(port), "--data", str(folder / "data")]
     argv += ["--context", "sandbox-east_dev", "--kubeconfig", str(folder / "kubeconfig.yaml"), "--images", str(file)]
     return argv + (["--manifests", str(manifests)] if manifests is not None else [])
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandbox.kubernetes.client import NAMESPACE, PROJECT
+from standins.kubernetes.client import NAMESPACE, PROJECT
 from tests.sandbox.kubernetes_fixtures import BROKEN, CONTEXT, IMAGE, Kube, conditions, kube, server, unique
 
 __all__ = ["kube", "server"]

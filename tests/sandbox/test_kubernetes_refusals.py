@@ -9,7 +9,7 @@ import pytest
 from kubernetes import client as sync_client
 from kubernetes.client.rest import ApiException
 
-from sandbox.kubernetes.client import CRONJOB, NAMESPACE, SandboxError
+from standins.kubernetes.client import CRONJOB, NAMESPACE, SandboxError
 from tests.sandbox.kubernetes_fixtures import SLEEPER, Json, Kube, conditions, kube, server, status_of, unique
 
 __all__ = ["kube", "server"]

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.data.generate import day_ms
-from sandbox.temporal.faultfile import FaultFile
-from sandbox.temporal.faults import (
+from sandbox.reindexer.faultfile import FaultFile
+from sandbox.reindexer.faults import (
     FAILURES,
     JOB_KINDS,
     MODIFIERS,

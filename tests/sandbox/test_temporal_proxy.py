@@ -15,8 +15,8 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from sandbox.temporal.proxy import Faults, serve
-from sandbox.temporal.proxy_rules import (
+from standins.temporal.proxy import Faults, serve
+from standins.temporal.proxy_rules import (
     Call,
     History,
     ProxyFaultError,

@@ -21,9 +21,9 @@ from temporalio.exceptions import (
 
 from sandbox.data.generate import APPEAL, day_ms, generate
 from sandbox.data.spec import rates_spec
-from sandbox.temporal.activities import Settings
-from sandbox.temporal.faults import DEADLOCK_TEXT, Limits
-from sandbox.temporal.model import PROGRESS_DONE, PROGRESS_TOTAL, ReindexResult
+from sandbox.reindexer.activities import Settings
+from sandbox.reindexer.faults import DEADLOCK_TEXT, Limits
+from sandbox.reindexer.model import PROGRESS_DONE, PROGRESS_TOTAL, ReindexResult
 from tests.sandbox.temporal_fixtures import Stand, running_server, running_worker, until
 
 

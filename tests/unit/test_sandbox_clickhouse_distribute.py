@@ -6,10 +6,10 @@ from typing import cast
 
 import pytest
 
-from sandbox.clickhouse.catalog import Catalog, Target
-from sandbox.clickhouse.distribute import Plan, Planner
-from sandbox.clickhouse.errors import ClickHouseError
-from sandbox.clickhouse.lexer import tokens_of
+from standins.clickhouse.catalog import Catalog, Target
+from standins.clickhouse.distribute import Plan, Planner
+from standins.clickhouse.errors import ClickHouseError
+from standins.clickhouse.lexer import tokens_of
 
 AGGREGATES = {"count", "sum", "uniqExact", "quantile", "max", "countIf"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.clickhouse.faults import FaultError, Faults
-from sandbox.clickhouse.keeper import Keeper, MutationRecord
-from sandbox.clickhouse.recorder import Recorder
-from sandbox.clickhouse.topology import NodeAddress, TopologyError, load_topology, make_topology, write_topology
+from standins.clickhouse.faults import FaultError, Faults
+from standins.clickhouse.keeper import Keeper, MutationRecord
+from standins.clickhouse.recorder import Recorder
+from standins.clickhouse.topology import NodeAddress, TopologyError, load_topology, make_topology, write_topology
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.clickhouse.errors import ClickHouseError, from_text
-from sandbox.clickhouse.lexer import closing, quote_name, quote_string, render, split_commas, tokens_of, unquote
+from standins.clickhouse.errors import ClickHouseError, from_text
+from standins.clickhouse.lexer import closing, quote_name, quote_string, render, split_commas, tokens_of, unquote
 
 
 def texts(sql: str) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.clickhouse.lexer import render, tokens_of
-from sandbox.clickhouse.query import Select, projection, rewrite_queries, sources, split_clauses
+from standins.clickhouse.lexer import render, tokens_of
+from standins.clickhouse.query import Select, projection, rewrite_queries, sources, split_clauses
 
 
 def select(sql: str) -> Select:

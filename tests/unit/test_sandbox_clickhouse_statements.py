@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.clickhouse.errors import ClickHouseError
-from sandbox.clickhouse.statements import insert_head, is_insert, parse, parse_insert, without_effect
+from standins.clickhouse.errors import ClickHouseError
+from standins.clickhouse.statements import insert_head, is_insert, parse, parse_insert, without_effect
 
 
 @pytest.mark.parametrize("name", ["'c 1'", "`c 1`", '"c 1"'])

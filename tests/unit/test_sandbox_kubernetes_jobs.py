@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.kubernetes.clock import rfc3339
-from sandbox.kubernetes.defaults import TRACKING_FINALIZER, job_spec_defaults
-from sandbox.kubernetes.jobs import JobPlan, condition, finished, plan_job
+from standins.kubernetes.clock import rfc3339
+from standins.kubernetes.defaults import TRACKING_FINALIZER, job_spec_defaults
+from standins.kubernetes.jobs import JobPlan, condition, finished, plan_job
 
 Json = dict[str, Any]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

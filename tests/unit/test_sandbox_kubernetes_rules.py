@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from sandbox.kubernetes.api import merge_patch
-from sandbox.kubernetes.errors import StatusError
-from sandbox.kubernetes.faults import FaultBook, FaultRuleError, RequestFacts, Subject, parse_rule
-from sandbox.kubernetes.processtable import ProcessTable, is_same_group, start_ticks
-from sandbox.kubernetes.recorder import HIDDEN, Recorder
-from sandbox.kubernetes.resources import JOBS, PODS, parse_path, verb_of
-from sandbox.kubernetes.selectors import fields_match, labels_match, parse_fields, parse_labels
-from sandbox.kubernetes.validation import label_causes
+from standins.kubernetes.api import merge_patch
+from standins.kubernetes.errors import StatusError
+from standins.kubernetes.faults import FaultBook, FaultRuleError, RequestFacts, Subject, parse_rule
+from standins.kubernetes.processtable import ProcessTable, is_same_group, start_ticks
+from standins.kubernetes.recorder import HIDDEN, Recorder
+from standins.kubernetes.resources import JOBS, PODS, parse_path, verb_of
+from standins.kubernetes.selectors import fields_match, labels_match, parse_fields, parse_labels
+from standins.kubernetes.validation import label_causes
 
 ACME = Subject("job-acme", "cresta-cron", {"window": "k1"}, {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme"})
 SANDBOX = Subject("job-acme-sandbox", "cresta-cron", {"window": "k2"}, {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme-sandbox"})

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.unit.test_tooling_lock import pins
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"backfill", "benchmarks", "dags", "include", "sandbox", "tests"}
+OURS = {"backfill", "benchmarks", "dags", "include", "sandbox", "standins", "tests"}
 # Comes with a pinned package that decides its version: module -> that package.
 COMES_WITH = {
     "aiohttp": "apache-airflow-providers-cncf-kubernetes",
@@ -61,7 +61,7 @@ def test_what_ships_imports_only_what_requirements_txt_pins(folder: str) -> None
     assert unpinned(folder, "requirements.txt") == []
 
 
-@pytest.mark.parametrize("folder", ["sandbox", "tests"])
+@pytest.mark.parametrize("folder", ["sandbox", "standins", "tests"])
 def test_sandbox_and_tests_import_only_what_requirements_dev_txt_pins(folder: str) -> None:
     assert imported(folder)
     assert unpinned(folder, "requirements-dev.txt") == []

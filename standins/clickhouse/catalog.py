@@ -1,0 +1,142 @@
+"""What a node must know to route a statement: engines of tables, targets of Distributed tables, aggregate functions."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import dataclass
+
+from standins.clickhouse.engine import Engine
+from standins.clickhouse.lexer import render, split_commas, tokens_of, unquote
+
+_COMBINATORS = (
+    "MergeState",
+    "SimpleState",
+    "OrDefault",
+    "OrNull",
+    "Distinct",
+    "ForEach",
+    "Resample",
+    "ArgMin",
+    "ArgMax",
+    "Array",
+    "Merge",
+    "State",
+    "Null",
+    "Map",
+    "If",
+)
+_WINDOW_ONLY = frozenset(
+    [
+        "row_number",
+        "rank",
+        "dense_rank",
+        "denserank",
+        "percent_rank",
+        "percentrank",
+        "cume_dist",
+        "ntile",
+        "lag",
+        "lead",
+        "laginframe",
+        "leadinframe",
+        "nth_value",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a Distributed table points: cluster, local table, sharding expression (empty: none)."""
+
+    cluster: str
+    database: str
+    table: str
+    sharding: str
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Engines and Distributed targets of all user tables, by (database, table)."""
+
+    engines: dict[tuple[str, str], str]
+    targets: dict[tuple[str, str], Target]
+
+
+class Catalog:
+    """Cached look-ups; `forget` after every statement that may change tables."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._tables: Tables | None = None
+        self._exact, self._folded = self._load_aggregates()
+
+    def tables(self) -> Tables:
+        """All user tables as of the last change made through this node."""
+        with self._lock:
+            if self._tables is None:
+                self._tables = self._load_tables()
+            return self._tables
+
+    def forget(self) -> None:
+        """Read the tables again the next time they are asked for."""
+        with self._lock:
+            self._tables = None
+
+    def is_merge_tree(self, database: str, table: str) -> bool:
+        """Whether the sandbox treats this table as replicated within its shard."""
+        return self.tables().engines.get((database, table), "").endswith("MergeTree")
+
+    def target(self, database: str, table: str) -> Target | None:
+        """Target of a Distributed table, None for any other."""
+        return self.tables().targets.get((database, table))
+
+    def aggregate(self, name: str) -> str | None:
+        """Canonical name of an aggregate function (combinators kept), None when it is not one."""
+        if name.lower() in _WINDOW_ONLY:
+            return None
+        found = self._exact.get(name) or self._folded.get(name.lower())
+        if found is not None:
+            return found
+        for suffix in _COMBINATORS:
+            if name.endswith(suffix) and len(name) > len(suffix):
+                base = self.aggregate(name.removesuffix(suffix))
+                return None if base is None else base + suffix
+        return None
+
+    def _load_aggregates(self) -> tuple[dict[str, str], dict[str, str]]:
+        with self._engine.session() as session:
+            rows = session.rows("SELECT name, case_insensitive, alias_to FROM system.functions WHERE is_aggregate")
+        # countDistinct is no function of its own: the parser makes it an exact or estimated uniq.
+        exact = {"countDistinct": "countDistinct"}
+        folded = {}
+        for name, insensitive, alias in rows:
+            exact[name] = alias or name
+            if insensitive == "1":
+                folded[name.lower()] = alias or name
+        return exact, folded
+
+    def _load_tables(self) -> Tables:
+        sql = (
+            "SELECT database, name, engine, engine_full FROM system.tables WHERE lower(database) NOT IN"
+            " ('system', 'information_schema')"
+        )
+        with self._engine.session() as session:
+            text = session.run(sql, "JSONCompactEachRow").body.decode()
+        engines: dict[tuple[str, str], str] = {}
+        targets: dict[tuple[str, str], Target] = {}
+        for line in text.splitlines():
+            database, name, engine, full = json.loads(line)
+            engines[database, name] = engine
+            if engine == "Distributed":
+                targets[database, name] = _target(full)
+        return Tables(engines, targets)
+
+
+def _target(engine_full: str) -> Target:
+    """Read `Distributed('cluster', 'db', 'table'[, sharding key])`."""
+    tokens = list(tokens_of(engine_full))
+    parts = split_commas(tokens[2:-1])
+    cluster, database, table = (unquote(render(part)) for part in parts[:3])
+    return Target(cluster, database, table, render(parts[3]) if len(parts) > 3 else "")

@@ -1,0 +1,114 @@
+"""INSERT: reads the rows with the engine, splits them by shard, and gives every shard its part for all its replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from standins.clickhouse.catalog import Target
+from standins.clickhouse.engine import Engine, EngineSession
+from standins.clickhouse.errors import ClickHouseError
+from standins.clickhouse.keeper import Keeper
+from standins.clickhouse.lexer import quote_name, quote_string, tokens_of
+from standins.clickhouse.local import Context, Files
+from standins.clickhouse.query import is_query
+from standins.clickhouse.reads import Parts, Reader
+from standins.clickhouse.replica import Replica
+from standins.clickhouse.statements import Insert, read_settings
+from standins.clickhouse.topology import NodeAddress
+from standins.clickhouse.wire import Unreachable, call
+
+_ROWS = "sandbox_rows"
+"""Temporary table (seen by one session only) that holds the rows while they are split."""
+
+
+class Inserter:
+    """INSERTs that clients send to this node."""
+
+    def __init__(self, engine: Engine, keeper: Keeper, parts: Parts, reader: Reader, replica: Replica) -> None:
+        self._engine = engine
+        self._keeper = keeper
+        self._parts = parts
+        self._reader = reader
+        self._replica = replica
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="insert")
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def run(self, insert: Insert, context: Context, files: Files) -> int:
+        """Carry out one INSERT; returns the rows written. Raises ClickHouseError."""
+        own = context.with_settings(read_settings(list(tokens_of(insert.settings))))
+        source = self._source(insert, own, files)
+        table = None if insert.table is None else (insert.table[0] or own.database or "default", insert.table[1])
+        with self._engine.session(own.settings, own.params, own.database) as session:
+            if table is None:
+                session.run(f"INSERT INTO FUNCTION {insert.target} {insert.columns} {source}")
+                return 0
+            target = self._parts.catalog.target(*table)
+            if target is None and not self._parts.catalog.is_merge_tree(*table):
+                session.run(f"INSERT INTO {insert.target} {insert.columns} {source}")
+                return 0
+            name = f"{quote_name(table[0])}.{quote_name(table[1])}"
+            session.run(f"CREATE TEMPORARY TABLE {_ROWS} AS {name} ENGINE = Memory")
+            session.run(f"INSERT INTO {_ROWS} {insert.columns} {source}")
+            rows = int(session.rows(f"SELECT count() FROM {_ROWS}")[0][0])
+            if self._parts.faults.hit("insert_drop", f"INSERT INTO {table[0]}.{table[1]}") is not None:
+                return rows
+            if target is None:
+                self._write_here(table, session.run(f"SELECT * FROM {_ROWS}", "Native").body)
+            else:
+                self._write_shards(target, session)
+        return rows
+
+    def write_part(self, message: Mapping[str, Any]) -> None:
+        """Rows of this node's shard, from another node. Raises ClickHouseError."""
+        self._replica.write("insert", message["database"], message["table"], {"block": message["block"]})
+
+    def _source(self, insert: Insert, context: Context, files: Files) -> str:
+        if insert.format is None:
+            if not is_query(insert.query):
+                raise ClickHouseError(62, "Syntax error: INSERT needs VALUES, FORMAT or SELECT.")
+            return self._reader.resolved(context, insert.query, files)
+        return f"FROM INFILE {quote_string(str(files.write(insert.data)))} FORMAT {insert.format}"
+
+    def _write_here(self, table: tuple[str, str], block: bytes) -> None:
+        if block:
+            message = {"database": table[0], "table": table[1], "block": self._keeper.new_block(block)}
+            self.write_part(message)
+
+    def _write_shards(self, target: Target, session: EngineSession) -> None:
+        if target.cluster != self._parts.topology.cluster:
+            raise ClickHouseError(701, f"Requested cluster '{target.cluster}' not found")
+        shards = self._parts.topology.shards()
+        if len(shards) > 1 and not target.sharding:
+            message = (
+                "Method write is not supported by storage Distributed with more than one shard and no sharding key"
+            )
+            raise ClickHouseError(55, f"{message} provided")
+        parts = []
+        for number, shard in enumerate(shards):
+            condition = f" WHERE ({target.sharding}) % {len(shards)} = {number}" if len(shards) > 1 else ""
+            block = session.run(f"SELECT * FROM {_ROWS}{condition}", "Native").body
+            if block:
+                parts.append((shard, block))
+        for done in [self._pool.submit(self._write_shard, target, shard, block) for shard, block in parts]:
+            done.result()
+
+    def _write_shard(self, target: Target, shard: tuple[NodeAddress, ...], block: bytes) -> None:
+        message = {"database": target.database, "table": target.table, "block": self._keeper.new_block(block)}
+        reasons = []
+        own = self._parts.node.name
+        for node in sorted(shard, key=lambda node: node.name != own):
+            try:
+                if node.name == own:
+                    self.write_part(message)
+                else:
+                    call(node, "/internal/write", message)
+            except Unreachable as error:
+                reasons.append(str(error))
+            else:
+                return
+        raise ClickHouseError(279, f"All connection tries failed. Log: {'; '.join(reasons)}")

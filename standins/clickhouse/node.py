@@ -1,0 +1,241 @@
+"""One node: puts the parts together and sends each statement to the one that carries it out."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from standins.clickhouse.catalog import Catalog
+from standins.clickhouse.changes import Changes
+from standins.clickhouse.ddl import DdlWorker, OnCluster
+from standins.clickhouse.engine import Engine, Result
+from standins.clickhouse.errors import ClickHouseError
+from standins.clickhouse.faults import Faults
+from standins.clickhouse.inserts import Inserter
+from standins.clickhouse.keeper import Keeper
+from standins.clickhouse.lexer import quote_name, quote_string, words
+from standins.clickhouse.local import Context, Files, Local
+from standins.clickhouse.mutations import Mutations
+from standins.clickhouse.reads import Parts, Reader
+from standins.clickhouse.recorder import Recorder
+from standins.clickhouse.replica import Replica
+from standins.clickhouse.running import Running
+from standins.clickhouse.statements import Statement, is_insert, parse, parse_insert
+from standins.clickhouse.system_tables import SystemTables
+from standins.clickhouse.topology import Topology
+from standins.clickhouse.wire import USER, ReadAnswer
+
+INACTIVE_WAIT_SECONDS = "120"
+"""ClickHouse's default of replication_wait_for_inactive_replica_timeout."""
+_FULL_GRANTS = f"GRANT ALL ON *.* TO {USER} WITH GRANT OPTION"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One statement of a client. `raw` is the statement with the data of an INSERT behind it."""
+
+    raw: bytes
+    context: Context
+    format: str = "TabSeparated"
+    """Format of the answer when the statement names none."""
+    readonly: bool = False
+    """Sent by GET: only reading is allowed."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the client gets. `format` is None when the statement has no result."""
+
+    result: Result
+    format: str | None
+    written_rows: int = 0
+
+
+class Node:
+    """One node of the embedded cluster. Thread-safe."""
+
+    def __init__(self, topology: Topology, keeper_folder: Path, name: str, data: Path) -> None:
+        data.mkdir(parents=True, exist_ok=True)
+        self.address = topology.node(name)
+        self.topology = topology
+        self.faults = Faults(data / "faults.json")
+        self.recorder = Recorder(data / "statements.jsonl")
+        self.running = Running()
+        self._engine = Engine(data, topology)
+        self._catalog = Catalog(self._engine)
+        self._keeper = Keeper(keeper_folder, name, self.address.shard, _data_id(data / "data-id"))
+        self._mutations = Mutations(self._engine, self._keeper, self.faults)
+        system = SystemTables(
+            self._engine,
+            self._catalog,
+            self._keeper,
+            self._mutations,
+            self.faults,
+            topology,
+            self.address,
+            self.running,
+        )
+        self._local = Local(self._engine, name, USER, system)
+        self._parts = Parts(self.address, topology, self._catalog, self._local, self.faults)
+        self._reader = Reader(self._parts)
+        self._replica = Replica(self._engine, self._keeper, self._mutations, self.faults, topology, self.address)
+        self._inserter = Inserter(self._engine, self._keeper, self._parts, self._reader, self._replica)
+        self._changes = Changes(
+            self._engine, self._catalog, self._keeper, self._mutations, self._local, self.address.shard
+        )
+        worker = DdlWorker(self._keeper, self._replica, self._changes, self.faults)
+        self._replica.run_ddl = worker.run
+        self._on_cluster = OnCluster(self._keeper, topology, self.address, self._local, self._replica)
+        self.faults.on_change = self._replica.rules_changed
+        self._sessions: set[str] = set()
+        self._sessions_lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to follow the shared log."""
+        self._replica.start()
+
+    def close(self) -> None:
+        """End all threads and let go of the data."""
+        self._replica.stop()
+        self._inserter.close()
+        self._reader.close()
+        self.recorder.close()
+        self._keeper.close()
+        self._engine.close()
+
+    @contextmanager
+    def session(self, session_id: str) -> Iterator[None]:
+        """Hold a client's session. Raises ClickHouseError 373 when another statement runs in it."""
+        with self._sessions_lock:
+            if session_id and session_id in self._sessions:
+                raise ClickHouseError(373, f"Session {session_id} is locked by a concurrent client")
+            self._sessions.add(session_id)
+        try:
+            yield
+        finally:
+            with self._sessions_lock:
+                self._sessions.discard(session_id)
+
+    def run(self, request: Request) -> Answer:
+        """Carry out one statement of a client. Raises ClickHouseError."""
+        with self._local.files() as files:
+            if is_insert(request.raw):
+                return self._insert(request, files)
+            text = request.raw.decode()
+            statement = parse(text)
+            if request.readonly and not statement.is_query and statement.is_ddl:
+                message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly."
+                raise ClickHouseError(164, f"{message} You should use method POST for modifying queries")
+            fmt = statement.format or request.format
+            if statement.cluster is not None:
+                result = self._on_cluster.run(request.context, text, statement, fmt, files)
+                return Answer(result, fmt if result.body else None)
+            return self._single(statement, request.context, fmt, files)
+
+    def _insert(self, request: Request, files: Files) -> Answer:
+        if request.readonly:
+            raise ClickHouseError(164, "Cannot execute query in readonly mode. Use method POST for modifying queries")
+        insert = parse_insert(request.raw)
+        return Answer(Result(b""), None, self._inserter.run(insert, request.context, files))
+
+    def _single(self, statement: Statement, context: Context, fmt: str, files: Files) -> Answer:
+        if statement.is_query:
+            return Answer(self._reader.query(context, statement.tokens, fmt, files), fmt)
+        if [token.upper for token in statement.tokens[:2]] == ["SHOW", "GRANTS"]:
+            return Answer(self._grants(fmt), fmt)
+        if [token.upper for token in statement.tokens[:3]] == ["SYSTEM", "SYNC", "REPLICA"]:
+            self._replica.catch_up()
+            return Answer(Result(b""), None)
+        if statement.verb == "KILL" and statement.tokens[1].upper == "MUTATION":
+            return Answer(self._changes.kill(statement, context, fmt, files, self._kill), fmt)
+        table = self._changes.replicated_table(statement, context)
+        if table is None:
+            result = self._changes.on_this_node(statement, context, fmt)
+            return Answer(result, fmt if not statement.is_ddl else None)
+        body = self._changes.body(statement, table, context)
+        self._replica.write("alter", *table, body)
+        if statement.is_mutation:
+            self._wait_for(table, body["mutation_id"], context.with_settings(statement.settings), statement.verb)
+        return Answer(Result(b""), None)
+
+    def _kill(self, database: str, table: str, mutation_id: str) -> None:
+        self._replica.write("kill", database, table, {"mutation_id": mutation_id})
+
+    def _grants(self, fmt: str) -> Result:
+        rule = self.faults.hit("grants", "")
+        text = _FULL_GRANTS if rule is None else str(rule["text"])
+        column = quote_name(f"GRANTS FOR {USER}")
+        sql = f"SELECT arrayJoin(splitByChar('\\n', {quote_string(text)})) AS {column}"
+        return self._local.run_text(Context(), sql, fmt)
+
+    def _wait_for(self, table: tuple[str, str], mutation_id: str, context: Context, verb: str) -> None:
+        """Wait for a mutation as mutations_sync (0 none, 1 here, 2 all replicas) says."""
+        name, default = ("lightweight_deletes_sync", "2") if verb == "DELETE" else ("mutations_sync", "0")
+        sync = context.setting(name, default)
+        if sync not in ("1", "2", "3"):
+            return
+        hosts = [self.address] if sync == "1" else list(self.topology.replicas_of(self.address.name))
+        patience = float(context.setting("replication_wait_for_inactive_replica_timeout", INACTIVE_WAIT_SECONDS))
+        end = time.monotonic() + patience
+        source = "system.mutations" if sync == "1" else f"clusterAllReplicas({self.topology.cluster}, system.mutations)"
+        sql = (
+            f"SELECT hostName() AS host, is_done, is_killed, latest_fail_reason FROM {source}"
+            f" WHERE database = {quote_string(table[0])} AND table = {quote_string(table[1])}"
+            f" AND mutation_id = {quote_string(mutation_id)}"
+        )
+        reading = Context(settings={"skip_unavailable_shards": "1"})
+        while True:
+            with self._local.files() as files:
+                found = self._reader.query(reading, words(sql), "TabSeparatedRaw", files).body.decode()
+            rows = {row[0]: row[1:] for row in (line.split("\t", 3) for line in found.splitlines())}
+            missing = [node.name for node in hosts if node.name not in rows]
+            _raise_for(mutation_id, rows)
+            if all(row[0] == "1" for row in rows.values()) and (not missing or time.monotonic() >= end):
+                break
+            # The other nodes' mutations are known only by asking.
+            time.sleep(0.05)
+        if missing:
+            raise ClickHouseError(
+                341,
+                f"Mutation is not finished because some replicas are inactive right now: {', '.join(missing)}."
+                " Mutation will be done asynchronously",
+            )
+
+    def read_part(self, message: Mapping[str, Any]) -> ReadAnswer:
+        """Part of another node's query. Raises ClickHouseError or NodeUnavailable."""
+        return self._reader.part(message)
+
+    def write_part(self, message: Mapping[str, Any]) -> None:
+        """Rows for this shard, from another node. Raises ClickHouseError."""
+        self._inserter.write_part(message)
+
+    def sync(self) -> None:
+        """Carry out everything that the shared log holds for this node."""
+        self._replica.catch_up()
+
+    def wake(self) -> None:
+        """Look at the shared log soon."""
+        self._replica.wake()
+
+
+def _raise_for(mutation_id: str, rows: Mapping[str, list[str]]) -> None:
+    for done, killed, reason in rows.values():
+        if killed == "1":
+            raise ClickHouseError(341, f"Mutation {mutation_id} was killed")
+        if reason and done != "1":
+            raise ClickHouseError(
+                341, f"Exception happened during execution of mutation '{mutation_id}' reason: '{reason}'"
+            )
+
+
+def _data_id(path: Path) -> str:
+    """An id that goes with the data folder: a new folder must not believe that it is up to date."""
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+    return path.read_text(encoding="utf-8")

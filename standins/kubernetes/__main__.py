@@ -1,0 +1,105 @@
+"""The command line: ``python -m standins.kubernetes --help``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from standins.kubernetes import seed
+from standins.kubernetes.cluster import Cluster, Settings
+from standins.kubernetes.errors import StatusError
+from standins.kubernetes.images import ImagesFileError, load_images
+from standins.kubernetes.kubeconfig import kubeconfig, write_kubeconfig, write_private
+from standins.kubernetes.server import SHUTDOWN_SECONDS, ApiServer, HttpServer
+from standins.kubernetes.store import ObjectStore
+
+MANIFESTS = Path(__file__).parent / "manifests"
+DEFAULT_NAMESPACE = "cresta-cron"
+log = logging.getLogger("standins.kubernetes")
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(prog="python -m standins.kubernetes", description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1; 0 takes a free one")
+    parser.add_argument("--data", type=Path, required=True, help="folder for objects, logs, requests")
+    parser.add_argument("--context", required=True, help="name of the context in the kubeconfig")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="kubeconfig to write")
+    parser.add_argument("--manifests", type=Path, default=MANIFESTS, help="folder of *.yaml to load")
+    parser.add_argument("--images", type=Path, required=True, help="JSON file: image -> local program")
+    parser.add_argument("--backoff-seconds", type=float, default=1.0, help="wait after a failed pod")
+    parser.add_argument("--max-grace-seconds", type=float, default=2.0, help="most between TERM and KILL")
+    parser.add_argument("--log-level", default="warning", help="level of the server's own log")
+    return parser.parse_args(argv)
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on 127.0.0.1. Raises OSError if the port is taken."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+def first_token(saved: Path) -> str:
+    """The token to start with: from the environment, else the last one (a restart is no rotation), else a new one."""
+    given = os.environ.get("SANDBOX_KUBERNETES_TOKEN")
+    if given:
+        return given
+    return saved.read_text(encoding="utf-8") if saved.exists() else secrets.token_urlsafe(24)
+
+
+async def serve(options: argparse.Namespace, sock: socket.socket) -> int:
+    """Run the server until it is told to stop; returns the exit code."""
+    options.data.mkdir(parents=True, exist_ok=True)
+    settings = Settings(options.data, options.images, options.backoff_seconds, options.max_grace_seconds)
+    cluster = Cluster(ObjectStore(options.data / "objects.sqlite"), settings)
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+    def save_token(token: str) -> None:
+        write_private(options.data / "token", token)
+        write_kubeconfig(options.kubeconfig, kubeconfig(url, options.context, DEFAULT_NAMESPACE, token))
+
+    token = first_token(options.data / "token")
+    server = ApiServer(cluster, token, save_token)
+    password = os.environ.get("SANDBOX_CLICKHOUSE_PASSWORD")
+    seed.load(cluster.store, server.api, options.manifests, password)
+    config = uvicorn.Config(
+        server.app(),
+        log_level=options.log_level,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    http = HttpServer(config, server.stopping)
+    server.on_failure = lambda: setattr(http, "should_exit", True)
+    save_token(token)
+    await http.serve(sockets=[sock])
+    return 1 if server.failed else 0
+
+
+def main(argv: list[str]) -> int:
+    """Check the inputs, serve, return the exit code: 0 after a stop, 1 after a failure, 2 for a bad input."""
+    options = parse_args(argv)
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        load_images(options.images)
+        with listen(options.port) as sock:
+            return asyncio.run(serve(options, sock))
+    except StatusError as error:
+        log.error("a manifest in %s was refused: %s", options.manifests, error.message)
+    except (ImagesFileError, seed.ManifestError, OSError) as error:
+        log.error("%s", error)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

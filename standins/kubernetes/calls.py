@@ -1,0 +1,205 @@
+"""One request as the handlers see it, and the checks on its query and options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from standins.kubernetes import errors
+from standins.kubernetes.cluster import Cluster
+from standins.kubernetes.errors import bad_request
+from standins.kubernetes.faults import Subject, subject_of
+from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, Obj, ResourceType, Target
+from standins.kubernetes.selectors import equalities, parse_labels
+
+_LIST_KEYS = {
+    "allowWatchBookmarks",
+    "continue",
+    "fieldSelector",
+    "labelSelector",
+    "limit",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeoutSeconds",
+    "watch",
+}
+_DELETE_KEYS = {"dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"}
+_WRITE_KEYS = {"dryRun", "fieldManager", "fieldValidation"}
+_LOG_KEYS = {
+    "container",
+    "follow",
+    "insecureSkipTLSVerifyBackend",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "stream",
+    "tailLines",
+    "timestamps",
+}
+_KEYS: Mapping[str, set[str]] = {
+    "get": set(),
+    "list": _LIST_KEYS,
+    "watch": _LIST_KEYS,
+    "create": _WRITE_KEYS,
+    "update": _WRITE_KEYS,
+    "patch": _WRITE_KEYS | {"force"},
+    "delete": _DELETE_KEYS,
+    "deletecollection": _LIST_KEYS | _DELETE_KEYS,
+}
+_DELETE_OPTIONS = _DELETE_KEYS | {"apiVersion", "kind", "preconditions"}
+POLICIES = ("Foreground", "Background", "Orphan")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request on a resource; ``body`` is the decoded JSON, None if there was none."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    body: Any
+    content_type: str
+    target: Target
+    verb: str
+
+    @property
+    def resource(self) -> ResourceType:
+        """The type that the request addresses."""
+        return self.target.resource
+
+    @property
+    def name(self) -> str:
+        """The object's name in the path, or the empty string."""
+        return self.target.name or ""
+
+    def document(self) -> Obj:
+        """The body of a request that needs an object. Raises StatusError 400."""
+        if not isinstance(self.body, dict):
+            raise bad_request("the body of the request must be a JSON object")
+        return self.body
+
+    def dry_run(self) -> bool:
+        """Whether dryRun=All was asked for. Raises StatusError 400 for another value."""
+        return _dry_run(self.query.get("dryRun"))
+
+
+def _dry_run(value: object) -> bool:
+    values = value if isinstance(value, list) else [value] if value else []
+    if any(item != "All" for item in values):
+        raise bad_request(f'dryRun: Unsupported value: {json.dumps(values)}: supported values: "All"')
+    return bool(values)
+
+
+def decode_body(content: bytes, content_type: str) -> Any:
+    """The JSON of a request's body, None if it is empty. Raises StatusError 400 or 415."""
+    if not content:
+        return None
+    if content_type and "json" not in content_type:
+        raise unsupported_media("application/json")
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise bad_request(f"error decoding the body: invalid JSON: {error}") from error
+
+
+def unsupported_media(accepted: str) -> errors.StatusError:
+    """415 for a body in a format that is not read."""
+    text = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+    return errors.StatusError(415, "UnsupportedMediaType", text)
+
+
+def check_query(call: Call) -> None:
+    """Refuse unknown query parameters, so that a client's wrong argument shows. Raises StatusError 400."""
+    known = _LOG_KEYS if call.target.subresource == "log" else _KEYS[call.verb]
+    unknown = sorted(set(call.query) - known - {"pretty"})
+    if unknown:
+        raise bad_request(f"unknown query parameter {unknown} for {call.verb} on {call.path} (refused by the sandbox)")
+
+
+@dataclass(frozen=True)
+class DeleteOptions:
+    """The options of a deletion; ``policy`` and ``grace_seconds`` are None if they were not given."""
+
+    policy: str | None
+    grace_seconds: int | None
+    dry_run: bool
+    uid: str | None
+    version: str | None
+
+
+def delete_options(call: Call) -> DeleteOptions:
+    """The options from body and query; the body wins. Raises StatusError 400 or 422."""
+    body = call.body or {}
+    if not isinstance(body, dict) or set(body) - _DELETE_OPTIONS:
+        raise bad_request(f"DeleteOptions cannot be decoded: unknown fields in {sorted(body)}")
+    policy = body.get("propagationPolicy", call.query.get("propagationPolicy"))
+    orphan = body.get("orphanDependents", call.query.get("orphanDependents"))
+    if orphan is not None:
+        policy = "Orphan" if str(orphan).lower() == "true" else "Background"
+    if policy is not None and policy not in POLICIES:
+        text = (
+            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": '
+            'supported values: "Background", "Foreground", "Orphan"'
+        )
+        raise errors.StatusError(422, "Invalid", text)
+    grace = body.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
+    if grace is not None and not str(grace).isdigit():
+        raise bad_request(f"gracePeriodSeconds is {grace!r}; it must be a number from 0 up")
+    conditions = body.get("preconditions") or {}
+    return DeleteOptions(
+        policy,
+        None if grace is None else int(grace),
+        _dry_run(body.get("dryRun", call.query.get("dryRun"))),
+        conditions.get("uid"),
+        conditions.get("resourceVersion"),
+    )
+
+
+def check_preconditions(call: Call, options: DeleteOptions, obj: Obj) -> None:
+    """Raises StatusError 409 if the stored object is not the one that the client means."""
+    meta = obj["metadata"]
+    for label, wanted, found in (
+        ("UID", options.uid, meta["uid"]),
+        ("ResourceVersion", options.version, meta["resourceVersion"]),
+    ):
+        if wanted is not None and wanted != found:
+            text = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}"
+            raise errors.conflict(call.resource, meta["name"], text)
+
+
+def pod_spec_of(resource: ResourceType, obj: Obj) -> Obj | None:
+    """Where the containers of an object are, or None."""
+    spec = obj.get("spec") or {}
+    if resource is CRONJOBS:
+        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
+    if resource in (JOBS, CRONJOBS):
+        found = (spec.get("template") or {}).get("spec")
+        return found if isinstance(found, dict) else None
+    return spec if resource is PODS else None
+
+
+def subject_for(cluster: Cluster, call: Call) -> Subject:
+    """The object that fault rules look at for this request (see faults)."""
+    resource, namespace = call.resource, call.target.namespace or ""
+    if call.target.name:
+        obj = cluster.store.find(resource, namespace, call.target.name)
+        if obj is None:
+            return Subject(call.target.name, namespace, {}, {})
+        return cluster.pod_subject(obj) if resource is PODS else subject_of(obj, pod_spec_of(resource, obj))
+    if call.method == "POST" and isinstance(call.body, dict):
+        try:
+            own = subject_of(call.body, pod_spec_of(resource, call.body))
+        except (AttributeError, TypeError, ValueError):  # a body of another shape; the schema check refuses it
+            return Subject("", namespace, {}, {})
+        return Subject(own.name, namespace, own.labels, own.env)
+    labels = equalities(parse_labels(call.query.get("labelSelector", "")))
+    job_name = labels.get("job-name") or labels.get("batch.kubernetes.io/job-name") or ""
+    job = cluster.store.find(JOBS, namespace, job_name) if resource is PODS else None
+    if job is None:
+        return Subject(job_name, namespace, labels, {})
+    own = subject_of(job, pod_spec_of(JOBS, job))
+    return Subject(own.name, namespace, {**own.labels, **labels}, own.env)

@@ -1,0 +1,258 @@
+"""For tests and scripts: the stand-in's own endpoints, and the stand-in as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from standins.kubernetes.resources import Obj
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+STOP_SECONDS = 15.0
+CALL_SECONDS = 10.0
+POLL_SECONDS = 0.05
+NAMESPACE = "cresta-cron"
+CRONJOB = "cron-batch-reindex-conversations"
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Opens 127.0.0.1 without a proxy, whatever the environment says."""
+
+
+class SandboxError(RuntimeError):
+    """The server did not start or stop, or refused a request; the text has its answer or its log's end."""
+
+
+class KubernetesAdmin:
+    """The stand-in's own endpoints at an address, whoever started the server.
+
+    They need no token; only ``token``, ``jobs`` and ``patch_cronjob`` need the kubeconfig that the server wrote.
+    """
+
+    def __init__(self, url: str, kubeconfig: Path | None = None) -> None:
+        self._url = url
+        self._kubeconfig = kubeconfig
+
+    @property
+    def url(self) -> str:
+        """The address of the server."""
+        return self._url
+
+    @property
+    def token(self) -> str:
+        """The token that is valid now. Raises SandboxError without a kubeconfig."""
+        return str(self._config()["users"][0]["user"]["token"])
+
+    def _config(self) -> Obj:
+        if self._kubeconfig is None:
+            raise SandboxError(f"the token of {self.url} is in its kubeconfig, and no path of one was given")
+        document: Obj = yaml.safe_load(self._kubeconfig.read_text(encoding="utf-8"))
+        return document
+
+    def _call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        request = urllib.request.Request(self.url + path, data=data, method=method, headers=sent)
+        try:
+            with _DIRECT.open(request, timeout=CALL_SECONDS) as answer:
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode(errors="replace")
+            raise SandboxError(f"{method} {path} was refused with {error.code}: {text}") from None
+
+    def requests(
+        self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
+    ) -> list[Obj]:
+        """The recorded requests in their order, without those on the stand-in's own endpoints.
+
+        A row has id, time, method, path, query, status, seconds, token (a fingerprint) and faults (the kinds that
+        acted on it); on a resource also name, labels (of the body of a POST, else of the stored object) and body as
+        the client sent it; reason if it was refused.
+        """
+        query: dict[str, str | int | None] = {"method": method, "path_contains": path_contains}
+        query |= {"since_id": since_id or None, "mutating": "true" if mutating else None}
+        text = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
+        rows: list[Obj] = self._call("GET", f"/_sandbox/requests?{text}")
+        return rows
+
+    def mutations(self, path_contains: str | None = None, since_id: int = 0) -> list[Obj]:
+        """The recorded requests that may change something: POST, PUT, PATCH and DELETE, also refused ones."""
+        return self.requests(path_contains=path_contains, since_id=since_id, mutating=True)
+
+    def last_request_id(self) -> int:
+        """The number of the newest request, 0 if there is none; what comes later has a higher one."""
+        rows = self.requests()
+        return int(rows[-1]["id"]) if rows else 0
+
+    def clear_requests(self) -> None:
+        """Forget the recorded requests."""
+        self._call("DELETE", "/_sandbox/requests")
+
+    def set_faults(self, *rules: Mapping[str, Any]) -> list[int]:
+        """Add fault rules (see faults); returns their numbers. Raises SandboxError for a bad rule."""
+        ids: list[int] = self._call("POST", "/_sandbox/faults", list(rules))["ids"]
+        return ids
+
+    def faults(self) -> list[Obj]:
+        """The rules that are set, with their hits."""
+        rows: list[Obj] = self._call("GET", "/_sandbox/faults")
+        return rows
+
+    def wait_for_hits(self, number: int, hits: int = 1, limit_seconds: float = 30.0) -> None:
+        """Wait until a rule has acted so often. Raises SandboxError when the limit is over or the rule is gone."""
+        end = time.monotonic() + limit_seconds
+        while time.monotonic() < end:
+            found = next((row for row in self.faults() if row["id"] == number), None)
+            if found is None:
+                raise SandboxError(f"there is no fault rule {number} at {self.url}")
+            if found["hits"] >= hits:
+                return
+            time.sleep(POLL_SECONDS)
+        raise SandboxError(f"rule {number} had fewer than {hits} hits after {limit_seconds} s: {self.faults()}")
+
+    def clear_faults(self, number: int | None = None) -> None:
+        """Drop one rule, or all."""
+        self._call("DELETE", "/_sandbox/faults" + (f"/{number}" if number is not None else ""))
+
+    def deny(self, *rules: Mapping[str, Any]) -> None:
+        """Replace the deny rules (see rbac); none allows everything."""
+        self._call("POST", "/_sandbox/rbac", {"deny": list(rules)})
+
+    def rotate_token(self, token: str | None = None) -> None:
+        """Make a new token the only valid one; the kubeconfig is written anew."""
+        self._call("POST", "/_sandbox/token", {"token": token})
+
+    def processes(self) -> dict[str, int]:
+        """The running process groups by ``<pod uid>/<container>``."""
+        rows: dict[str, int] = self._call("GET", "/_sandbox/processes")
+        return rows
+
+    def jobs(self, selector: str = "", namespace: str = NAMESPACE) -> list[Obj]:
+        """The stored Jobs that a label selector chooses. Raises SandboxError without a kubeconfig."""
+        query = urllib.parse.urlencode({"labelSelector": selector})
+        headers = {"Authorization": f"Bearer {self.token}"}
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}"
+        rows: list[Obj] = self._call("GET", path, headers=headers)["items"]
+        return rows
+
+    def patch_cronjob(self, patch: Mapping[str, Any], namespace: str = NAMESPACE, name: str = CRONJOB) -> Obj:
+        """Merge a patch into a CronJob, such as ``{"spec": {"jobTemplate": {"spec": {"parallelism": 0}}}}``."""
+        path = f"/apis/batch/v1/namespaces/{namespace}/cronjobs/{name}"
+        headers = {"Content-Type": "application/merge-patch+json", "Authorization": f"Bearer {self.token}"}
+        result: Obj = self._call("PATCH", path, patch, headers)
+        return result
+
+
+class KubernetesSandbox(KubernetesAdmin):
+    """One stand-in server in a folder of its own. ``images`` is what the images file holds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        images: Mapping[str, Any],
+        context: str = "sandbox_dev",
+        manifests: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.kubeconfig = folder / "kubeconfig.yaml"
+        super().__init__("", self.kubeconfig)  # the address is known when the server has written the file
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.context = context
+        self.images_file = folder / "images.json"
+        self.images_file.write_text(json.dumps(images), encoding="utf-8")
+        self._manifests = manifests
+        self._env = dict(env or {})
+        self._options = list(options)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """The address of the server, from the kubeconfig."""
+        return str(self._config()["clusters"][0]["cluster"]["server"])
+
+    @property
+    def pid(self) -> int:
+        """The server's process id. Raises SandboxError if it is not started."""
+        if self._process is None:
+            raise SandboxError("the server is not started")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process and wait until it answers. Raises SandboxError."""
+        self.kubeconfig.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "standins.kubernetes", "--port", str(self._port)]
+        command += ["--data", str(self.folder / "data"), "--context", self.context]
+        command += ["--kubeconfig", str(self.kubeconfig), "--images", str(self.images_file), *self._options]
+        if self._manifests is not None:
+            command += ["--manifests", str(self._manifests)]
+        env = {**os.environ, "PYTHONPATH": str(PROJECT), **self._env}
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=log, stderr=log)
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.stop(kill=True)
+            raise
+
+    def _wait_until_up(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            if self._process is None or self._process.poll() is not None:
+                raise SandboxError(f"the server ended at its start:\n{self.log_tail()}")
+            with contextlib.suppress(OSError), _DIRECT.open(self.url + "/healthz", timeout=2):
+                self._port = int(self.url.rpartition(":")[2])
+                return
+            time.sleep(POLL_SECONDS)
+        raise SandboxError(f"the server did not answer within {START_SECONDS} s:\n{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The end of the server's own log."""
+        return (self.folder / "server.log").read_text(encoding="utf-8", errors="replace")[-3000:]
+
+    def stop(self, kill: bool = False) -> None:
+        """Stop the server (``kill``: with SIGKILL) and wait for its end.
+
+        Raises SandboxError if it does not end.
+        """
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            self._process.kill()
+            self._process.wait()
+            raise SandboxError(f"the server did not stop within {STOP_SECONDS} s:\n{self.log_tail()}") from error
+        finally:
+            self._process = None
+
+    def restart(self, kill: bool = False) -> None:
+        """Stop and start on the same port with the same objects, the same token and the same recorded requests."""
+        self.stop(kill)
+        self.start()
+
+
+@contextlib.contextmanager
+def running(sandbox: KubernetesSandbox) -> Iterator[KubernetesSandbox]:
+    """Start the server, stop it at the end in any case."""
+    sandbox.start()
+    try:
+        yield sandbox
+    finally:
+        sandbox.stop()

@@ -1,0 +1,128 @@
+"""What the API server fills in, and what it resets, before it checks an object."""
+
+from __future__ import annotations
+
+import base64
+import copy
+
+from standins.kubernetes.resources import CRONJOBS, JOBS, NAMESPACES, PODS, SECRETS, Obj, ResourceType
+
+TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
+LEGACY_LABELS = ("controller-uid", "job-name")
+PREFIX = "batch.kubernetes.io/"
+
+
+def pod_defaults(spec: Obj) -> None:
+    """Fill in a pod's spec, in place."""
+    spec.setdefault("restartPolicy", "Always")
+    spec.setdefault("terminationGracePeriodSeconds", 30)
+    spec.setdefault("dnsPolicy", "ClusterFirst")
+    spec.setdefault("securityContext", {})
+    spec.setdefault("schedulerName", "default-scheduler")
+    if "serviceAccountName" in spec:
+        spec.setdefault("serviceAccount", spec["serviceAccountName"])
+    for container in spec.get("containers", []):
+        image = container.get("image") or ""
+        tag = image.rpartition("/")[2].partition(":")[2]
+        container.setdefault("imagePullPolicy", "Always" if tag in ("", "latest") else "IfNotPresent")
+        container.setdefault("resources", {})
+        container.setdefault("terminationMessagePath", "/dev/termination-log")
+        container.setdefault("terminationMessagePolicy", "File")
+        for variable in container.get("env", []):
+            reference = variable.get("valueFrom", {}).get("fieldRef")
+            if reference is not None:
+                reference.setdefault("apiVersion", "v1")
+
+
+def job_labels(name: str, uid: str) -> dict[str, str]:
+    """The labels that every pod of a Job carries."""
+    values = {"controller-uid": uid, "job-name": name}
+    return values | {PREFIX + key: value for key, value in values.items()}
+
+
+def job_spec_defaults(spec: Obj) -> None:
+    """Fill in the numbers of a Job's spec and its pod template, in place."""
+    if "completions" not in spec and "parallelism" not in spec:
+        spec["completions"] = 1
+    spec.setdefault("parallelism", 1)
+    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("manualSelector", False)
+    spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
+    pod_defaults(spec.setdefault("template", {}).setdefault("spec", {}))
+
+
+def job_identity(job: Obj) -> None:
+    """Give a new Job its generated selector and its pods their labels, in place."""
+    spec, meta = job["spec"], job["metadata"]
+    template_meta = spec["template"].setdefault("metadata", {})
+    if not spec["manualSelector"]:
+        labels = template_meta.setdefault("labels", {})
+        for key, value in job_labels(meta.get("name", ""), meta["uid"]).items():
+            labels.setdefault(key, value)
+        spec.setdefault("selector", {"matchLabels": {PREFIX + "controller-uid": meta["uid"]}})
+    if not meta.get("labels"):
+        meta["labels"] = dict(template_meta.get("labels", {}))
+
+
+def cronjob_defaults(cronjob: Obj) -> None:
+    """Fill in a CronJob, in place."""
+    spec = cronjob["spec"]
+    spec.setdefault("concurrencyPolicy", "Allow")
+    spec.setdefault("suspend", False)
+    spec.setdefault("successfulJobsHistoryLimit", 3)
+    spec.setdefault("failedJobsHistoryLimit", 1)
+    template = spec.get("jobTemplate", {}).get("spec", {}).get("template", {})
+    if "spec" in template:
+        pod_defaults(template["spec"])
+
+
+def fill_in(resource: ResourceType, obj: Obj) -> None:
+    """The defaults that hold for new and changed objects, in place."""
+    obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
+    if resource in (JOBS, CRONJOBS, PODS):
+        obj.setdefault("spec", {})
+    if resource is JOBS:
+        job_spec_defaults(obj["spec"])
+    elif resource is CRONJOBS:
+        cronjob_defaults(obj)
+    elif resource is PODS:
+        pod_defaults(obj["spec"])
+    elif resource is SECRETS:
+        obj.setdefault("type", "Opaque")
+        for key, value in obj.pop("stringData", {}).items():
+            obj.setdefault("data", {})[key] = base64.b64encode(value.encode()).decode()
+
+
+def complete(resource: ResourceType, prepared: Obj) -> None:
+    """Fill in a new object of any type, in place; ``prepared`` has its uid."""
+    fill_in(resource, prepared)
+    if resource is JOBS:
+        job_identity(prepared)
+    if resource in (JOBS, CRONJOBS):
+        prepared["status"] = {}
+    elif resource is PODS:
+        prepared["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
+    elif resource is NAMESPACES:
+        prepared["spec"] = {"finalizers": ["kubernetes"]}
+        prepared["status"] = {"phase": "Active"}
+        labels = prepared["metadata"].setdefault("labels", {})
+        labels.setdefault("kubernetes.io/metadata.name", prepared["metadata"].get("name", ""))
+
+
+def for_update(resource: ResourceType, current: Obj, wanted: Obj, subresource: str | None) -> Obj:
+    """The object that an update makes of ``wanted``: fields that a client cannot set keep their value."""
+    new = copy.deepcopy(wanted)
+    fill_in(resource, new)
+    meta, old = new.setdefault("metadata", {}), current["metadata"]
+    fixed = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp")
+    for field in (*fixed, "deletionGracePeriodSeconds", "resourceVersion"):
+        meta.pop(field, None)
+        if field in old:
+            meta[field] = old[field]
+    kept = "spec" if subresource == "status" else "status"
+    new.pop(kept, None)
+    if kept in current:
+        new[kept] = copy.deepcopy(current[kept])
+    return new

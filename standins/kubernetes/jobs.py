@@ -1,0 +1,231 @@
+"""What the Job controller does next for one Job: a pure function of the Job, its pods and the time.
+
+It works in the steps of the real controller: count ended pods, handle suspension, add the interim condition
+(SuccessCriteriaMet or FailureTarget), and only when no pod is left the final one (Complete or Failed).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from standins.kubernetes.clock import parse_time, rfc3339
+from standins.kubernetes.defaults import TRACKING_FINALIZER
+from standins.kubernetes.resources import Obj
+
+MAX_BACKOFF = timedelta(seconds=600)  # of pkg/controller/job
+REACHED = ("CompletionsReached", "Reached expected number of succeeded pods")
+BACKOFF_LIMIT = ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
+DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline")
+
+
+@dataclass
+class JobPlan:
+    """What to do: the new status, pods to make, names of pods to delete or to release, whether the Job's TTL
+    is over.
+    """
+
+    status: Obj
+    create: int = 0
+    delete: list[str] = field(default_factory=list)
+    release: list[str] = field(default_factory=list)
+    expired: bool = False
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def condition(status: Obj, kind: str) -> Obj | None:
+    """The condition of this type with status True, or None."""
+    found = (c for c in status.get("conditions", []) if c["type"] == kind and c["status"] == "True")
+    return next(found, None)
+
+
+def finished(status: Obj) -> Obj | None:
+    """The final condition that is True (Complete or Failed), or None."""
+    return condition(status, "Complete") or condition(status, "Failed")
+
+
+def _set_condition(status: Obj, kind: str, why: tuple[str, str], now: datetime, value: str = "True") -> None:
+    entry = {
+        "type": kind,
+        "status": value,
+        "lastProbeTime": rfc3339(now),
+        "lastTransitionTime": rfc3339(now),
+        "reason": why[0],
+        "message": why[1],
+    }
+    others = [c for c in status.get("conditions", []) if c["type"] != kind]
+    status["conditions"] = [*others, entry]
+
+
+def pod_phase(pod: Obj) -> str:
+    """The pod's phase, Pending if it has none."""
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
+def _ended(pod: Obj) -> bool:
+    return pod_phase(pod) in ("Succeeded", "Failed")
+
+
+def _active(pod: Obj) -> bool:
+    return not _ended(pod) and not pod["metadata"].get("deletionTimestamp")
+
+
+def _failed(pod: Obj) -> bool:
+    """Whether the pod counts as failed; one that is being deleted does (isPodFailed of the real controller)."""
+    deleted = bool(pod["metadata"].get("deletionTimestamp"))
+    return pod_phase(pod) == "Failed" or (deleted and pod_phase(pod) != "Succeeded")
+
+
+def _restarts(pods: Sequence[Obj]) -> int:
+    return sum(
+        int(entry.get("restartCount", 0))
+        for pod in pods
+        if _active(pod)
+        for entry in pod.get("status", {}).get("containerStatuses", [])
+    )
+
+
+def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, hold: bool = False) -> JobPlan:
+    """The next step for a Job that is not being deleted. ``backoff`` is the wait after the first failed pod.
+
+    ``hold`` keeps new pods from being made (a fault). Called again with the result applied, it gives the step
+    after.
+    """
+    spec, status = job["spec"], copy.deepcopy(job.get("status") or {})
+    plan = JobPlan(status)
+    _count_ended(status, pods, plan)
+    if final := finished(status):
+        ttl = spec.get("ttlSecondsAfterFinished")
+        end = parse_time(final["lastTransitionTime"])
+        plan.expired = ttl is not None and now >= end + timedelta(seconds=ttl)
+    elif spec.get("suspend"):
+        _suspend(status, pods, plan, now)
+    else:
+        if resumed := condition(status, "Suspended"):
+            _set_condition(status, resumed["type"], ("JobResumed", "Job resumed"), now, "False")
+            plan.events.append(("Normal", "Resumed", "Job resumed"))
+        status.setdefault("startTime", rfc3339(now))
+        _advance(spec, status, pods, plan, now, backoff, hold)
+    _count_active(status, pods, plan)
+    return plan
+
+
+def _count_ended(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
+    for pod in pods:
+        tracked = TRACKING_FINALIZER in pod["metadata"].get("finalizers", [])
+        if not tracked or _active(pod):
+            continue
+        plan.release.append(pod["metadata"]["name"])
+        if not _failed(pod):
+            status["succeeded"] = status.get("succeeded", 0) + 1
+        else:
+            status["failed"] = status.get("failed", 0) + 1
+
+
+def _remove(plan: JobPlan, names: list[str]) -> None:
+    """Delete pods that are not wanted any more; released first, so that they never count (as deleteJobPods does)."""
+    plan.release += names
+    plan.delete += names
+
+
+def _suspend(status: Obj, pods: Sequence[Obj], plan: JobPlan, now: datetime) -> None:
+    _remove(plan, [pod["metadata"]["name"] for pod in pods if _active(pod)])
+    status.pop("startTime", None)
+    if condition(status, "Suspended") is None:
+        _set_condition(status, "Suspended", ("JobSuspended", "Job suspended"), now)
+        plan.events.append(("Normal", "Suspended", "Job suspended"))
+
+
+def _advance(
+    spec: Obj, status: Obj, pods: Sequence[Obj], plan: JobPlan, now: datetime, backoff: timedelta, hold: bool
+) -> None:
+    active = [pod["metadata"]["name"] for pod in pods if _active(pod)]
+    met, target = condition(status, "SuccessCriteriaMet"), condition(status, "FailureTarget")
+    if met or target:
+        plan.delete += active
+        if all(_ended(pod) for pod in pods):
+            _finish(status, met, target, plan, now)
+    elif _past_backoff_limit(spec, status, pods):
+        _set_condition(status, "FailureTarget", BACKOFF_LIMIT, now)
+    elif _past_deadline(spec, status, now):
+        _set_condition(status, "FailureTarget", DEADLINE, now)
+    elif _successful(spec, status, active):
+        _set_condition(status, "SuccessCriteriaMet", REACHED, now)
+    else:
+        wanted = _wanted(spec, status, len(active))
+        if len(active) > wanted:
+            _remove(plan, active[wanted:])
+        elif not hold and now >= _next_start(status, pods, backoff):
+            plan.create = wanted - len(active)
+
+
+def _finish(status: Obj, met: Obj | None, target: Obj | None, plan: JobPlan, now: datetime) -> None:
+    if met:
+        _set_condition(status, "Complete", (met["reason"], met["message"]), now)
+        status["completionTime"] = rfc3339(now)
+        plan.events.append(("Normal", "Completed", "Job completed"))
+    elif target:
+        _set_condition(status, "Failed", (target["reason"], target["message"]), now)
+        plan.events.append(("Warning", target["reason"], target["message"]))
+
+
+def _past_backoff_limit(spec: Obj, status: Obj, pods: Sequence[Obj]) -> bool:
+    limit = int(spec.get("backoffLimit", 6))
+    if int(status.get("failed", 0)) > limit:
+        return True
+    if spec["template"]["spec"].get("restartPolicy") != "OnFailure":
+        return False
+    restarts = _restarts(pods)
+    return restarts > 0 if limit == 0 else restarts >= limit
+
+
+def _past_deadline(spec: Obj, status: Obj, now: datetime) -> bool:
+    seconds = spec.get("activeDeadlineSeconds")
+    return seconds is not None and now >= parse_time(status["startTime"]) + timedelta(seconds=seconds)
+
+
+def _successful(spec: Obj, status: Obj, active: Sequence[str]) -> bool:
+    succeeded = int(status.get("succeeded", 0))
+    if spec.get("completions") is None:
+        return succeeded > 0 and not active
+    return succeeded >= int(spec["completions"])
+
+
+def _wanted(spec: Obj, status: Obj, active: int) -> int:
+    parallelism, succeeded = int(spec.get("parallelism", 1)), int(status.get("succeeded", 0))
+    if spec.get("completions") is None:
+        return min(active, parallelism) if succeeded else parallelism
+    return min(parallelism, max(int(spec["completions"]) - succeeded, 0))
+
+
+def _next_start(status: Obj, pods: Sequence[Obj], backoff: timedelta) -> datetime:
+    ends = [
+        parse_time(entry["state"]["terminated"]["finishedAt"])
+        for pod in pods
+        if pod_phase(pod) == "Failed"
+        for entry in pod["status"].get("containerStatuses", [])
+        if "terminated" in entry["state"]
+    ]
+    if not ends:
+        return parse_time(status["startTime"])
+    doubled = backoff * 2 ** min(int(status.get("failed", 1)) - 1, 10) if status.get("failed") else backoff
+    return max(ends) + min(doubled, MAX_BACKOFF)
+
+
+def _count_active(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
+    live = [pod for pod in pods if _active(pod) and pod["metadata"]["name"] not in plan.delete]
+    counts = {
+        "active": len(live) + plan.create,
+        "ready": sum(
+            c["type"] == "Ready" and c["status"] == "True" for p in live for c in p["status"].get("conditions", [])
+        ),
+        "terminating": sum(not _ended(pod) and not _active(pod) for pod in pods) + len(plan.delete),
+    }
+    status["ready"], status["terminating"] = counts["ready"], counts["terminating"]
+    status["uncountedTerminatedPods"] = {}
+    if counts["active"]:
+        status["active"] = counts["active"]
+    else:
+        status.pop("active", None)

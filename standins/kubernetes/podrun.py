@@ -1,0 +1,226 @@
+"""One pod's life: pull, configure, run and restart its containers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+
+from standins.kubernetes import podstatus
+from standins.kubernetes.clock import rfc3339, utc_now
+from standins.kubernetes.cluster import Cluster
+from standins.kubernetes.faults import ActiveRule, Rule
+from standins.kubernetes.images import ContainerConfigError, Image, ImagesFileError, container_env, load_images
+from standins.kubernetes.processes import ContainerLog, ContainerProcess
+from standins.kubernetes.processtable import ProcessTable
+from standins.kubernetes.resources import PODS, Obj
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.1
+FIRST_PULL_SECONDS = 0.5
+"""How long a failing pull shows ErrImagePull before it shows ImagePullBackOff."""
+START_ERROR_CODE = 128  # of containerd, for a program that cannot be started
+
+
+class PodRun:
+    """Runs the containers of one pod and keeps its status."""
+
+    def __init__(self, cluster: Cluster, table: ProcessTable, pod: Obj) -> None:
+        self._cluster = cluster
+        self._table = table
+        self._pod = pod
+        self._uid = str(pod["metadata"]["uid"])
+        self._started = rfc3339(utc_now())
+        self._processes: dict[str, ContainerProcess] = {}
+        self._restarts: dict[str, int] = {}
+        self._last: dict[str, Obj] = {}
+        self._entries: dict[str, Obj] = {}
+        self.stopping = False
+
+    async def run(self) -> None:
+        """Run all containers to their end (or until this task is cancelled)."""
+        self._event("Normal", "Scheduled", f"Successfully assigned {self._where} to sandbox-node")
+        containers = self._pod["spec"]["containers"]
+        for container in containers:
+            self._note(container, podstatus.waiting("ContainerCreating"))
+        self._publish()
+        async with asyncio.TaskGroup() as group:
+            for container in containers:
+                group.create_task(self._container(container))
+
+    @property
+    def _where(self) -> str:
+        meta = self._pod["metadata"]
+        return f"{meta['namespace']}/{meta['name']}"
+
+    def stop(self, number: signal.Signals) -> bool:
+        """Send a signal to all containers; False if none runs."""
+        self.stopping = True
+        for process in self._processes.values():
+            process.terminate(number)
+        return bool(self._processes)
+
+    async def _container(self, container: Obj) -> None:
+        while True:
+            image = await self._pull(container)
+            env = await self._configure(container, image)
+            state = await self._execute(container, image, env)
+            if not self._restarts_after(state["terminated"]["exitCode"]):
+                self._set(container, state)
+                return
+            name = container["name"]
+            self._last[name] = state
+            self._restarts[name] = self._restarts.get(name, 0) + 1
+            text = f"back-off restarting failed container {name} in pod {self._where}"
+            self._set(container, podstatus.waiting("CrashLoopBackOff", text))
+            await asyncio.sleep(self._cluster.settings.backoff_seconds)
+
+    def _restarts_after(self, code: int) -> bool:
+        policy = self._pod["spec"]["restartPolicy"]
+        return not self.stopping and (policy == "Always" or (policy == "OnFailure" and code != 0))
+
+    def _note(self, container: Obj, state: Obj) -> None:
+        name = container["name"]
+        restarts, last = self._restarts.get(name, 0), self._last.get(name, {})
+        self._entries[name] = podstatus.container_status(container, state, restarts, last, self._uid)
+
+    def _set(self, container: Obj, state: Obj) -> None:
+        self._note(container, state)
+        self._publish()
+
+    def _publish(self) -> None:
+        meta = self._pod["metadata"]
+        current = self._cluster.store.find(PODS, meta["namespace"], meta["name"])
+        if current is None or current["metadata"]["uid"] != self._uid:
+            return
+        backing_off = bool(self._restarts)
+
+        def edit(pod: Obj) -> None:
+            podstatus.apply_states(pod, self._entries, self._started, backing_off)
+
+        self._pod = self._cluster.store.change(PODS, current, edit)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        self._cluster.emit(("v1", "Pod", self._pod), kind, reason, message, "kubelet")
+
+    def _fault(self, kind: str, run: int | None = None) -> ActiveRule | None:
+        """The rule that holds this pod, or one run of its container."""
+        caught = self._uid if run is None else f"{self._uid}/{run}"
+        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), caught)
+
+    async def _pull(self, container: Obj) -> Image:
+        """The program of the image, once it is there and no fault holds the pull."""
+        name, began = container["image"], time.monotonic()
+        told = False
+        while True:
+            held = self._fault("image_pull_backoff")
+            over = held is not None and held.rule.seconds is not None
+            if held is not None and over and time.monotonic() - began >= (held.rule.seconds or 0):
+                held = None
+            image, reason = self._image(name)
+            if held is None and image is not None:
+                self._event("Normal", "Pulled", f'Container image "{name}" already present on machine')
+                return image
+            if not told:
+                self._event("Warning", "Failed", f'Failed to pull image "{name}": not found')
+                told = True
+            if held is not None and held.rule.reason:
+                reason = held.rule.reason
+            self._set_waiting(container, self._pull_state(name, reason, time.monotonic() - began))
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _image(self, name: str) -> tuple[Image | None, str]:
+        """The image, or the waiting reason of a file that cannot be used; the file may change at any time."""
+        try:
+            return load_images(self._cluster.settings.images).get(name), ""
+        except (ImagesFileError, OSError) as error:
+            log.error("the images file cannot be used: %s", error)
+            return None, "RegistryUnavailable"
+
+    @staticmethod
+    def _pull_state(image: str, reason: str, elapsed: float) -> Obj:
+        if reason:
+            return podstatus.waiting(reason, f'{reason}: image "{image}"')
+        if elapsed < FIRST_PULL_SECONDS:
+            text = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": not found'
+            return podstatus.waiting("ErrImagePull", text)
+        return podstatus.waiting("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: not found')
+
+    def _set_waiting(self, container: Obj, state: Obj) -> None:
+        if self._entries[container["name"]]["state"] != state:
+            self._set(container, state)
+
+    async def _configure(self, container: Obj, image: Image) -> dict[str, str]:
+        """The container's variables, once they can be made (a missing Secret may come later)."""
+        while True:
+            try:
+                return container_env(self._cluster.store, self._pod, container, image)
+            except ContainerConfigError as error:
+                self._set_waiting(container, podstatus.waiting("CreateContainerConfigError", str(error)))
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _log(self, container: Obj) -> ContainerLog:
+        name = container["name"]
+        return ContainerLog(log_path(self._cluster.settings.logs, self._uid, name, self._restarts.get(name, 0)))
+
+    async def _execute(self, container: Obj, image: Image, env: dict[str, str]) -> Obj:
+        """Run the program, or what a fault puts in its place; returns the terminated state."""
+        output, started = self._log(container), utc_now()
+        # Shown as running before the start, so that a server that is killed in between never starts it twice.
+        self._set(container, podstatus.running(started))
+        self._event("Normal", "Started", f"Container started: {container['name']}")
+        argv = [*image.argv, *container.get("args", [])]
+        if (active := self._replacement(self._restarts.get(container["name"], 0))) is not None:
+            rule, text = active.rule, active.rule.log
+            output.write(text.encode() + (b"\n" if text and not text.endswith("\n") else b""))
+            if rule.kind != "hang_container":
+                output.close()
+                code = 0 if rule.kind == "exit_without_running" else rule.exit_code
+                return podstatus.terminated(code, started, utc_now())
+            argv = hanging(rule)
+        try:
+            process = await ContainerProcess.start(argv, env, image.cwd, output)
+        except OSError as error:
+            output.close()
+            return podstatus.terminated(START_ERROR_CODE, started, utc_now(), "StartError", str(error))
+        return await self._await_end(container["name"], process, started)
+
+    async def _await_end(self, name: str, process: ContainerProcess, started: datetime) -> Obj:
+        key = f"{self._uid}/{name}"
+        self._processes[name] = process
+        self._table.add(key, process.pid)
+        if self.stopping:
+            process.terminate()
+        try:
+            code = await process.wait()
+        finally:
+            del self._processes[name]
+            self._table.drop(key)
+        return podstatus.terminated(code, started, utc_now())
+
+    def _replacement(self, run: int) -> ActiveRule | None:
+        """A fault that takes the program's place in this run of the container, or None."""
+        for kind in ("fail_container", "exit_without_running", "hang_container"):
+            if active := self._fault(kind, run):
+                return active
+        job = self._cluster.job_of(self._pod)
+        if job is None or job.get("status", {}).get("failed"):
+            return None
+        return self._cluster.take_fault(
+            "pod_extra_failed", self._cluster.pod_subject(self._pod), job["metadata"]["uid"]
+        )
+
+
+def hanging(rule: Rule) -> list[str]:
+    """The program of a container that hangs: for ever, or for the rule's seconds and then ends with its code."""
+    if rule.seconds is None:
+        return ["sleep", "infinity"]
+    return ["sh", "-c", f"sleep {float(rule.seconds)}; exit {rule.exit_code}"]
+
+
+def log_path(logs: Path, pod_uid: str, container: str, restart: int) -> Path:
+    """Where the log of one run of a container is."""
+    return logs / pod_uid / container / f"{restart}.log"

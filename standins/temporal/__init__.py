@@ -1,0 +1,1 @@
+"""Temporal in the sandbox: the development server and a proxy that can lose answers."""
