@@ -9,7 +9,7 @@ import pytest
 
 from backfill import poll as module
 from backfill.poll import SharedPoll, shared_poll
-from tests.clock import Clock, clock
+from tests.kit.clock import Clock, clock
 
 __all__ = ["clock"]
 
