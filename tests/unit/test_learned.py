@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill.learned import Customer, Outcome, dump_learned, learn, parse_learned, target_of
+from include.scorecard_backfill.planning.learned import Customer, Outcome, dump_learned, learn, parse_learned, target_of
 
 outcomes = st.lists(
     st.builds(

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.scorecard_backfill.names import window_key
-from include.scorecard_backfill.plan import Window, plan_hash
-from include.scorecard_backfill.replan import cut, too_big
+from include.scorecard_backfill.planning.plan import Window, plan_hash
+from include.scorecard_backfill.planning.replan import cut, too_big
+from include.scorecard_backfill.planning.windows import DateRange, covers_exactly
 from include.scorecard_backfill.verdicts.workflows import TOO_BIG
-from include.scorecard_backfill.windows import DateRange, covers_exactly
 
 
 def window(start: str = "2026-01-01", end: str = "2026-02-01", **changes: Any) -> dict[str, Any]:

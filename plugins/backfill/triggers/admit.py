@@ -17,7 +17,7 @@ from backfill.slots import limits_now, override_now, override_text
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.overrides import Override, OverrideError
+from include.scorecard_backfill.planning.overrides import Override, OverrideError
 from include.scorecard_backfill.verdicts import admission, health
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 

@@ -15,7 +15,7 @@ from backfill.triggers.admit import shared_override
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, shared_open_ids, shared_workflows
 from include.scorecard_backfill.job import cluster_selector, window_selector
-from include.scorecard_backfill.overrides import OverrideError
+from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.verdicts import admission
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 from include.scorecard_backfill.verdicts.jobs import may_run

@@ -7,8 +7,8 @@ from datetime import date
 from typing import Any
 
 from include.scorecard_backfill import names
+from include.scorecard_backfill.planning.windows import DateRange, cut_smaller, split_fixed
 from include.scorecard_backfill.verdicts.workflows import TOO_BIG
-from include.scorecard_backfill.windows import DateRange, cut_smaller, split_fixed
 
 Json = dict[str, Any]
 
