@@ -158,7 +158,7 @@ def _customer_problems(params: RunParams) -> list[str]:
         ]
     problems: list[str] = []
     for index, customer in enumerate(params.customers):
-        reason = _id_reason(customer)
+        reason = id_problem(customer)
         if reason:
             problems.append(f"customers: {customer!r} (place {index + 1}) {reason}.")
         elif params.customers.index(customer) != index:
@@ -166,7 +166,8 @@ def _customer_problems(params: RunParams) -> list[str]:
     return problems
 
 
-def _id_reason(customer: str) -> str:
+def id_problem(customer: str) -> str:
+    """Return why a customer id cannot be sent to the reindexer, '' when it can."""
     if not customer.strip():
         return "is blank; remove the empty line"
     if "," in customer:

@@ -111,7 +111,9 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
         if budget is not None:
             running = await self._running_everywhere()
             if running >= budget:
-                return wait_verdict(f"{running} of {budget} windows of all clusters are in flight (global_max_parallel)")
+                return wait_verdict(
+                    f"{running} of {budget} windows of all clusters are in flight (global_max_parallel)"
+                )
         return verdict
 
     async def _survey(self, override: Override | None) -> admission.Survey:

@@ -1,4 +1,4 @@
-"""Counts a window again until two looks agree, proves what an option has postponed, and asks whether the books balance."""
+"""Counts a window again until two looks agree, proves what an option postponed, and asks whether the books balance."""
 
 from __future__ import annotations
 
