@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
@@ -67,6 +68,16 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
     context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
     store.RunStore(context).set(store.FAILED, failure.to_json())
     raise AirflowFailException(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
+
+
+@contextmanager
+def kept_refusal(context: Mapping[str, Any]) -> Iterator[None]:
+    """Keep the sentence by which a run is refused for report and page."""
+    try:
+        yield
+    except AirflowFailException as error:
+        context["ti"].xcom_push(key=xcoms.REFUSED, value=str(error))
+        raise
 
 
 def event_of(context: Mapping[str, Any], value: object, stage: Stage) -> Event:

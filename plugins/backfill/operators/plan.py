@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
+from backfill.kit.stages import kept_refusal
 from backfill.kit.store import FROZEN, RunStore
 from backfill.operators.preflight import run_parameters
 from backfill.settings import LEARNED_VARIABLE, cluster_config
@@ -44,6 +45,10 @@ class PlanOperator(BaseOperator):
 
     def execute(self, context: Any) -> list[Json]:
         """Return the windows. Raises AirflowFailException with every reason for which a plan is refused."""
+        with kept_refusal(context):
+            return self._windows(context)
+
+    def _windows(self, context: Any) -> list[Json]:
         config = cluster_config(self.cluster)
         run = run_parameters(context, config)
         book = DebtBook(self.cluster)
@@ -78,8 +83,8 @@ class PlanOperator(BaseOperator):
         if begun:
             raise AirflowFailException(
                 f"approval_changed: {text}\nRows of this run's windows are deleted already ({', '.join(begun[:3])}), so"
-                " it is not planned anew. Undo the change in the cluster's file and clear what failed, or start a new run:"
-                " its plan takes in what this one owes."
+                " it is not planned anew. Undo the change in the cluster's file and clear what failed, or start a new"
+                " run: its plan takes in what this one owes."
             )
         self.log.warning("planned anew, to be approved anew, because: %s", text)
         return None

@@ -15,6 +15,7 @@ from temporalio.service import RPCError
 from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, TopologyError
 from backfill.hooks.kubernetes import JobClient, is_transient, status_of
 from backfill.hooks.temporal import TemporalHook, Workflows
+from backfill.kit.stages import kept_refusal
 from backfill.settings import cluster_config
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
@@ -58,6 +59,10 @@ class PreflightOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
+        with kept_refusal(context):
+            return self._checked(context)
+
+    def _checked(self, context: Any) -> dict[str, Any]:
         config = cluster_config(self.cluster)
         run = run_parameters(context, config)
         for line in run.lines():

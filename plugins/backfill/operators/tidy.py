@@ -1,4 +1,4 @@
-"""Tidy: what the next plan should know, and copies whose days are over; it comes after the report and spoils nothing."""
+"""Tidy: what the next plan should know, and copies whose days are over; after the report, so that it spoils nothing."""
 
 from __future__ import annotations
 
