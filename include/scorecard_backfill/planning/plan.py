@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 
 from include.scorecard_backfill import names
-from include.scorecard_backfill.config.fields import RunMode
+from include.scorecard_backfill.config.fields import RunMode, customer_id_reason
 from include.scorecard_backfill.debts import Debt, databases_of, owed_by
-from include.scorecard_backfill.params.resolve import id_problem
 from include.scorecard_backfill.planning.windows import DateRange
 from include.scorecard_backfill.records import Database, Order, Window
 
@@ -97,7 +96,7 @@ def build_plan(
     problems = _unknown(chosen, owned, request.cluster)
     # What the form would refuse, the Job's builder would refuse after the delete: ids of all_customers, too.
     problems += [
-        f"customers: {c!r} {why}: its windows could not be reindexed" for c in chosen if (why := id_problem(c))
+        f"customers: {c!r} {why}: its windows could not be reindexed" for c in chosen if (why := customer_id_reason(c))
     ]
     problems += _identity_problems(set(chosen), inventory)
     databases = {c: _databases(owned[c], inventory, owed) for c in chosen if c in owned}
