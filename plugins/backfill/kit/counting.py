@@ -50,7 +50,7 @@ def counted_once(context: Mapping[str, Any], window: Window, hook: BackfillClick
     kept = store.get(COUNTED)
     if kept:
         return Counted.from_json(kept)
-    server_time = hook.server_time()
+    server_time = hook.server_time().timestamp()
     now = _settled(window, hook, hook.topology())
     counted = Counted(
         key=window.key,

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
-from backfill.groups import GROUPS, pass_of
+from backfill.groups import GROUPS
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, wait, waits
 from backfill.kit.poll import shared_poll
@@ -18,8 +18,9 @@ from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
 from backfill.slots import limits_now, override_now, override_text
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.planning.overrides import Override, OverrideError
-from include.scorecard_backfill.records import STAGES, Verified, Window
+from include.scorecard_backfill.records import Verified
 from include.scorecard_backfill.verdicts import admission, health
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.base import wait as wait_verdict
@@ -27,8 +28,8 @@ from include.scorecard_backfill.verdicts.base import wait as wait_verdict
 ENDED = ["success", "failed", "upstream_failed", "skipped", "removed"]
 """States of verify in which a window is no longer in flight."""
 
-PLAN_SECONDS = 3600.0
-"""How long the order of a run's windows is kept; it is frozen, and the replans make a new group."""
+RUN_SECONDS = 60.0
+"""How long a run's parameters are taken from the snapshot."""
 
 
 async def shared_override(cluster: str, max_age: float) -> str | None:
@@ -55,24 +56,9 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
     async def prepare(self) -> None:
         """Find this window's place in the plan."""
         self._index = int(self.ti.map_index)
-        windows = await self._windows()
-        if not 0 <= self._index < len(windows):
-            raise ValueError(f"map index {self._index} is not in the plan of {len(windows)} windows")
-        key, _, self.label = windows[self._index]
-        self.args = self.args.model_copy(update={"key": key})
         verified = await self.result_of("verify")
+        key = self.window.key
         self._verified = isinstance(verified, Verified) and verified.key == key and verified.status == "verified"
-
-    async def _windows(self) -> list[tuple[str, str, str]]:
-        """Return key, customer and label of every window of this pass, in plan order."""
-
-        async def load() -> list[tuple[str, str, str]]:
-            found = await xcoms.apull(self.ti, pass_of(self.args.group).source)
-            windows = [Window.from_json(item) for item in found or []]
-            return [(w.key, w.customer_id, w.label) for w in windows]
-
-        key = ("windows", self.ti.dag_id, self.ti.run_id, self.args.group)
-        return await shared_poll().get(key, load, max_age=PLAN_SECONDS)
 
     async def _run(self) -> dict[str, Any]:
         """Return the run's parameters."""
@@ -80,7 +66,7 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
         async def load() -> dict[str, Any]:
             return await xcoms.apull(self.ti, "plan", xcoms.RUN) or {}
 
-        return await shared_poll().get(("run", self.ti.dag_id, self.ti.run_id), load, max_age=PLAN_SECONDS)
+        return await shared_poll().get(("run", self.ti.dag_id, self.ti.run_id), load, max_age=RUN_SECONDS)
 
     async def look(self) -> Look:
         """Decide this window on the run's states; what holds everybody back is asked only when its turn has come."""
@@ -118,19 +104,20 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
 
     async def _survey(self, override: Override | None) -> admission.Survey:
         """Look at the run's windows; one look serves every window that waits in this process."""
-        windows, run, group = await self._windows(), await self._run(), self.args.group
+        windows, run, group = await self.windows(), await self._run(), self.args.group
+        behind = tasks_of(self.config.orders)[1:]
 
         async def load() -> admission.Survey:
             states = await self._load_states()
             slots = [
                 admission.Slot(
-                    customer,
+                    window.customer_id,
                     admission.phase_of(
                         states.get(f"{group}.admit_{index}"),
-                        [states.get(f"{group}.{stage}_{index}") for stage in STAGES[1:]],
+                        [states.get(f"{group}.{task}_{index}") for task in behind],
                     ),
                 )
-                for index, (_, customer, _) in enumerate(windows)
+                for index, window in enumerate(windows)
             ]
             return admission.survey(slots, limits_now(self.config, run, override))
 
@@ -140,7 +127,7 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
     async def _load_states(self) -> dict[str, Any]:
         ti, group = self.ti, self.args.group
         found = await sync_to_async(RuntimeTaskInstance.get_task_states)(
-            dag_id=ti.dag_id, task_ids=[f"{group}.{stage}" for stage in STAGES], run_ids=[ti.run_id]
+            dag_id=ti.dag_id, task_ids=[f"{group}.{task}" for task in tasks_of(self.config.orders)], run_ids=[ti.run_id]
         )
         states: dict[str, Any] = found.get(ti.run_id, {})
         return states

@@ -62,8 +62,6 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         """Read what was deleted, what was reindexed, and how an earlier try of this task ended."""
         deleted = xcoms.expect(Deleted, await self.result_of("delete"), NOT_DELETED)
         self._deleted = deleted
-        self.label = deleted.window.label
-        self.args = self.args.model_copy(update={"key": deleted.key})
         previous = await xcoms.arecord(self.ti, self.ti.task_id)
         cut_by = pass_of(self.args.group).cut_by
         cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
