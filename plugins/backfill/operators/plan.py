@@ -25,7 +25,7 @@ from include.scorecard_backfill.params import EffectiveParams
 from include.scorecard_backfill.planning import inventory, learned, plan
 from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest
 from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
-from include.scorecard_backfill.records import Order, Window
+from include.scorecard_backfill.records import Window
 
 Json = dict[str, Any]
 
@@ -37,10 +37,9 @@ class PlanOperator(BaseOperator):
     cluster's file has changed it plans anew, and must be approved anew, as long as nothing was deleted.
     """
 
-    def __init__(self, *, cluster: str, order: Order, max_windows: int, **kwargs: Any) -> None:
+    def __init__(self, *, cluster: str, max_windows: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cluster = cluster
-        self.order = order
         self.max_windows = max_windows
 
     def execute(self, context: Any) -> list[Json]:
@@ -90,7 +89,7 @@ class PlanOperator(BaseOperator):
         return None
 
     def _terms(self, config: ClusterConfig, run: EffectiveParams, windows: str) -> Terms:
-        return terms_of(config, mode=run.mode, order=self.order, windows=windows, max_parallel=run.max_parallel)
+        return terms_of(config, mode=run.mode, order=run.order, windows=windows, max_parallel=run.max_parallel)
 
     def _plan(
         self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
@@ -109,7 +108,7 @@ class PlanOperator(BaseOperator):
             max_windows=self.max_windows,
             volume_table=config.clickhouse.volume_table,
             required_tables=config.clickhouse.tables[:1],
-            order=self.order,
+            order=run.order,
             debts=tuple(open_debts),
         )
         try:
@@ -141,7 +140,7 @@ class PlanOperator(BaseOperator):
             windows,
             digest=digest(terms),
             mode=run["mode"],
-            order=self.order,
+            order=run["order"],
             asked_by=asked_by(context),
             max_parallel=run["max_parallel"],
             statements=_statements(config, windows) if run["mode"] == "cleanup" else (),
