@@ -31,6 +31,7 @@ from include.scorecard_backfill.config.clickhouse import (
 from include.scorecard_backfill.config.fields import (
     ClusterName,
     Frozen,
+    Order,
     RunMode,
     Seconds,
     Text,
@@ -88,6 +89,12 @@ class ClusterConfig(Frozen):
     admission: AdmissionConfig = Field(default=AdmissionConfig(), description="How many windows go at once.")
     windows: WindowsConfig = Field(default=WindowsConfig(), description="How large windows are.")
     schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="The monthly run.")
+    orders: Annotated[tuple[Order, ...], Strict(False)] = Field(
+        default=("delete_first",),
+        min_length=1,
+        max_length=2,
+        description="delete_first, reindex_first, or both; the first one is the form's default.",
+    )
     snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Copy of the rows before a delete.")
 
     @model_validator(mode="before")

@@ -141,8 +141,9 @@ def host_leg(number: int, *, cluster: str, table: str, part: Slice, names: Names
 def cluster_leg(number: int, *, cluster: str, counted: CensusPart, names: Names) -> str:
     """Return a SELECT with one row over all shards: ``leg, host, days``; host is '', the day of the total is ''.
 
-    days: (ISO day, numbers), the numbers being rows, distinct conversations, distinct ids and rows meant to go (0
-    without a rule); with ``written`` the same four of the rows written since the moment, and of the others.
+    days: (ISO day, numbers), the numbers being rows, distinct conversations, distinct ids, rows meant to go (0 without
+    a rule) and the fingerprint of the ids that are not meant to go (a sum of hashes modulo 2**64); with ``written`` the
+    same five of the rows written since the moment, and of the others.
     """
     part = counted.part
     meant = meant_predicate(cluster, names, part, counted.meant) if counted.meant else "0"
@@ -161,12 +162,13 @@ def cluster_leg(number: int, *, cluster: str, counted: CensusPart, names: Names)
     return f"SELECT toUInt32({number}) AS leg, '' AS host, groupArray((b_day, [{packed}])) AS days FROM ({per_day})"
 
 
-def _numbers(condition: str, names: Names, id_column: str, meant: str) -> tuple[str, str, str, str]:
+def _numbers(condition: str, names: Names, id_column: str, meant: str) -> tuple[str, ...]:
     return (
         f"countIf({condition})",
         f"uniqExactIf({quote_identifier(names.conversation)}, {condition})",
         f"uniqExactIf({quote_identifier(id_column)}, {condition})",
         f"countIf(({condition}) AND ({meant}))",
+        f"sumIf(cityHash64(toString({quote_identifier(id_column)})), ({condition}) AND NOT ({meant}))",
     )
 
 

@@ -52,10 +52,10 @@ def quote_identifier(name: str) -> str:
 
 
 def quote_string(value: str) -> str:
-    """Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
+    r"""Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
 
     >>> print(quote_string("O'Neil; DROP"))
-    'O\\'Neil; DROP'
+    'O\'Neil; DROP'
     """
     return "'" + "".join(_ESCAPES.get(char, char) for char in value) + "'"
 

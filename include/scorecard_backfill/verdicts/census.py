@@ -8,6 +8,9 @@ from typing import Any
 
 from include.scorecard_backfill.verdicts.counts import Days, Host, TableName
 
+FIGURES = 5
+"""Figures of one day and kind of rows in an answer over all shards (sql/census.py)."""
+
 Answer = Mapping[str, Any]
 """One row of a counting statement: ``leg``, ``host`` ('' over all shards), ``days`` as (ISO day, numbers) pairs."""
 
@@ -18,12 +21,16 @@ class IncompleteError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """FINAL over all shards: rows, distinct conversations, distinct row ids, rows meant to go (None: no rule)."""
+    """FINAL over all shards: rows, distinct conversations, distinct row ids, rows meant to go (None: no rule).
+
+    ``fingerprint``: the sum modulo 2**64 of a hash of the id of each row that is not meant to go.
+    """
 
     rows: int = 0
     conversations: int = 0
     ids: int = 0
     meant: int | None = None
+    fingerprint: int = 0
 
     @property
     def doubled(self) -> int:
@@ -126,10 +133,11 @@ def read_census(
 def _table(days: Iterable[Any], hosts: Mapping[str, Days], has_rule: bool) -> TableCensus:
     split: list[dict[str, Numbers]] = [{}, {}, {}]
     for day, numbers in days:
-        for place in range(len(numbers) // 4):
-            rows, conversations, ids, meant = (int(number) for number in numbers[4 * place : 4 * place + 4])
+        for place in range(len(numbers) // FIGURES):
+            own = numbers[FIGURES * place : FIGURES * (place + 1)]
+            rows, conversations, ids, meant, print_ = (int(number) for number in own)
             if rows or not day:
-                split[place][str(day)] = Numbers(rows, conversations, ids, meant if has_rule else None)
+                split[place][str(day)] = Numbers(rows, conversations, ids, meant if has_rule else None, print_)
     none = Numbers(meant=0 if has_rule else None)
     totals = [part.pop("", none) for part in split]
     ordered = [dict(sorted(part.items())) for part in split]
