@@ -75,16 +75,14 @@ class DeleteOperator(BaseOperator):
         if not window.destructive:
             return kept
         sweeping = window.order == "reindex_first"
-        rows, balance, sentences = counted.now, "ok", ()
-        if sweeping:
-            surveyed = survey(hook, window, counted)
-            rows, balance, sentences = surveyed.old, surveyed.balance, surveyed.sentences
-        facts = self._facts(context, window, counted, rows, balance)  # type: ignore[arg-type]
-        self._refuse(context, window, facts, sentences)
+        surveyed = survey(hook, window, counted) if sweeping else None
+        rows = surveyed.old if surveyed else counted.now
+        facts = self._facts(context, window, rows, surveyed.balance if surveyed else "ok")
+        self._refuse(context, window, facts, surveyed.sentences if surveyed else ())
         if not facts.rows_before and self._generation(context) == 0:
             self.log.info("no row is there to delete")
             return kept.model_copy(update={"status": "nothing", "digest": approved_digest(context)})
-        if sweeping:
+        if surveyed:
             SweepApproval(self, self.cluster).ask(context, window, surveyed)
         snapshots = self._snapshots(context, hook, window, rows)
         promise(context, window, counted, swept=sweeping)
@@ -115,9 +113,7 @@ class DeleteOperator(BaseOperator):
             raise StageError(f"{window.label}: the reindex stage has left no count before: clear it, and this with it")
         return reindexed.counted
 
-    def _facts(
-        self, context: Any, window: Window, counted: Counted, rows: Sequence[TableDays], balance: life.Balance
-    ) -> life.Facts:
+    def _facts(self, context: Any, window: Window, rows: Sequence[TableDays], balance: life.Balance) -> life.Facts:
         generation = self._generation(context)
         before = failed_before(context, window.key)
         same = before is not None and before.generation == generation

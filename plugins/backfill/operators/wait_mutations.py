@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -91,7 +91,7 @@ class WaitMutationsOperator(TriggeredWait):
         )
         sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
         generation = int(RunStore(context).get(GENERATION) or deleted.generation)
-        self._wait_for(deleted.model_copy(update={"sent": sent, "generation": generation, "bound": bound}))
+        return self._wait_for(deleted.model_copy(update={"sent": sent, "generation": generation, "bound": bound}))
 
     def _refuse(self, context: Any, deleted: Deleted, cause: str, reason: str) -> None:
         fail(
@@ -106,7 +106,7 @@ class WaitMutationsOperator(TriggeredWait):
             ),
         )
 
-    def _wait_for(self, deleted: Deleted) -> None:
+    def _wait_for(self, deleted: Deleted) -> NoReturn:
         config = cluster_config(self.cluster)
         self.defer(
             trigger=MutationsTrigger(

@@ -13,9 +13,10 @@ from include.scorecard_backfill.verdicts.base import Verdict
 
 
 class ChunkArgs(WaitArgs):
-    """``table`` is (database, table); ``generation`` and ``chunk`` name the step that must be done first, chunk 0: none.
+    """``table`` is (database, table); ``generation`` and ``chunk`` name the step that must be done first.
 
-    ``at`` is when that step was sent (epoch seconds), ``accepted`` are the hosts that are known to have it.
+    Chunk 0: none has to. ``at`` is when that step was sent (epoch seconds), ``accepted`` are the hosts that are known
+    to have it.
     """
 
     table: tuple[str, str]

@@ -181,9 +181,11 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
     def _act(self, facts: life.Facts, verdict: Verdict, hosts: Sequence[str]) -> Look:
         step = life.next_step("wait_mutations", facts)
         if step.action == "done":
-            status = "overlap" if facts.overlap else "gone"
             gone = MutationsGone(
-                key=self.window.key, status=status, generation=self._deleted.generation, hosts=tuple(hosts)
+                key=self.window.key,
+                status="overlap" if facts.overlap else "gone",
+                generation=self._deleted.generation,
+                hosts=tuple(hosts),
             )
             return Done(gone, step.why)
         if step.action == "resend":
