@@ -28,7 +28,7 @@ from standins.kubernetes.faults import RequestFacts
 from standins.kubernetes.injection import Injector
 from standins.kubernetes.kubelet import Kubelet
 from standins.kubernetes.recorder import Recorder, fingerprint
-from standins.kubernetes.resources import parse_path, verb_of
+from standins.kubernetes.resources import JOBS, Obj, parse_path, verb_of
 
 log = logging.getLogger(__name__)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
@@ -49,7 +49,7 @@ class ApiServer:
         self._kubelet = Kubelet(cluster)
         self._controllers = Controllers(cluster, self._kubelet)
         self._recorder = Recorder(cluster.settings.data / "requests.jsonl")
-        self._injector = Injector(cluster, self.api, self.stopping)
+        self._injector = Injector(cluster, self._store_job, self.stopping)
         self.on_failure: Callable[[], None] = lambda: None
 
     def app(self) -> Starlette:
@@ -139,7 +139,10 @@ class ApiServer:
             raise errors.method_not_allowed()
         return Call(request.method, request.url.path, query, body, content_type, target, verb)
 
-    def _plain_answer(self, call: Call | None, request: Request) -> Response:
+    async def _store_job(self, namespace: str | None, job: Obj) -> None:
+        self.cluster.store.add(JOBS, self.api.prepare(JOBS, namespace, job, strict=True))
+
+    async def _plain_answer(self, call: Call | None, request: Request) -> Response:
         if call is not None:
             return self.api.handle(call)
         found = discover(request.url.path.rstrip("/")) if request.method == "GET" else None
