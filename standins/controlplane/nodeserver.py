@@ -24,8 +24,7 @@ from starlette.routing import Route
 from standins.controlplane.calls import Calls
 from standins.controlplane.certs import Certificates
 from standins.kubernetes import logs
-from standins.kubernetes.api import merge_patch
-from standins.kubernetes.calls import pod_spec_of
+from standins.kubernetes.calls import merge_patch, pod_spec_of
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.errors import StatusError
 from standins.kubernetes.faults import RequestFacts, subject_of

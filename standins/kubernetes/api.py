@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from standins.kubernetes import errors, logs, rbac, watching
+from standins.kubernetes import errors, logs, quota, rbac, watching
 from standins.kubernetes.calls import (
     Call,
     DeleteOptions,
     check_preconditions,
     check_query,
     delete_options,
+    merge_patch,
     unsupported_media,
 )
 from standins.kubernetes.cluster import Cluster
@@ -37,20 +38,6 @@ ORPHAN_WARNING = (
     'set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"'
 )
 _MERGE_TYPES = ("application/merge-patch+json", "application/strategic-merge-patch+json")
-
-
-def merge_patch(current: Obj, patch: Obj) -> Obj:
-    """The result of a JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces."""
-    merged = copy.deepcopy(current)
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            inner = merged.get(key)
-            merged[key] = merge_patch(inner if isinstance(inner, dict) else {}, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
 
 
 class Api:
@@ -170,6 +157,7 @@ class Api:
         complete(resource, prepared)
         check_rules(resource, prepared)
         self._store.check_new(resource, prepared)
+        quota.check(self._store, resource, prepared)
         return prepared
 
     def _review(self, call: Call) -> Obj:

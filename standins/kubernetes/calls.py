@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,6 +93,20 @@ def _dry_run(value: object) -> bool:
     if any(item != "All" for item in values):
         raise bad_request(f'dryRun: Unsupported value: {json.dumps(values)}: supported values: "All"')
     return bool(values)
+
+
+def merge_patch(current: Obj, patch: Obj) -> Obj:
+    """The result of a JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces."""
+    merged = copy.deepcopy(current)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            inner = merged.get(key)
+            merged[key] = merge_patch(inner if isinstance(inner, dict) else {}, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
 
 
 def decode_body(content: bytes, content_type: str) -> Any:

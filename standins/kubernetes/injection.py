@@ -13,8 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from standins.kubernetes import errors
-from standins.kubernetes.api import list_object, merge_patch
-from standins.kubernetes.calls import Call
+from standins.kubernetes.api import list_object
+from standins.kubernetes.calls import Call, merge_patch
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.errors import StatusError
 from standins.kubernetes.faults import REQUEST_KINDS, ActiveRule, RequestFacts, Rule
