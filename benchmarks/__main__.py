@@ -11,8 +11,8 @@ from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.plan import read_inventory
 from benchmarks.many_databases import many_databases
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.planning.windows import DateRange
 from include.scorecard_backfill.verdicts.admission import Limits, Phase, Slot, survey
-from include.scorecard_backfill.windows import DateRange
 
 JANUARY = DateRange.parse("2026-01-01", "2026-02-01")
 

@@ -38,8 +38,8 @@ from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.waits import AdmitOperator, VerifyOperator, WaitMutationsOperator, WaitWorkflowsOperator
 from backfill.settings import BROKEN_DAG_ID_PREFIX, DAG_ID_PREFIX, load_all
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config_load import ClusterError
-from include.scorecard_backfill.params_form import params_schema
+from include.scorecard_backfill.config.load import ClusterError
+from include.scorecard_backfill.params.form import params_schema
 
 MAX_WINDOWS = conf.getint("core", "max_map_length")
 

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from include.scorecard_backfill.names import LABEL_WINDOW
-from include.scorecard_backfill.plan import CONVERSATIONS_PER_MINUTE
+from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 Json = dict[str, Any]

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config_load import CLUSTERS_FOLDER, ClusterError, load_clusters
+from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, ClusterError, load_clusters
 
 CLUSTERS_ENV = "SCORECARD_BACKFILL_CLUSTERS"
 """Environment variable: folder of cluster YAML files; default: the eight production ones shipped in include/."""

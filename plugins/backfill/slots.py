@@ -13,7 +13,7 @@ from backfill.groups import GROUPS
 from backfill.settings import OVERRIDE_VARIABLE
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.overrides import Override, in_force
+from include.scorecard_backfill.planning.overrides import Override, in_force
 from include.scorecard_backfill.verdicts.admission import Limits, Work
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 from include.scorecard_backfill.verdicts.workflows import belongs_to

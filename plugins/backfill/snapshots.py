@@ -8,7 +8,8 @@ from typing import Any
 
 from backfill.hooks.clickhouse import BackfillClickHouse, sum_days
 from backfill.triggers.mutations import slices
-from include.scorecard_backfill import sql, sql_snapshot
+from include.scorecard_backfill import sql
+from include.scorecard_backfill.sql import snapshots as sql_snapshot
 from include.scorecard_backfill.verdicts.counts import Host
 
 Json = dict[str, Any]

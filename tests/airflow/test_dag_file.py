@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from backfill import settings
-from include.scorecard_backfill.config_load import CLUSTERS_FOLDER
+from include.scorecard_backfill.config.load import CLUSTERS_FOLDER
 from tests.airflow.conftest import ROOT
 
 DAG_FILE = ROOT / "dags" / "scorecard_backfill.py"
@@ -102,7 +102,7 @@ def test_what_waits_has_a_deadline_except_for_a_slot(sandbox_dag: Any) -> None:
 
 
 def test_form_comes_from_the_model(sandbox_dag: Any) -> None:
-    from include.scorecard_backfill.params_form import RunParams
+    from include.scorecard_backfill.params.form import RunParams
 
     assert list(sandbox_dag.params) == list(RunParams.model_fields)
     # Every default must be valid, or a schedule could never start a run.

@@ -12,7 +12,7 @@ import pytest
 from backfill.operators.common import RunStore, StageError
 from backfill.operators.deleter import Deleter
 from include.scorecard_backfill import sql
-from include.scorecard_backfill.deletes import Step
+from include.scorecard_backfill.planning.deletes import Step
 from include.scorecard_backfill.verdicts.counts import Host
 from tests.task_store import Store
 

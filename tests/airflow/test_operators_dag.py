@@ -17,7 +17,7 @@ from airflow.sdk import BaseHook, Variable
 from airflow.serialization.serialized_objects import DagSerialization
 
 from backfill import settings
-from include.scorecard_backfill.config_load import CLUSTERS_FOLDER, load_clusters
+from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, load_clusters
 from tests.airflow.conftest import ROOT
 from tests.airflow.test_dag_file import load_dags
 

@@ -19,8 +19,8 @@ from backfill.operators.common import RunStore
 from backfill.operators.plan import PlanApproval, PlanOperator
 from backfill.operators.preflight import PreflightOperator, run_parameters
 from backfill.settings import cluster_config
-from include.scorecard_backfill import plan
-from include.scorecard_backfill.params_form import params_schema
+from include.scorecard_backfill.params.form import params_schema
+from include.scorecard_backfill.planning import plan
 from tests.airflow.waits_fixtures import NAME, cluster, context
 from tests.task_store import Store
 

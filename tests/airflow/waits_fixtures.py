@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
-from include.scorecard_backfill.config_load import merge
+from include.scorecard_backfill.config.load import merge
 from tests.task_store import Store
 
 Json = dict[str, Any]

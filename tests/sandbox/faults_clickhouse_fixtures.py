@@ -29,7 +29,7 @@ from backfill.triggers.base import Look, WaitTrigger
 from backfill.triggers.mutations import MutationsTrigger
 from backfill.triggers.verify import VerifyTrigger
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config_load import merge
+from include.scorecard_backfill.config.load import merge
 from include.scorecard_backfill.names import digest
 from include.scorecard_backfill.sql import quote_string
 from sandbox.data.spec import ProfileSpec

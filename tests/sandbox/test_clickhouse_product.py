@@ -12,9 +12,10 @@ import pytest
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.settings import load_all
-from include.scorecard_backfill import sql, sql_health
+from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.inventory import pairs_by_database, tables_by_database, volumes
+from include.scorecard_backfill.planning.inventory import pairs_by_database, tables_by_database, volumes
+from include.scorecard_backfill.sql import health as sql_health
 from sandbox.data.loader import ClickHouseTarget, Paths, load
 from sandbox.data.spec import rates_spec
 from sandbox.data.tables import Block, columns_of

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator, _clickhouse
-from include.scorecard_backfill.windows import DateRange
+from include.scorecard_backfill.planning.windows import DateRange
 from standins.clickhouse.client import SandboxError
 from tests.sandbox.clickhouse_fixtures import cluster, nodes
 from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, scene

@@ -8,7 +8,7 @@ from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.plan import read_inventory
 from benchmarks.many_databases import DAYS, many_databases
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.windows import DateRange
+from include.scorecard_backfill.planning.windows import DateRange
 
 ON_CONNECT = ("version()", "system.settings", "SELECT 1 AS check")
 """What clickhouse-connect asks whenever it connects."""

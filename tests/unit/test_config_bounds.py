@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config_load import ClusterError, load_clusters
+from include.scorecard_backfill.config.load import ClusterError, load_clusters
 
 SCHEMA = ClusterConfig.model_json_schema()
 Path_ = tuple[str, ...]

@@ -22,8 +22,8 @@ from include.scorecard_backfill.config import (
     ScheduleConfig,
     VerifyBand,
 )
-from include.scorecard_backfill.config_fields import RESERVED_ENV, five_cron_fields, known_zone
-from include.scorecard_backfill.config_load import CLUSTERS_FOLDER, DEFAULTS_FILE, load_clusters, read_mapping
+from include.scorecard_backfill.config.fields import RESERVED_ENV, five_cron_fields, known_zone
+from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, DEFAULTS_FILE, load_clusters, read_mapping
 
 EIGHT = [
     "ap-southeast-2-prod",

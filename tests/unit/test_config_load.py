@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill import config_fields, config_load
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config_load import (
+from include.scorecard_backfill.config import fields as config_fields
+from include.scorecard_backfill.config import load as config_load
+from include.scorecard_backfill.config.load import (
     DEFAULTS_FILE,
     ClusterError,
     ConfigFileError,

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill.deletes import delete_steps, droppable
+from include.scorecard_backfill.planning.deletes import delete_steps, droppable
 from include.scorecard_backfill.sql import Slice
 
 PART = Slice("acme_voice", "acme", "voice", date(2026, 1, 1), date(2026, 2, 1))

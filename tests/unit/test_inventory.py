@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill.inventory import pairs_by_database, tables_by_database, volumes
-from include.scorecard_backfill.plan import Volume
+from include.scorecard_backfill.planning.inventory import pairs_by_database, tables_by_database, volumes
+from include.scorecard_backfill.planning.plan import Volume
 
 HOSTS = ["ch-1", "ch-2", "ch-3"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from include.scorecard_backfill.overrides import OverrideError, in_force
+from include.scorecard_backfill.planning.overrides import OverrideError, in_force
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill import params
 from include.scorecard_backfill.config import (
     AdmissionConfig,
     AdmissionProfile,
@@ -20,7 +19,8 @@ from include.scorecard_backfill.config import (
     ScheduleConfig,
     WindowsConfig,
 )
-from include.scorecard_backfill.params import (
+from include.scorecard_backfill.params import resolve as params
+from include.scorecard_backfill.params.resolve import (
     MAX_RANGE_DAYS,
     EffectiveParams,
     ParamsError,
@@ -28,7 +28,7 @@ from include.scorecard_backfill.params import (
     RunType,
     effective,
 )
-from include.scorecard_backfill.windows import previous_month
+from include.scorecard_backfill.planning.windows import previous_month
 
 CLUSTER = ClusterConfig(
     name="demo",

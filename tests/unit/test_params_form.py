@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill.params_form import ParamsError, RunParams, params_schema
+from include.scorecard_backfill.params.form import ParamsError, RunParams, params_schema
 
 FORM = params_schema()
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill.partitions import covered_partitions
-from include.scorecard_backfill.windows import DateRange
+from include.scorecard_backfill.planning.partitions import covered_partitions
+from include.scorecard_backfill.planning.windows import DateRange
 
 TIME = "scorecard_time"
 days = st.dates(date(2023, 1, 1), date(2028, 12, 31))

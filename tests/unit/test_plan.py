@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.scorecard_backfill.names import sanitize_database_name
-from include.scorecard_backfill.plan import (
+from include.scorecard_backfill.planning.plan import (
     Database,
     Inventory,
     Plan,
@@ -24,7 +24,7 @@ from include.scorecard_backfill.plan import (
     build_plan,
     plan_hash,
 )
-from include.scorecard_backfill.windows import DateRange, covers_exactly, split_by_volume, split_fixed
+from include.scorecard_backfill.planning.windows import DateRange, covers_exactly, split_by_volume, split_fixed
 
 JANUARY = DateRange.parse("2026-01-01", "2026-02-01")
 IDS = st.text("abcXY019-_.", min_size=1, max_size=10)

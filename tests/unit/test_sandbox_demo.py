@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from include.scorecard_backfill.params_form import RunParams
+from include.scorecard_backfill.params.form import RunParams
 from sandbox import demo
 from sandbox.airflow_api import AirflowApi, ApiError, TaskState
 from sandbox.data.generate import generate

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlglot import exp
 
-from include.scorecard_backfill import sql, sql_health
+from include.scorecard_backfill import sql
 from include.scorecard_backfill.sql import Names, Slice
+from include.scorecard_backfill.sql import health as sql_health
 
 NAMES = Names("scorecard_time", "customer_id", "profile_id", "conversation_id")
 PART = Slice("acme_voice", "acme", "voice", date(2026, 1, 1), date(2026, 2, 1))

@@ -14,8 +14,9 @@ from chdb.session import Session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from include.scorecard_backfill import sql, sql_health
+from include.scorecard_backfill import sql
 from include.scorecard_backfill.sql import Names, Slice
+from include.scorecard_backfill.sql import health as sql_health
 
 NAMES = Names("scorecard_time", "customer_id", "profile_id", "conversation_id")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

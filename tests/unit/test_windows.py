@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill import windows
-from include.scorecard_backfill.windows import (
+from include.scorecard_backfill.planning import windows
+from include.scorecard_backfill.planning.windows import (
     DateRange,
     FixedMode,
     WindowError,

@@ -17,8 +17,9 @@ from airflow.sdk import Connection
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 
-from include.scorecard_backfill import sql, sql_health
+from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.sql import health as sql_health
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.health import CLICKHOUSE_MEASURES, FREE_DISK, Reading
 from include.scorecard_backfill.verdicts.mutations import Mutation

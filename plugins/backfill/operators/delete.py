@@ -25,12 +25,13 @@ from backfill.snapshots import SnapshotError, Snapshots
 from backfill.triggers.base import DEADLINE_MARGIN_SECONDS
 from backfill.triggers.chunk import ChunkTrigger, event_failed
 from backfill.triggers.mutations import RESENDABLE, slices
-from include.scorecard_backfill import sql, sql_health
-from include.scorecard_backfill.deletes import Step, delete_steps, droppable
-from include.scorecard_backfill.partitions import covered_partitions
+from include.scorecard_backfill import sql
+from include.scorecard_backfill.planning.deletes import Step, delete_steps, droppable
+from include.scorecard_backfill.planning.partitions import covered_partitions
+from include.scorecard_backfill.planning.windows import DateRange
+from include.scorecard_backfill.sql import health as sql_health
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation, altering, described
-from include.scorecard_backfill.windows import DateRange
 
 Json = dict[str, Any]
 TableName = tuple[str, str]

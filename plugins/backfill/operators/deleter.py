@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from backfill.hooks.clickhouse import BackfillClickHouse, DdlAnswer, sum_days
 from backfill.operators.common import StageError, Store
 from include.scorecard_backfill import sql
-from include.scorecard_backfill.deletes import Step
+from include.scorecard_backfill.planning.deletes import Step
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation, own
 

@@ -16,10 +16,11 @@ from backfill.operators.common import RunStore
 from backfill.operators.preflight import run_parameters
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.triggers.mutations import slices
-from include.scorecard_backfill import inventory, learned, plan, sql
+from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.planning import inventory, learned, plan
+from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
 from include.scorecard_backfill.report import plan_markdown
-from include.scorecard_backfill.windows import DateRange, split_by_volume, split_fixed
 
 Json = dict[str, Any]
 

@@ -20,7 +20,7 @@ from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import JobError, JobRequest, build_job, suspended
 from include.scorecard_backfill.params import effective
-from include.scorecard_backfill.params_form import ParamsError, RunParams
+from include.scorecard_backfill.params.form import ParamsError, RunParams
 
 KUBERNETES_RIGHTS = (
     ("get", "batch", "cronjobs", ""),

@@ -26,7 +26,7 @@ from backfill.triggers.workflows import open_of_window, scheduled_jobs, started_
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import JobError, JobRequest, build_job, cluster_selector, window_selector
-from include.scorecard_backfill.overrides import OverrideError
+from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.verdicts.admission import judge_job
 from include.scorecard_backfill.verdicts.base import Verdict, wait
 from include.scorecard_backfill.verdicts.jobs import job_outcome, may_run

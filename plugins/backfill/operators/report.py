@@ -15,8 +15,8 @@ from backfill.operators.common import RunStore, planned, windows_of
 from backfill.records import parse_record
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
-from include.scorecard_backfill import learned, replan
 from include.scorecard_backfill.job import cluster_selector
+from include.scorecard_backfill.planning import learned, replan
 from include.scorecard_backfill.report import VERIFIED, build_report, report_markdown, unwatched
 
 Json = dict[str, Any]

@@ -10,14 +10,14 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.groups import GROUPS
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse, parse_record
 from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
 from backfill.slots import limits_now, override_now, override_text
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.overrides import Override, OverrideError
+from include.scorecard_backfill.planning.overrides import Override, OverrideError
 from include.scorecard_backfill.verdicts import admission, health
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 

@@ -10,11 +10,11 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from backfill.hooks.clickhouse import sum_days
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill import sql
-from include.scorecard_backfill.config_clickhouse import ClickHouseConfig
+from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
 from include.scorecard_backfill.verdicts import mutations as rules
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 

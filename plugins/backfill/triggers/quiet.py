@@ -8,14 +8,14 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.hooks.kubernetes import AsyncJobClient
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse_record
 from backfill.slots import limits_now, override_now, stage_ids, works
 from backfill.triggers.admit import shared_override
 from backfill.triggers.base import Json, Look, WaitTrigger
 from backfill.triggers.workflows import open_of_window, scheduled_jobs, shared_open_ids, shared_workflows
 from include.scorecard_backfill.job import cluster_selector, window_selector
-from include.scorecard_backfill.overrides import OverrideError
+from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.verdicts import admission
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 from include.scorecard_backfill.verdicts.jobs import may_run

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, Strict
 
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config_fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
-from include.scorecard_backfill.params_form import ParamsError, RunParams, params_schema
-from include.scorecard_backfill.windows import DateRange, WindowError, WindowMode, parse_day, previous_month
+from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
+from include.scorecard_backfill.params.form import ParamsError, RunParams, params_schema
+from include.scorecard_backfill.planning.windows import DateRange, WindowError, WindowMode, parse_day, previous_month
 
 __all__ = [
     "EffectiveParams",

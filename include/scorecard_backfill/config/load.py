@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from include.scorecard_backfill.config import ClusterConfig
 
-CLUSTERS_FOLDER = Path(__file__).parent / "clusters"
+CLUSTERS_FOLDER = Path(__file__).parents[1] / "clusters"
 """The clusters that ship with the package."""
 DEFAULTS_FILE = "defaults.yaml"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, Strict, model_validator
 
-from include.scorecard_backfill.config_fields import (
+from include.scorecard_backfill.config.fields import (
     Bytes,
     ConnId,
     Count,

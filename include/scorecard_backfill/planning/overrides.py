@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from include.scorecard_backfill.config_fields import Frozen, Parallel, PerCustomer, Text
+from include.scorecard_backfill.config.fields import Frozen, Parallel, PerCustomer, Text
 
 MAX_AGE = timedelta(days=14)
 """Longest time that an override may be in force: what is meant for longer belongs in the cluster's file."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import date
 
-from include.scorecard_backfill.windows import DateRange
+from include.scorecard_backfill.planning.windows import DateRange
 
 _MONTHLY: dict[str, Callable[[date], str]] = {
     "toYYYYMM": lambda day: f"{day:%Y%m}",

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, ValidationError, field_validator
 
-from include.scorecard_backfill.config_fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
-from include.scorecard_backfill.windows import WindowMode
+from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
+from include.scorecard_backfill.planning.windows import WindowMode
 
 _WHAT, _HOW, _SAFETY = "What", "How", "Limits and safety"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from include.scorecard_backfill.plan import Volume
+from include.scorecard_backfill.planning.plan import Volume
 
 Row = Mapping[str, Any]
 

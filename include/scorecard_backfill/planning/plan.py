@@ -11,7 +11,7 @@ from datetime import date
 from typing import Any
 
 from include.scorecard_backfill import names
-from include.scorecard_backfill.windows import DateRange
+from include.scorecard_backfill.planning.windows import DateRange
 
 CONVERSATIONS_PER_MINUTE = 1_100
 """Throughput of one reindex workflow, measured in production (real-system.md)."""

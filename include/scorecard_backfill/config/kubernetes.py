@@ -1,0 +1,54 @@
+"""What is known about a cluster's Kubernetes: the CronJob whose template becomes the Job, and how long it may take."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from include.scorecard_backfill.config.fields import (
+    ConnId,
+    ExtraEnv,
+    Frozen,
+    KubeName,
+    OutageSeconds,
+    PollSeconds,
+    Seconds,
+)
+
+
+class KubernetesConfig(Frozen):
+    """The CronJob whose template becomes the reindex Job, and how long its stages may take."""
+
+    conn_id: ConnId = Field(default="", description="Airflow connection; empty = kubernetes_<cluster, - as _>.")
+    context: str = Field(default="", max_length=200, description="Context of the kubeconfig; empty = <cluster>_dev.")
+    namespace: KubeName = Field(default="cresta-cron", description="Namespace of the CronJob and of the Jobs.")
+    cronjob: KubeName = Field(
+        default="cron-batch-reindex-conversations", description="CronJob whose jobTemplate is used."
+    )
+    ttl_seconds_after_finished: int = Field(
+        default=604_800,
+        ge=3_600,
+        le=2_592_000,
+        description="How long a finished Job stays to be read (7 days).",
+    )
+    startup_timeout_seconds: Seconds = Field(default=600, description="From Job to running pod.")
+    pull_error_grace_seconds: Annotated[int, Field(ge=0, le=3_600)] = Field(
+        default=120, description="ImagePullBackOff and the like may last this long."
+    )
+    deadline_seconds: Seconds = Field(
+        default=3_600, description="From Job to its condition; it only starts the workflows."
+    )
+    poll_seconds: PollSeconds = Field(default=10, description="Interval of looking at the Job.")
+    outage_seconds: OutageSeconds = Field(default=600, description="The API may be unreachable for this long.")
+    # Airflow fails a task whose trigger fires before the executor's own event was handled.
+    first_poll_after_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        default=20, description="The waiting trigger does not fire before this."
+    )
+    extra_env: ExtraEnv = Field(
+        default={}, description="More environment of the Job, for example REINDEX_MODE: process. No secrets."
+    )
+    active_scheduled_job: Literal["wait", "refuse"] = Field(
+        default="wait",
+        description="If a Job of the CronJob's own schedule is running: wait for it, or refuse the window.",
+    )

@@ -1,0 +1,22 @@
+"""What is known about a cluster's Temporal: the workflows that a reindex Job starts."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from include.scorecard_backfill.config.fields import ConnId, Frozen, OutageSeconds, PollSeconds, Seconds, Text
+
+
+class TemporalConfig(Frozen):
+    """The workflows that a reindex Job starts."""
+
+    conn_id: ConnId = Field(default="", description="Airflow connection; empty = temporal_<cluster, - as _>.")
+    namespace: Text = Field(default="ingestion", description="Temporal namespace.")
+    workflow_type: Text = Field(default="ReindexConversations", description="Type of the workflows.")
+    workflow_id_prefix: Text = Field(
+        default="reindexconversations", description="Ids are <prefix>-<customer>-<profile>-<uuid>."
+    )
+    poll_seconds: PollSeconds = Field(default=30, description="Interval of one list query per cluster.")
+    # 5 days of a large customer took 2 to 6 hours.
+    deadline_seconds: Seconds = Field(default=43_200, description="All workflows of a window closed within this.")
+    outage_seconds: OutageSeconds = Field(default=600, description="Temporal may be unreachable for this long.")

@@ -1,0 +1,47 @@
+"""How large windows are, when a run starts by itself, and whether rows are copied first."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from include.scorecard_backfill.config.fields import Cron, Frozen, RunMode
+from include.scorecard_backfill.planning.windows import WindowMode
+
+
+class WindowsConfig(Frozen):
+    """Size of windows when the run does not say."""
+
+    mode: WindowMode = Field(default="auto", description="auto = by volume; or month, 10d, 5d, 1d.")
+    # 400-460K in 5 days and 640K in 10 days finished; 1.3M failed by heartbeat time-out.
+    target_conversations: int = Field(
+        default=400_000, ge=1, le=10_000_000, description="Conversations of an auto window."
+    )
+    # 5 days of a large customer took 2 to 6 hours.
+    window_minutes: int = Field(
+        default=360, ge=1, le=10_080, description="Minutes of reindexing of an auto window, once its speed is known."
+    )
+    cut_at_months: bool = Field(default=True, description="Auto windows end at months, so that partitions stay whole.")
+
+
+class ScheduleConfig(Frozen):
+    """The run that nobody starts: the previous calendar month, all customers."""
+
+    cron: Cron | None = Field(
+        default="0 6 2 * *", description="Five cron fields in the cluster's zone; null = no schedule."
+    )
+    mode: RunMode = Field(default="reindex", description="What a scheduled run does.")
+    allow_scheduled_cleanup: bool = Field(default=False, description="Must be true for mode cleanup: it deletes rows.")
+    require_approval: bool = Field(default=True, description="A scheduled cleanup asks a person before it deletes.")
+
+    @model_validator(mode="after")
+    def _deletes_only_on_purpose(self) -> ScheduleConfig:
+        if self.mode == "cleanup" and not self.allow_scheduled_cleanup:
+            raise ValueError("mode cleanup deletes rows on a schedule; add allow_scheduled_cleanup: true if meant")
+        return self
+
+
+class SnapshotConfig(Frozen):
+    """Copy of a window's rows before they are deleted, to name what did not come back and to put it back."""
+
+    enabled: bool = Field(default=False, description="Take one.")
+    keep_days: int = Field(default=14, ge=1, le=365, description="Days after which it may be removed.")
