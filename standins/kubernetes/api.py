@@ -181,6 +181,7 @@ class Api:
     def _update(self, call: Call) -> Response:
         current = self._store.get(call.resource, call.target.namespace, call.name)
         body = self._wanted_state(call, current)
+        check_preconditions(call, current, (body.get("metadata") or {}).get("uid"), None)
         version = (body.get("metadata") or {}).get("resourceVersion")
         if version and version != current["metadata"]["resourceVersion"]:
             raise errors.conflict(call.resource, call.name)
@@ -213,7 +214,7 @@ class Api:
     def _delete(self, call: Call) -> Response:
         obj = self._store.get(call.resource, call.target.namespace, call.name)
         options = delete_options(call)
-        check_preconditions(call, options, obj)
+        check_preconditions(call, obj, options.uid, options.version)
         headers = {}
         if call.resource is JOBS and options.policy is None:
             headers["Warning"] = ORPHAN_WARNING

@@ -174,13 +174,10 @@ def delete_options(call: Call) -> DeleteOptions:
     )
 
 
-def check_preconditions(call: Call, options: DeleteOptions, obj: Obj) -> None:
+def check_preconditions(call: Call, obj: Obj, uid: str | None, version: str | None) -> None:
     """Raises StatusError 409 if the stored object is not the one that the client means."""
     meta = obj["metadata"]
-    for label, wanted, found in (
-        ("UID", options.uid, meta["uid"]),
-        ("ResourceVersion", options.version, meta["resourceVersion"]),
-    ):
+    for label, wanted, found in (("UID", uid, meta["uid"]), ("ResourceVersion", version, meta["resourceVersion"])):
         if wanted is not None and wanted != found:
             text = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}"
             raise errors.conflict(call.resource, meta["name"], text)

@@ -78,12 +78,12 @@ def test_a_deletion_needs_the_version_that_it_names(kube: Kube, idle: Json) -> N
     name = idle["metadata"]["name"]
     new = patch(kube, name, {"annotations": {"owner": "b"}})["metadata"]
     old = idle["metadata"]["resourceVersion"]
-    status = refusal(lambda: delete(kube, name, uid=new["uid"], resource_version=old))
+    status = refusal(lambda: delete(kube, name, uid=new["uid"], resourceVersion=old))
     assert (status["code"], status["reason"]) == (409, "Conflict")
     assert f"ResourceVersion in precondition: {old}" in status["message"]
     assert kube.job(name) is not None
     current = kube.job(name) or {}
-    delete(kube, name, uid=new["uid"], resource_version=current["metadata"]["resourceVersion"])
+    delete(kube, name, uid=new["uid"], resourceVersion=current["metadata"]["resourceVersion"])
     kube.wait_gone(name)
 
 
