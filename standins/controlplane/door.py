@@ -32,6 +32,7 @@ from standins.kubernetes.resources import JOBS, Obj, parse_path, verb_of
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 _OWN_HEADERS = frozenset({"host", "connection", "content-length", "transfer-encoding", "accept-encoding", "keep-alive"})
+_SERVER_HEADERS = _OWN_HEADERS | {"date", "server"}
 _STREAMED = frozenset({"true", "1"})
 
 
@@ -157,7 +158,7 @@ def _is_streamed(request: Request) -> bool:
 
 
 def _headers(answer: httpx.Response) -> dict[str, str]:
-    return {key: value for key, value in answer.headers.items() if key not in _OWN_HEADERS}
+    return {key: value for key, value in answer.headers.items() if key not in _SERVER_HEADERS}
 
 
 def _reason(body: bytes) -> str:

@@ -196,12 +196,13 @@ class Mirror(ObjectStore):
         await self._tell("DELETE", path_of(PODS, meta["namespace"], meta["name"]), body)
 
     async def _tell(self, method: str, path: str, body: Obj, content_type: str = "application/json") -> None:
-        """Send; an object that is gone or another one by now needs no word."""
+        """Send; a pod that is gone, or another one by now (422 for its uid), needs no word."""
         try:
             await self._calls.send(method, path, body, content_type)
         except CallError as error:
-            if error.status not in (404, 409):
+            if error.status not in (404, 409, 422):
                 raise
+            log.info("%s", error)
 
     def behind(self, sending: object) -> None:
         """Run a call in the background; its failure is logged."""

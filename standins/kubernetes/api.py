@@ -14,6 +14,7 @@ from standins.kubernetes.calls import (
     DeleteOptions,
     check_preconditions,
     check_query,
+    check_same,
     delete_options,
     merge_patch,
     unsupported_media,
@@ -181,7 +182,7 @@ class Api:
     def _update(self, call: Call) -> Response:
         current = self._store.get(call.resource, call.target.namespace, call.name)
         body = self._wanted_state(call, current)
-        check_preconditions(call, current, (body.get("metadata") or {}).get("uid"), None)
+        check_same(call, current, body)
         version = (body.get("metadata") or {}).get("resourceVersion")
         if version and version != current["metadata"]["resourceVersion"]:
             raise errors.conflict(call.resource, call.name)

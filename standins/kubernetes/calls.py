@@ -175,12 +175,31 @@ def delete_options(call: Call) -> DeleteOptions:
 
 
 def check_preconditions(call: Call, obj: Obj, uid: str | None, version: str | None) -> None:
-    """Raises StatusError 409 if the stored object is not the one that the client means."""
+    """Raises StatusError 409 if the object to delete is not the one that the client means."""
     meta = obj["metadata"]
-    for label, wanted, found in (("UID", uid, meta["uid"]), ("ResourceVersion", version, meta["resourceVersion"])):
+    for label, wanted, found, why in (
+        ("UID", uid, meta["uid"], "deleted and then recreated"),
+        ("ResourceVersion", version, meta["resourceVersion"], "modified"),
+    ):
         if wanted is not None and wanted != found:
-            text = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}"
-            raise errors.conflict(call.resource, meta["name"], text)
+            text = (
+                f"the {label} in the precondition ({wanted}) does not match the {label} in record ({found}). "
+                f"The object might have been {why}"
+            )
+            raise errors.unmet(call.resource, meta["name"], text)
+
+
+def check_same(call: Call, current: Obj, body: Obj) -> None:
+    """Raises StatusError if a change names another uid: 409 for a PUT, 422 for a PATCH, as the real server does."""
+    meta = current["metadata"]
+    wanted = (body.get("metadata") or {}).get("uid")
+    if wanted in (None, meta["uid"]):
+        return
+    if call.verb == "update":
+        text = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {meta['uid']}"
+        raise errors.conflict(call.resource, meta["name"], text)
+    cause = errors.invalid_value("metadata.uid", wanted, "field is immutable")
+    raise errors.invalid(call.resource, meta["name"], [cause])
 
 
 def pod_spec_of(resource: ResourceType, obj: Obj) -> Obj | None:

@@ -68,7 +68,8 @@ def test_a_deletion_needs_the_uid_that_it_names(kube: Kube, idle: Json) -> None:
     name, uid = idle["metadata"]["name"], idle["metadata"]["uid"]
     status = refusal(lambda: delete(kube, name, uid=OTHER_UID))
     assert (status["code"], status["reason"]) == (409, "Conflict")
-    assert f"UID in precondition: {OTHER_UID}, UID in object meta: {uid}" in status["message"]
+    assert f"the UID in the precondition ({OTHER_UID}) does not match the UID in record ({uid})" in status["message"]
+    assert status["details"] == {"name": name, "group": "batch", "kind": "Job"}
     assert kube.job(name) is not None
     delete(kube, name, uid=uid)
     kube.wait_gone(name)
@@ -80,7 +81,7 @@ def test_a_deletion_needs_the_version_that_it_names(kube: Kube, idle: Json) -> N
     old = idle["metadata"]["resourceVersion"]
     status = refusal(lambda: delete(kube, name, uid=new["uid"], resourceVersion=old))
     assert (status["code"], status["reason"]) == (409, "Conflict")
-    assert f"ResourceVersion in precondition: {old}" in status["message"]
+    assert f"the ResourceVersion in the precondition ({old}) does not match" in status["message"]
     assert kube.job(name) is not None
     current = kube.job(name) or {}
     delete(kube, name, uid=new["uid"], resourceVersion=current["metadata"]["resourceVersion"])
@@ -109,10 +110,20 @@ def test_a_patch_with_an_older_version_is_a_conflict(kube: Kube, idle: Json) -> 
     assert (kube.job(name) or {})["metadata"]["annotations"]["owner"] == "b"
 
 
-def test_a_patch_for_another_uid_is_a_conflict(kube: Kube, idle: Json) -> None:
+def test_a_patch_for_another_uid_is_invalid(kube: Kube, idle: Json) -> None:
     status = refusal(lambda: patch(kube, idle["metadata"]["name"], {"uid": OTHER_UID, "annotations": {"owner": "c"}}))
+    assert (status["code"], status["reason"]) == (422, "Invalid")
+    assert "metadata.uid" in {cause["field"] for cause in status["details"]["causes"]}
+    assert "field is immutable" in status["message"]
+
+
+def test_a_replacement_for_another_uid_is_a_conflict(kube: Kube, idle: Json) -> None:
+    name = idle["metadata"]["name"]
+    other = kube.job(name) or {}
+    other["metadata"]["uid"] = OTHER_UID
+    status = refusal(lambda: kube.batch.replace_namespaced_job(name, NAMESPACE, other))
     assert (status["code"], status["reason"]) == (409, "Conflict")
-    assert f"UID in precondition: {OTHER_UID}" in status["message"]
+    assert f"UID in precondition: {OTHER_UID}, UID in object meta: {idle['metadata']['uid']}" in status["message"]
 
 
 def test_a_patch_that_changes_nothing_keeps_the_version(kube: Kube, idle: Json) -> None:
