@@ -32,8 +32,20 @@ from standins.kubernetes.resources import JOBS, Obj, parse_path, verb_of
 
 log = logging.getLogger(__name__)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+ANONYMOUS = "system:anonymous"
 SHUTDOWN_SECONDS = 2
 """How long open requests may take to end at the stop."""
+
+
+def anonymous(request: Request, call: Call | None) -> StatusError:
+    """The refusal of a request without a token: a real server takes it for the user system:anonymous."""
+    if call is not None:
+        target, resource = call.target, call.resource
+        shown = f"{resource.plural}/{target.subresource}" if target.subresource else resource.plural
+        return errors.forbidden(resource, target.name, ANONYMOUS, call.verb, shown, target.namespace)
+    verb = request.method.lower()
+    text = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{request.url.path}"'
+    return StatusError(403, "Forbidden", text)
 
 
 class ApiServer:
@@ -119,7 +131,7 @@ class ApiServer:
         except StatusError as error:
             refused = error  # shown only to a client with a valid token
         if token != self._token and request.url.path != "/version":
-            raise errors.unauthorized()
+            raise errors.unauthorized() if token else anonymous(request, call)
         if refused is not None:
             raise refused
         facts = RequestFacts(request.method, request.url.path, subject)

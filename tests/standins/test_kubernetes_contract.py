@@ -13,7 +13,7 @@ from kubernetes import client as sync_client
 from kubernetes.client.rest import ApiException
 
 from standins.kubernetes.client import NAMESPACE
-from tests.sandbox.kubernetes_fixtures import (
+from tests.standins.kubernetes_fixtures import (
     IMAGE,
     SLEEPER,
     Json,
