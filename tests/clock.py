@@ -8,7 +8,7 @@ from backfill import poll
 
 
 class Clock:
-    """Stands for the module ``time`` in backfill.poll."""
+    """Stands for the module ``time`` in backfill.kit.poll."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -20,7 +20,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of backfill.poll, standing still."""
+    """The clock of backfill.kit.poll, standing still."""
     made = Clock()
     monkeypatch.setattr(poll, "time", made)
     return made

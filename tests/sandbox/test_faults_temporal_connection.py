@@ -25,7 +25,7 @@ from cryptography.x509.oid import NameOID
 from backfill.hooks import temporal as hook_module
 from backfill.hooks.temporal import TemporalHook
 from backfill.operators import preflight
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.settings import CLUSTERS_ENV
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
