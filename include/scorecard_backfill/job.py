@@ -179,6 +179,27 @@ def container_of(job: Mapping[str, Any]) -> str:
     return str(named or (listed[0] if listed else ""))
 
 
+def changed_window(job: Mapping[str, Any], request: JobRequest) -> list[str]:
+    """Return what admission has made of our container's window, one sentence for each variable; [] = it is intact.
+
+    ``job`` is the API's answer: a webhook may put its own containers and variables into a Job, but never another window.
+    """
+    name = container_of(job)
+    containers = ((job.get("spec") or {}).get("template") or {}).get("spec", {}).get("containers") or []
+    ours = next((item for item in containers if item.get("name") == name), None)
+    if ours is None:
+        return [f"container {name} is not in the Job any more"]
+    wanted = {item["name"]: item["value"] for item in _env([], request) if item["name"] in WINDOW_ENV}
+    found = {
+        variable: [i.get("value") for i in ours.get("env") or [] if i.get("name") == variable] for variable in wanted
+    }
+    return [
+        f"container {name}: {variable} is {found[variable]}, not {value!r}"
+        for variable, value in wanted.items()
+        if found[variable] != [value]
+    ]
+
+
 def suspended(cronjob: Mapping[str, Any]) -> bool:
     """Return True when the CronJob itself is suspended; Jobs made from its template run all the same."""
     return bool((cronjob.get("spec") or {}).get("suspend"))

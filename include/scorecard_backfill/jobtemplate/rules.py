@@ -169,10 +169,10 @@ def _container_values(path: str, item: Manifest) -> Iterator[str]:
     if policy not in (None, "", "Never") and not (is_init and policy == "Always"):
         yield f"{path}.restartPolicy is {policy}: it would start the program again in the same pod"
     words: list[tuple[str, str]] = []
-    for name in ("command", "args"):
-        listed = [str(word) for word in item.get(name) or []]
-        words += [(f"{path}.{name}[{index}]", word) for index, word in enumerate(listed)]
-        yield from _expressions(f"{path}.{name}", listed)
+    for part in ("command", "args"):
+        listed = [str(word) for word in item.get(part) or []]
+        words += [(f"{path}.{part}[{index}]", word) for index, word in enumerate(listed)]
+        yield from _expressions(f"{path}.{part}", listed)
     yield from _other_window(path, words)
     for index, variable in enumerate(_list(item, "env")):
         name, value = variable.get("name"), variable.get("value")
@@ -201,13 +201,9 @@ def _other_window(path: str, words: Sequence[tuple[str, str]]) -> Iterator[str]:
     # A flag and its value may stand in two words, so each word is read with the one behind it.
     for place, (where, word) in enumerate(words):
         following = words[place + 1][1] if place + 1 < len(words) else ""
-        if match := _NAMED.search(word):
-            said = f"names {match.group()} otherwise than by its value"
-        elif match := _DAY.search(word):
-            said = f"names the day {match.group()}"
-        elif said := _flags(word, following):
-            pass
-        else:
+        day = _DAY.search(word)
+        said = f"names the day {day.group()}" if day else _flags(word, following)
+        if not said:
             continue
         yield (
             f"{where} {said} ({_short(word)!r}): the window comes from {ENV_START}, {ENV_END} and {ENV_CUSTOMERS} only;"

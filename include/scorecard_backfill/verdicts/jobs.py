@@ -12,6 +12,9 @@ from include.scorecard_backfill.jobtemplate.rules import queue_of
 Manifest = Mapping[str, Any]
 JobState = Literal["active", "suspended", "complete", "failed"]
 
+FIELD_MANAGER = "scorecard-backfill"
+"""Name under which the API server notes what we wrote; a webhook's change of our request carries it, too."""
+
 PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"})
 """Waiting reasons of a container that will not start by itself; the grace time lets a short registry limit pass."""
 
@@ -55,8 +58,9 @@ def suspended_by(job: Manifest) -> str:
     if queue := queue_of(meta):
         return f"the queue {queue!r} (Kueue), which resumes it in its turn"
     for entry in reversed(meta.get("managedFields") or []):
-        if "f:suspend" in ((entry.get("fieldsV1") or {}).get("f:spec") or {}) and entry.get("operation") == "Apply":
-            return f"{entry.get('manager', '?')}, who has to resume it"
+        holds = "f:suspend" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        if holds and entry.get("manager") != FIELD_MANAGER:
+            return f"{entry.get('manager', '?')!r}, who has to resume it"
     return "an admission webhook or a person (spec.suspend is true), who has to resume it"
 
 

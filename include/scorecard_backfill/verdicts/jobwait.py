@@ -48,9 +48,8 @@ def judge(facts: Facts, limits: Limits) -> str | Why:
     age = facts.now - rules.began_at(job)
     has_started = rules.started(facts.pods)
     if not has_started and podreasons.QUOTA in facts.warning:
-        held = facts.now - rules.began_at(job)
         text = f"no pod of Job {name} may be made: {facts.warning}"
-        return f"{text}; {held:.0f} of {limits.queue:.0f} s" if held <= limits.queue else _queue(text, limits.queue)
+        return f"{text}; given {limits.queue:.0f} s" if age <= limits.queue else _queue(text, limits.queue)
     if age > limits.deadline:
         late = f"not ended within {limits.deadline:.0f} s"
         if facts.left:
@@ -78,12 +77,12 @@ def _suspended(facts: Facts, patience: float) -> str | Why:
     by = rules.suspended_by(facts.job)
     held = facts.now - rules.suspended_at(facts.job)
     text = f"Job {facts.job['metadata']['name']} is suspended by {by}"
-    return f"{text}; {held:.0f} of {patience:.0f} s" if held <= patience else _queue(text, patience)
+    return f"{text}; given {patience:.0f} s" if held <= patience else _queue(text, patience, "job_suspended")
 
 
-def _queue(text: str, patience: float) -> Why:
+def _queue(text: str, patience: float, cause: str = "quota_exceeded") -> Why:
     return Why(
-        "queue",
+        cause,
         f"{text}, for more than {patience:.0f} s (kubernetes.queue_timeout_seconds)",
         "make room in the queue or quota, then clear this task: it makes a new Job",
     )

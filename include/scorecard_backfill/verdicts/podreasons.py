@@ -83,7 +83,7 @@ def failure(
 def sidecar(left: Sequence[str], container: str, limit: str) -> Why:
     """Return the failure of a Job whose program has ended, while other containers keep its pod alive."""
     text = f"container {container} has ended, but {', '.join(left)} still runs and keeps the pod alive ({limit})"
-    return Why("sidecar", text, SIDECAR_REMEDY)
+    return Why("sidecar_left", text, SIDECAR_REMEDY)
 
 
 def warning_of(events: Iterable[Manifest]) -> str:

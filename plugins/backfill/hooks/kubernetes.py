@@ -23,6 +23,8 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.ownership import End, Leave, Owner, adoption, may_end, owner_of
+from include.scorecard_backfill.verdicts.jobs import FIELD_MANAGER
+from include.scorecard_backfill.verdicts.podreasons import QUOTA
 
 Json = dict[str, Any]
 
@@ -41,9 +43,6 @@ TRIES = 5
 TRY_PAUSE_SECONDS = 1.0
 """A Job whose task was ended has nobody who would delete it later; short enough for a worker that is being killed. A
 conflict is looked at afresh as often: the Job controller writes the status, so that versions change by themselves."""
-
-FIELD_MANAGER = "scorecard-backfill"
-"""Name under which the API server notes what we wrote."""
 
 SOURCES = ("in_cluster", "kube_config", "kube_config_path")
 """Fields of a Kubernetes connection's extra that say which cluster it reaches."""
@@ -103,7 +102,7 @@ def is_transient(error: BaseException) -> bool:
 
 def is_permission(error: BaseException) -> bool:
     """Return True for a refusal that only another right mends; a quota's refusal has the same status."""
-    return isinstance(error, KubeCallError) and error.status == FORBIDDEN and "exceeded quota" not in error.detail
+    return isinstance(error, KubeCallError) and error.status == FORBIDDEN and QUOTA not in error.detail
 
 
 class KubernetesJobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import GROUPS, PASSES, pass_of
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.hooks.kubernetes import JobClient, brief
+from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.operators.common import RunStore, planned, windows_of
 from backfill.records import parse_record
 from backfill.settings import LEARNED_VARIABLE, cluster_config
@@ -123,7 +124,8 @@ class ReportOperator(BaseOperator):
     def _running(self, windows: Sequence[Json], verified: Sequence[str]) -> Json:
         """Return the run's live Jobs for the report, or why they are not known; the report is red in either case."""
         try:
-            jobs = JobClient(cluster_config(self.cluster)).jobs(cluster_selector(self.cluster))
+            client = KubernetesJobs.for_worker(cluster_config(self.cluster))
+            jobs = asyncio.run(client.jobs(cluster_selector(self.cluster)))
         except Exception as error:
             self.log.exception("the Jobs cannot be listed")
             return {"running_unknown": brief(error)}
