@@ -137,7 +137,7 @@ def _repeats(stages: tuple[Stage, ...], cause: str, why: str, **when: Any) -> li
         stages,
         "fail",
         f"{why}; rows were written again since, and a repeated DELETE would take them",
-        "would_delete_reindexed",
+        "would_delete_new_rows",
         left="delete",
         **when,
     )
@@ -159,7 +159,7 @@ TABLE: tuple[Row, ...] = (
     _row(_DELETES, "wait", "where the DELETE is is not known", seen="unknown"),
     _row("delete", "done", "the DELETE is there already; it is not sent again", seen=("queued", "unfinished", "done")),
     *_repeats(_DELETES, "killed", "the mutation was killed, no host works on it any more", seen="dead"),
-    *_repeats(("delete",), "delete_lost", "the DELETE was sent and no host has a trace of it", seen="nothing",
+    *_repeats(("delete",), "delete_unknown", "the DELETE was sent and no host has a trace of it", seen="nothing",
               sent="maybe"),
     # The sweep of reindex_first goes only after the balance: what is missing is still there, and stays.
     _row("delete", "wait", "the balance before the sweep is not known yet", order="reindex_first", balance="unknown"),
@@ -181,7 +181,7 @@ TABLE: tuple[Row, ...] = (
     *_repeats(("wait_mutations",), "rows_left", "rows that it should have taken are left", seen="done", rows="left"),
     # The Job.
     _row("reindex", "wait", "whether a Job is there is not known", job="unknown"),
-    _row("reindex", "fail", "more than one Job of the window is alive", "several_jobs", job="several"),
+    _row("reindex", "fail", "more than one Job of the window is alive", "two_live_jobs", job="several"),
     _row("reindex", "adopt", "its Job runs: adopted", job="live"),
     _row("reindex", "adopt", "its Job ended while nobody watched: its end is read", job=("complete", "failed"),
          judged=False),
@@ -195,7 +195,7 @@ TABLE: tuple[Row, ...] = (
     _row("wait_workflows", "wait", "it had failed before the task was cleared: a new reindex waits until nothing runs"
          " beside it", left="reindex"),
     _row("wait_workflows", "fail", "a workflow failed", "workflow_failed", workflows="failed"),
-    _row("wait_workflows", "fail", "the Job started no workflow", "no_workflows", workflows="none"),
+    _row("wait_workflows", "fail", "the Job started no workflow", "too_few_workflows", workflows="none"),
     # The proof.
     _row("verify", "fail", "the mutation was killed after the reindex had begun", "killed", seen="dead"),
     _row("verify", "wait", "the mutations are not proven done on every host", seen=("unknown", "queued", "unfinished")),
@@ -207,7 +207,7 @@ TABLE: tuple[Row, ...] = (
          others="quiet"),
     _row("verify", "wait", "it had failed before the task was cleared: a new reindex waits for what runs beside it",
          balance="wrong", left="reindex"),
-    _row("verify", "fail", "the books do not balance", "unbalanced", balance="wrong"),
+    _row("verify", "fail", "the books do not balance", "lost_rows", balance="wrong"),
 )  # fmt: skip
 
 

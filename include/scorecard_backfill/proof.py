@@ -118,7 +118,8 @@ def judge(
     tables = balance(before, after, rules)
     came_back = {t.name: sum(n.meant or 0 for n in t.days.values()) for t in after}
     for cause, sentences in (
-        ("doubled", [line for t in tables for line in _doubled(t)]),
+        ("doubled_rows", [line for t in tables for line in _doubled(t)]),
+        ("nothing_came_back", _nothing(tables, rules)),
         ("lost_rows", [line for t in tables for line in _lost(t, rules)]),
         ("meant_came_back", [line for t in tables for line in _meant(t, came_back[t.name], rules)]),
         ("too_many_rows", [line for t in tables for line in _too_many(t, rules)]),
@@ -141,6 +142,14 @@ def _doubled(table: TableBalance) -> Iterable[str]:
         for day, d in table.days.items()
         if d.doubled
     )
+
+
+def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:
+    """A reindex that ended well and wrote nothing at all has one usual reason, which the cause names."""
+    expected = sum(t.before - (t.meant or 0 if rules.cleanup else 0) for t in tables)
+    if not expected or any(t.after for t in tables):
+        return []
+    return [f"{_name(t)}: no row came back, {t.before} were there before" for t in tables if t.before]
 
 
 def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:

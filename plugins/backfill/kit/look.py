@@ -11,9 +11,14 @@ from include.scorecard_backfill.verdicts.base import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not decided yet; the reasons go to the log."""
+    """Not decided yet; the reasons go to the log.
+
+    ``done`` of ``total`` conversations are written again, when the workflows say so.
+    """
 
     reasons: tuple[str, ...]
+    done: int | None = None
+    total: int | None = None
 
     def __post_init__(self) -> None:
         if not self.reasons:

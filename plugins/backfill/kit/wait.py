@@ -10,15 +10,18 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook, Connection
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.poll import shared_poll
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.records import FailEvent, Failure, Part, RecordError, Stage
+from include.scorecard_backfill.records import FailEvent, Failure, Part, Record, RecordError, Stage
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
 from include.scorecard_backfill.verdicts.counts import Host
@@ -29,6 +32,12 @@ REPEAT_REASON_SECONDS = 300.0
 DEADLINE_MARGIN_SECONDS = 30.0
 """A wait ends itself this long before Airflow's own time-out would, because only it can say what it waited for."""
 
+PREPARE_PAUSE_SECONDS = 5.0
+"""Between two tries to read what earlier stages have left."""
+
+SHOW_EVERY_SECONDS = 10.0
+"""The reason of a wait is written for the page at most this often."""
+
 TOPOLOGY_SECONDS = 60.0
 """How long the list of hosts is taken from the snapshot; a host does not join a cluster within a minute."""
 
@@ -36,11 +45,12 @@ TOPOLOGY_SECONDS = 60.0
 class WaitArgs(Part):
     """Arguments that every wait has, and a base of those of each trigger; all of them JSON.
 
-    ``key`` of the window, ``not_before`` in epoch seconds: a trigger that fires before the scheduler has handled the event
-    of the worker that deferred to it makes Airflow fail the task.
+    ``group`` is the task group of the window's pass, ``key`` the window's. ``not_before`` in epoch seconds: a trigger
+    that fires before the scheduler has handled the event of the worker that deferred to it makes Airflow fail the task.
     """
 
     cluster: str
+    group: str = ""
     key: str = ""
     not_before: float = 0.0
 
@@ -58,8 +68,9 @@ def is_transient(error: BaseException) -> bool:
 class WaitTrigger(BaseTrigger, Generic[Args]):
     """A wait that ends its task by itself, or wakes a worker when something must be done.
 
-    Subclasses name their stage, their ``path`` and the model of their arguments, and implement :meth:`look`. The
-    arguments are templates until Airflow has rendered them, so they are read when the wait begins to run.
+    Subclasses name their stage, their ``path`` and the model of their arguments, and implement :meth:`look`. What other
+    stages have left is not among the arguments: :meth:`prepare` reads it, so that a waiting window carries references
+    and no lists.
     """
 
     path: ClassVar[str]
@@ -77,17 +88,16 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         unknown = set(kwargs) - set(self.model.model_fields)
         if unknown or "cluster" not in kwargs:
             raise TypeError(f"{type(self).__name__} takes {', '.join(self.model.model_fields)}, not {sorted(unknown)}")
-        # Airflow renders templates by these names (those that are also template fields of the operator).
         self.given = dict(kwargs)
-        for name, value in kwargs.items():
-            setattr(self, name, value)
         # Set by the triggerer: the task instance's absolute time-out, which restarts and hand-overs keep.
         self.timeout_after: datetime | None = None
         self.label = ""
+        self._shown: dict[str, Any] = {}
+        self._shown_at = self._since = datetime.min.replace(tzinfo=UTC)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the one class path and exactly the constructor's arguments."""
-        return self.path, {name: getattr(self, name) for name in self.given}
+        return self.path, dict(self.given)
 
     @property
     def poll_seconds(self) -> float:
@@ -103,8 +113,17 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         """Look at the facts once."""
         raise NotImplementedError
 
-    def prepare(self) -> None:
-        """Take what the arguments say, once. Raises ValueError for what cannot be used."""
+    async def prepare(self) -> None:
+        """Read what other stages and earlier tries have left, once. Raises ValueError for what cannot be used."""
+
+    @property
+    def ti(self) -> Any:
+        """The waiting task instance: dag_id, run_id, task_id, map_index, try_number."""
+        return self.task_instance
+
+    async def result_of(self, stage: str) -> Record | None:
+        """Return the record that a stage of the same window left, None when it has left none."""
+        return await xcoms.arecord(self.ti, f"{self.args.group}.{stage}")
 
     def left(self) -> dict[str, Any]:
         """Return the fields of :class:`Failure` that a failure of this wait leaves to its next try."""
@@ -126,8 +145,8 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         self.args = self.model.model_construct(cluster=self.given["cluster"], key=str(self.given.get("key", "")))  # type: ignore[assignment]
         try:
             self.config = cluster_config(self.args.cluster)
-            self.args = self.model.model_validate({name: getattr(self, name) for name in self.given})  # type: ignore[assignment]
-            self.prepare()
+            self.args = self.model.model_validate(self.given)  # type: ignore[assignment]
+            await self._prepared()
         except (LookupError, ValueError, TypeError) as error:
             # A ValidationError of pydantic and a RecordError are ValueErrors.
             yield self._end(self._broken(error))
@@ -136,6 +155,19 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         if self.label:
             self.log.info("window %s, key %s", self.label, self.args.key)
         yield self._end(await self._decided())
+
+    async def _prepared(self) -> None:
+        """Prepare, with patience: Airflow's own API may be away while it restarts."""
+        began = time.monotonic()
+        while True:
+            try:
+                await self.prepare()
+                return
+            except AirflowRuntimeError as error:
+                if time.monotonic() - began >= self.outage_seconds:
+                    raise ValueError(f"what earlier stages left cannot be read: {error}") from error
+                self.log.info("waiting: what earlier stages left cannot be read, trying again: %s", error)
+                await asyncio.sleep(PREPARE_PAUSE_SECONDS)
 
     def _broken(self, error: Exception) -> Failed:
         kind = "" if isinstance(error, RecordError) else f"{type(error).__name__}: "
@@ -182,7 +214,30 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             if look.text != said or time.monotonic() - said_at >= REPEAT_REASON_SECONDS:
                 said, said_at = look.text, time.monotonic()
                 self.log.info("waiting: %s", said)
+            await self._show(look)
             await asyncio.sleep(self.poll_seconds)
+
+    async def _show(self, look: Wait) -> None:
+        """Leave the reason for the page; nothing is decided by it, so that a failure is only logged."""
+        now = datetime.now(UTC)
+        if look.text != self._shown.get("reason"):
+            self._since = now
+        shown = {"since": self._since.isoformat(), "reason": look.text, "done": look.done, "total": look.total}
+        if self.ti is None or shown == self._shown or (now - self._shown_at).total_seconds() < SHOW_EVERY_SECONDS:
+            return
+        self._shown, self._shown_at = shown, now
+        ti = self.ti
+        try:
+            await BaseXCom.aset(
+                xcoms.LOOK,
+                {"at": now.isoformat(), **shown},
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                map_index=ti.map_index,
+            )
+        except Exception:
+            self.log.warning("the reason cannot be shown on the page", exc_info=True)
 
     def _after_error(self, error: Exception, for_seconds: float) -> Look:
         text = f"{type(error).__name__}: {error}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backfill import poll
+from backfill.kit import poll
 
 
 class Clock:
