@@ -182,7 +182,7 @@ def container_of(job: Mapping[str, Any]) -> str:
 def changed_window(job: Mapping[str, Any], request: JobRequest) -> list[str]:
     """Return what admission has made of our container's window, one sentence for each variable; [] = it is intact.
 
-    ``job`` is the API's answer: a webhook may put its own containers and variables into a Job, but never another window.
+    ``job`` is what the API answered: a webhook may add containers and variables to a Job, but never another window.
     """
     name = container_of(job)
     containers = ((job.get("spec") or {}).get("template") or {}).get("spec", {}).get("containers") or []
