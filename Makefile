@@ -16,7 +16,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: help setup demo up down status test test-unit test-airflow test-sandbox test-browser lint format bench chaos lock clean
+.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-sandbox test-browser lint format bench chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,7 +46,11 @@ down: $(STAMP) ## end a running sandbox, also one whose owner was killed
 status: $(STAMP) ## what runs in the sandbox
 	$(BIN)/python -m sandbox.stack status --state $(STATE)
 
-test: lint test-unit test-airflow test-sandbox test-browser ## everything that must be green
+check: lint test-unit test-airflow ## after every edit: style, types, import directions, unit and Airflow tests
+
+test: check test-sandbox test-browser ## everything of the product
+
+test-all: test test-standins ## everything
 
 test-unit: $(STAMP) ## pure code, no Airflow
 	$(BIN)/pytest tests/unit
@@ -54,7 +58,11 @@ test-unit: $(STAMP) ## pure code, no Airflow
 test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow
 
-test-sandbox: $(STAMP) ## the stand-ins and the whole way, through the REST API
+test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
+	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
+	.ci/standins tested
+
+test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way through the REST API
 	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
@@ -74,7 +82,7 @@ bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks
 
 chaos: $(STAMP) ## randomised killing of parts (long)
-	$(BIN)/pytest tests/sandbox -m chaos
+	$(BIN)/pytest tests/standins tests/sandbox -m chaos
 
 lock: | $(BIN)/uv ## resolve requirements*.txt into requirements.lock (LOCK_ARGS=--upgrade: newer transitive ones)
 	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --generate-hashes \

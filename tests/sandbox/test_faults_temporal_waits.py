@@ -23,7 +23,7 @@ from tests.sandbox.faults_temporal_fixtures import (
     scene,
     server,
 )
-from tests.sandbox.temporal_fixtures import until
+from tests.standins.temporal_fixtures import until
 
 __all__ = ["scene", "server"]
 

@@ -14,7 +14,6 @@ from include.scorecard_backfill.verdicts.workflows import (
     Execution,
     Status,
     belongs_to,
-    classify,
     created_workflows,
     judge,
     minutes_of,

@@ -38,6 +38,7 @@ from include.scorecard_backfill.config.fields import (
 )
 from include.scorecard_backfill.config.kubernetes import KubernetesConfig
 from include.scorecard_backfill.config.temporal import TemporalConfig
+from include.scorecard_backfill.config.waits import WaitsConfig
 from include.scorecard_backfill.config.windows import ScheduleConfig, SnapshotConfig, WindowsConfig
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "SnapshotConfig",
     "TemporalConfig",
     "VerifyBand",
+    "WaitsConfig",
     "WindowsConfig",
 ]
 
@@ -78,6 +80,7 @@ class ClusterConfig(Frozen):
     clickhouse: ClickHouseConfig = Field(default=ClickHouseConfig(), description="Where rows are deleted and counted.")
     kubernetes: KubernetesConfig = Field(default=KubernetesConfig(), description="Where the reindex Job runs.")
     temporal: TemporalConfig = Field(default=TemporalConfig(), description="Where its workflows run.")
+    waits: WaitsConfig = Field(default=WaitsConfig(), description="How patient the waits are.")
     admission: AdmissionConfig = Field(default=AdmissionConfig(), description="How many windows go at once.")
     windows: WindowsConfig = Field(default=WindowsConfig(), description="How large windows are.")
     schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="The monthly run.")

@@ -206,6 +206,16 @@ _LISTED = (
     Cause("stale_rows", "reindex", ("verify",),
         "Rows are there that must be gone.",
         "Find out whether an old reindexer still writes, then clear verify."),
+    Cause("not_rewritten", "reindex", ("delete",),
+        "Order reindex_first: rows that should have been written again were not. Nothing was deleted, they are there.",
+        "Read in the log which rows; correct the reason, then clear delete: it looks again, and reindexes if they are"
+        " still missing."),
+    Cause("meant_came_back", "never", ("verify",),
+        "Rows that are meant to go were written again: the reindexer that ran is an old one.",
+        "Bring the new reindexer out, then start a new run for these days."),
+    Cause("other_ids", "reindex", ("verify",),
+        "As many rows came back as were expected, but not the same ones: as many are lost as are new.",
+        "If the reindexer gives rows new ids, set clickhouse.stable_ids: false; else clear verify for a new reindex."),
     Cause("too_many_rows", "look", ("verify",),
         "There are more rows than before.",
         "Find out who else writes these days before you go on; clear verify to count again."),
@@ -229,6 +239,11 @@ def cause_of(name: str) -> Cause:
     found = CAUSES.get(name)
     unknown = "A cause that this version does not know."
     return found or Cause(name or "unknown", "look", ANY, unknown, "Read the reason beside it, then clear the task.")
+
+
+def what_to_do(name: str) -> str:
+    """Return what a person does after this cause."""
+    return cause_of(name).do
 
 
 def repeated_by(repeat: Repeat) -> frozenset[str]:

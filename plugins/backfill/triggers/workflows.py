@@ -10,7 +10,7 @@ from typing import Any
 from temporalio.service import RPCError
 
 from backfill.hooks.temporal import RefusedError, TemporalHook, Workflows, refusal
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill.config import ClusterConfig

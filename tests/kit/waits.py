@@ -17,7 +17,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
 from include.scorecard_backfill.config.load import merge
-from tests.task_store import Store
+from tests.kit.store import Store
 
 Json = dict[str, Any]
 

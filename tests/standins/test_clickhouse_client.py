@@ -13,7 +13,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from standins.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
-from tests.sandbox.clickhouse_fixtures import cluster, connected, counts, new_database, nodes, until
+from tests.standins.clickhouse_fixtures import cluster, connected, counts, new_database, nodes, until
 
 __all__ = ["cluster", "nodes"]
 

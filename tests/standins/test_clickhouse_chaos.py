@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from standins.clickhouse.client import ClickHouseSandbox, SandboxError, running
-from tests.sandbox.clickhouse_fixtures import CLUSTER, counts, mutations, until
+from tests.standins.clickhouse_fixtures import CLUSTER, counts, mutations, until
 
 KILLS = 10
 ROWS = 50

@@ -9,7 +9,7 @@ import urllib3
 from kubernetes.client.rest import ApiException
 
 from standins.kubernetes.client import NAMESPACE
-from tests.sandbox.kubernetes_fixtures import (
+from tests.standins.kubernetes_fixtures import (
     SLEEPER,
     Json,
     Kube,

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError, StreamFailureError
 
-from include.scorecard_backfill import sql
 from standins.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
-from tests.sandbox.clickhouse_fixtures import (
+from tests.standins.clickhouse_fixtures import (
     CLUSTER,
     cluster,
     connected,
@@ -103,7 +102,10 @@ def test_a_lingering_statement_is_listed_until_it_is_let_go(nodes: ClickHouseSan
     lister, held = nodes.node("node-1-1"), nodes.node("node-2-1")
 
     def listed() -> list[list[str]]:
-        return lister.query(sql.running_statement(CLUSTER, "system.one", "lingers"))
+        return lister.query(
+            f"SELECT DISTINCT hostName() FROM clusterAllReplicas({CLUSTER}, system.processes)"
+            " WHERE NOT startsWith(query, 'SELECT') AND position(query, 'lingers') > 0"
+        )
 
     with ThreadPoolExecutor(1) as pool, fault(held, kind="latency", match="^EXISTS", seconds=600):
         asked = pool.submit(held.query, "EXISTS TABLE system.one /* lingers */")

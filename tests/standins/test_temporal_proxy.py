@@ -26,7 +26,7 @@ from standins.temporal.proxy_rules import (
     is_alive,
     parse_proxy_rules,
 )
-from tests.sandbox.temporal_fixtures import NAMESPACE, free_port, running_server, until
+from tests.standins.temporal_fixtures import NAMESPACE, free_port, running_server, until
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from standins.clickhouse.client import ClickHouseSandbox, SandboxError
-from tests.sandbox.clickhouse_fixtures import (
+from tests.standins.clickhouse_fixtures import (
     CLUSTER,
     cluster,
     counts,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from backfill import poll
+from backfill.kit import poll
 
 
 class Clock:
-    """Stands for the module ``time`` in backfill.poll."""
+    """Stands for the module ``time`` in backfill.kit.poll."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -20,7 +20,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of backfill.poll, standing still."""
+    """The clock of backfill.kit.poll, standing still."""
     made = Clock()
     monkeypatch.setattr(poll, "time", made)
     return made

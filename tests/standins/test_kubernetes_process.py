@@ -18,7 +18,7 @@ from kubernetes import watch as sync_watch
 from kubernetes.client.rest import ApiException
 
 from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAdmin, SandboxError
-from tests.sandbox.kubernetes_fixtures import (
+from tests.standins.kubernetes_fixtures import (
     IMAGES,
     ORPHANS,
     SLEEPER,

@@ -1,17 +1,11 @@
-"""Helpers of the Temporal tests: a real dev server, a worker in this process, a target in memory."""
+"""Helpers of the reindexer's tests: a worker in this process that writes into a target in memory."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,68 +18,9 @@ from sandbox.reindexer.activities import ReindexActivities, Settings
 from sandbox.reindexer.faultfile import FaultFile
 from sandbox.reindexer.model import WORKFLOW_TYPE, ReindexRequest, ReindexResult, task_queue, workflow_id
 from sandbox.reindexer.worker import make_worker
+from tests.standins.temporal_fixtures import NAMESPACE
 
-ROOT = Path(__file__).parents[2]
-NAMESPACE = "ingestion"
 JANUARY = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
-LIMIT_SECONDS = 20.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def python_environment(**extra: str) -> dict[str, str]:
-    """Environment of a child process that imports the project."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | extra
-
-
-@contextmanager
-def child(*command: str, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python module as a child process, ended with the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=python_environment(**environment),
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until something listens; fails with the log when the process ends or the limit is over."""
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise AssertionError(f"nothing listens on port {port}: {log.read_text()}")
-        time.sleep(0.05)
-
-
-@contextmanager
-def running_server(folder: Path) -> Iterator[str]:
-    """A dev server of its own; gives host:port."""
-    port = free_port()
-    log = folder / "temporal.log"
-    arguments = ("--port", str(port), "--data", str(folder / "temporal"))
-    with child("standins.temporal.server", *arguments, log=log) as process:
-        wait_for_port(port, process, log)
-        yield f"127.0.0.1:{port}"
 
 
 @dataclass
@@ -149,11 +84,3 @@ async def running_worker(
     activities = ReindexActivities(settings(paths.source), FaultFile(faults), lambda: target, client)
     async with make_worker(client, spec.name, activities):
         yield Stand(client, spec, target, faults)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = LIMIT_SECONDS) -> None:
-    """Poll until the condition holds; fails naming `what` after the limit."""
-    deadline = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        await asyncio.sleep(0.05)

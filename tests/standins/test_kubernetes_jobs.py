@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from standins.kubernetes.client import CRONJOB, NAMESPACE
-from tests.sandbox.kubernetes_fixtures import (
+from tests.standins.kubernetes_fixtures import (
     BROKEN,
     SLEEPER,
     STUBBORN,

@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,6 @@ ORPHANS = "registry.invalid/leaves-children:1"
 STUBBORN = "registry.invalid/ignores-term:1"
 SLEEPER = "registry.invalid/sleeps:1"
 BROKEN = "registry.invalid/exits-3:1"
-REINDEX_JOB = "registry.invalid/reindex-job:1"
 CONTEXT = "sandbox-east_dev"
 LIMIT_SECONDS = 20.0
 POLL_SECONDS = 0.03
@@ -41,12 +41,6 @@ IMAGES: Mapping[str, Any] = {
     ORPHANS: ["sh", "-c", "sleep 300 & sleep 300 & echo started; wait"],
     STUBBORN: ["sh", "-c", "trap '' TERM; echo started; while :; do sleep 300; done"],
     SLEEPER: ["sleep", "300"],
-    # As the stack's images file has it, without the wiring to the other parts.
-    REINDEX_JOB: {
-        "argv": [sys.executable, "-m", "sandbox.reindex_job"],
-        "env": {"PYTHONPATH": str(PROJECT)},
-        "cwd": str(PROJECT),
-    },
     BROKEN: ["sh", "-c", "echo boom >&2; exit 3"],
 }
 _numbers = itertools.count(1)
@@ -178,9 +172,9 @@ class Kube:
 
 
 @contextmanager
-def kube_in(folder: Path, **settings: Any) -> Iterator[Kube]:
+def kube_in(folder: Path, images: Mapping[str, Any] = IMAGES, **settings: Any) -> Iterator[Kube]:
     """A server of its own in a folder, ended with the block in any case."""
-    sandbox = KubernetesSandbox(folder, IMAGES, CONTEXT, **settings)
+    sandbox = KubernetesSandbox(folder, images, CONTEXT, **settings)
     sandbox.start()
     try:
         kube = Kube(sandbox)
@@ -217,3 +211,25 @@ def group_of(pid: int) -> list[psutil.Process]:
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
     return found
+
+
+def connection(kube: Kube) -> str:
+    """An Airflow connection to the server, as JSON."""
+    extra = {"kube_config_path": str(kube.sandbox.kubeconfig), "cluster_context": CONTEXT}
+    return json.dumps({"conn_type": "kubernetes", "extra": extra})
+
+
+def run_airflow(kube: Kube, home: Path, script: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with Airflow and a connection ``kube`` to the server; its home is new."""
+    env = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    env |= {
+        "HOME": str(home),
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "True",
+        "AIRFLOW_CONN_KUBE": connection(kube),
+        "PYTHONPATH": str(PROJECT),
+        **extra,
+    }
+    argv = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(argv, cwd=home, env=env, capture_output=True, text=True, timeout=100, check=False)

@@ -14,10 +14,9 @@ from kubernetes_asyncio import config as async_config
 from kubernetes_asyncio import watch as async_watch
 
 from standins.kubernetes.client import CRONJOB, NAMESPACE
-from tests.sandbox.kubernetes_fixtures import (
+from tests.standins.kubernetes_fixtures import (
     CONTEXT,
     IMAGE,
-    REINDEX_JOB,
     SLEEPER,
     Kube,
     conditions,
@@ -61,15 +60,6 @@ def test_job_runs_its_container_with_the_pods_environment(kube: Kube) -> None:
     assert last == "bye"
     assert pod["status"]["phase"] == "Succeeded"
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
-
-
-def test_the_reindex_job_runs_as_a_container(kube: Kube) -> None:
-    name = unique("program")
-    kube.make(name, REINDEX_JOB, env={"REINDEX_START_TIME": "2026-01-01T00:00:00Z"})
-    kube.wait_condition(name, "Failed")
-    [pod] = kube.pods(name)
-    assert kube.log(pod) == "bad environment: REINDEX_END_TIME is not set\n"
-    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 2
 
 
 def test_pods_belong_to_their_job(kube: Kube) -> None:

@@ -10,7 +10,7 @@ from kubernetes import client as sync_client
 from kubernetes.client.rest import ApiException
 
 from standins.kubernetes.client import CRONJOB, NAMESPACE, SandboxError
-from tests.sandbox.kubernetes_fixtures import SLEEPER, Json, Kube, conditions, kube, server, status_of, unique
+from tests.standins.kubernetes_fixtures import SLEEPER, Json, Kube, conditions, kube, server, status_of, unique
 
 __all__ = ["kube", "server"]
 
