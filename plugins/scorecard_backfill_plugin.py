@@ -22,6 +22,7 @@ import backfill.operators.undo
 import backfill.operators.verify
 import backfill.operators.wait_mutations
 import backfill.operators.wait_workflows  # noqa: F401  (imported to be in memory before the fork)
+from backfill.timetable import ForwardCronTimetable
 
 
 class ScorecardBackfillPlugin(AirflowPlugin):
