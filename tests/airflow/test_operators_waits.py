@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill import jobmaker
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.operators import reindex as reindex_module
 from backfill.operators.common import RunStore, StageError
 from backfill.operators.delete import DeleteOperator, SendsDeletes
@@ -70,7 +71,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a server was asked")
 
     monkeypatch.setattr(BackfillClickHouse, "__init__", refuse)
-    monkeypatch.setattr(reindex_module.KubernetesJobs, "for_worker", refuse)
+    monkeypatch.setattr(KubernetesJobs, "for_worker", refuse)
     monkeypatch.setattr(reindex_module, "TemporalHook", refuse)
 
 
@@ -181,7 +182,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     def manifest(cronjob: Json, request: Any) -> Json:
         return {"metadata": {"name": f"reindex-a{request.attempt}"}, "attempt": request.attempt}
 
-    monkeypatch.setattr(reindex_module.KubernetesJobs, "for_worker", made)
+    monkeypatch.setattr(KubernetesJobs, "for_worker", made)
     monkeypatch.setattr(jobmaker, "build_job", manifest)
     monkeypatch.setattr(jobmaker, "changed_window", lambda job, request: [])
     monkeypatch.setattr(reindex_module, "open_since", none_open)

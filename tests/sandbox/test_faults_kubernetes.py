@@ -26,6 +26,7 @@ from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
+from backfill.triggers.room import RoomTrigger
 from include.scorecard_backfill.names import digest
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.kit.store import Store
@@ -35,6 +36,7 @@ from tests.standins.kubernetes_fixtures import CONTEXT, Kube, kube, server, uniq
 __all__ = ["kube", "server"]
 
 Json = dict[str, Any]
+Trigger = JobTrigger | QuietTrigger | RoomTrigger
 NAME = "kube-faults"
 LIMIT_SECONDS = 25.0
 SHORT: Json = {
@@ -87,7 +89,7 @@ class Scene:
         self.xcoms["plan", "run"] = {"max_parallel": 10, "sources": {}}
         return {"ti": task, "task_state_store": self.store, "dag_run": task}
 
-    def start(self) -> JobTrigger | QuietTrigger:
+    def start(self) -> Trigger:
         """Run the worker half and return the trigger that it defers to."""
         self.operator = ReindexOperator(task_id="reindex", cluster=NAME, window=self.window)
         with pytest.raises(TaskDeferred) as deferred:
@@ -96,7 +98,7 @@ class Scene:
         assert trigger.serialize()[1] == json.loads(json.dumps(trigger.serialize()[1]))
         return type(trigger)(**trigger.serialize()[1])
 
-    def end(self, trigger: JobTrigger | QuietTrigger) -> Any:
+    def end(self, trigger: Trigger) -> Any:
         """Run the trigger to its event and the worker half behind it."""
         return self.operator.job_ended(self.context(), event_of(trigger).payload, self.window)
 
@@ -145,7 +147,7 @@ def states_are(state: str | Exception | None) -> Iterator[None]:
         yield
 
 
-def event_of(trigger: JobTrigger | QuietTrigger) -> TriggerEvent:
+def event_of(trigger: Trigger) -> TriggerEvent:
     """Return a trigger's only event."""
 
     async def first() -> TriggerEvent:

@@ -259,9 +259,7 @@ def test_a_quota_for_pods_is_waited_for_like_one_for_jobs(scene: Scene, monkeypa
         return [{"type": "Warning", "reason": "FailedCreate", "message": "exceeded quota: pods", "lastTimestamp": "1"}]
 
     monkeypatch.setattr(KubernetesJobs, "events", events)
-    with pytest.raises(
-        AirflowFailException, match=r"quota_exceeded.*FailedCreate: exceeded quota.*more than 3 s"
-    ):
+    with pytest.raises(AirflowFailException, match=r"quota_exceeded.*FailedCreate: exceeded quota.*more than 3 s"):
         scene.end(trigger)
 
 

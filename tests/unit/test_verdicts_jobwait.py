@@ -77,7 +77,7 @@ def test_a_suspended_job_has_the_patience_for_queues_and_names_who_holds_it() ->
 
 
 def test_who_has_written_suspend_is_named() -> None:
-    fields = {"f:spec": {"f:suspend": {}}}
+    fields: Json = {"f:spec": {"f:suspend": {}}}
     held = job(None, suspend=True)
     held["metadata"]["managedFields"] = [{"manager": "ops-tool", "operation": "Update", "fieldsV1": fields}]
     assert "suspended by 'ops-tool'" in jobs.job_outcome(held).message

@@ -16,6 +16,7 @@ from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, Topol
 from backfill.hooks.kubernetes import is_transient, status_of
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.operators.checks.kubernetes import kubernetes
+from backfill.operators.late import refuse_late_start
 from backfill.settings import cluster_config
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
@@ -49,6 +50,7 @@ class PreflightOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
         config = cluster_config(self.cluster)
+        refuse_late_start(context["dag_run"], config)
         run = run_parameters(context, config)
         for line in run.lines():
             self.log.info("parameter %s", line)

@@ -11,6 +11,9 @@ from include.scorecard_backfill.job import JobRequest, build_job
 from include.scorecard_backfill.verdicts.base import failed, ok, wait
 from include.scorecard_backfill.verdicts.podreasons import create_refusal
 
+REFUSED = {"forbidden": "access_denied"}
+"""Cause of a refusal that no time mends; any other is one of the Job itself."""
+
 
 class RoomTrigger(WaitTrigger):
     """Wakes its worker when a dry run of the creation passes; fails when the patience for queues and quotas is over.
@@ -42,7 +45,8 @@ class RoomTrigger(WaitTrigger):
             if meaning == "quota":
                 return self._full(error)
             if meaning != "exists":
-                return Look(failed("access_denied" if meaning == "forbidden" else "job_refused", str(error)))
+                cause = REFUSED.get(meaning, "job_refused")
+                return Look(failed(cause, str(error)))
         return Look(ok("there is room for the Job"), resume=self._go())
 
     def _go(self) -> Json:
