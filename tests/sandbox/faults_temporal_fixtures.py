@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +25,7 @@ from temporalio.api.enums.v1 import ResetReapplyExcludeType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import RetryPolicy
+from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RetryConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -69,13 +71,13 @@ class Obedient:
         self._order = order
 
     @workflow.run
-    async def run(self) -> None:
-        """Obey."""
+    async def run(self, request: Json | None = None) -> None:
+        """Obey. The request says of which days the reindex is, as the real one's does."""
         while True:
             await workflow.wait_condition(lambda: bool(self._order))
             order, self._order = self._order, ""
             if order == "again":
-                workflow.continue_as_new()
+                workflow.continue_as_new(request)
             if order.startswith("fail"):
                 raise ApplicationError(order.removeprefix("fail "), type="Boom", non_retryable=True)
             if order != "hang":
@@ -153,9 +155,13 @@ class Scene:
     clients: list[Client]
     """The clients that the product has made."""
 
-    async def start(self, customer: str = "", profile: str = "voice", **options: Any) -> WorkflowHandle[Any, Any]:
-        """Start a workflow that stays open."""
+    async def start(
+        self, customer: str = "", profile: str = "voice", days: tuple[str, str] | None = None, **options: Any
+    ) -> WorkflowHandle[Any, Any]:
+        """Start a workflow that stays open; ``days`` (ISO, end exclusive) stand in its input."""
         name = workflow_id(customer or self.customer, profile, str(uuid.uuid4()))
+        if days is not None:
+            options["args"] = [{"start": f"{days[0]}T00:00:00Z", "end": f"{days[1]}T00:00:00Z"}]
         return await self.client.start_workflow(WORKFLOW_TYPE, id=name, task_queue=self.queue, **options)
 
     async def ends(self, handle: WorkflowHandle[Any, Any], order: str = "complete") -> None:
@@ -222,10 +228,23 @@ class Scene:
 @pytest.fixture
 async def scene(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """A customer of its own, a worker in this process, and the product's client behind the proxy."""
+    async with running_scene(server, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@asynccontextmanager
+async def running_scene(
+    server: Server,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    converter: DataConverter = DataConverter.default,
+    **extra: Any,
+) -> AsyncIterator[Scene]:
+    """The scene, whose worker speaks through a data converter; ``extra`` is that of the product's connection."""
     server.set_rules()
-    config = cluster_file(tmp_path, monkeypatch, server.proxy)
+    config = cluster_file(folder, monkeypatch, server.proxy, **extra)
     clients = impatient(monkeypatch)
-    client = await Client.connect(server.address, namespace=NAMESPACE)
+    client = await Client.connect(server.address, namespace=NAMESPACE, data_converter=converter)
     queue = f"reindex-{uuid.uuid4().hex}"
     worker = Worker(
         client,
