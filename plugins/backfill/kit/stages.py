@@ -69,8 +69,10 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
     raise AirflowFailException(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
 
 
-def event_of(context: Mapping[str, Any], value: object) -> Event:
+def event_of(context: Mapping[str, Any], value: object, stage: Stage) -> Event:
     """Return the event that woke this worker; one that says that the wait has failed ends the task.
+
+    The failure is kept under ``stage``, the task's own: it may have waited for something that belongs to another one.
 
     Raises:
         AirflowFailException: the wait has failed, or what came is not an event of ours.
@@ -80,7 +82,7 @@ def event_of(context: Mapping[str, Any], value: object) -> Event:
     except RecordError as error:
         raise AirflowFailException(str(error)) from None
     if isinstance(event, FailEvent):
-        fail(context, event.failure)
+        fail(context, event.failure.model_copy(update={"stage": stage}))
     return event
 
 
@@ -97,6 +99,7 @@ class TriggeredWait(BaseOperator):
     """
 
     start_from_trigger = True
+    stage: ClassVar[Stage]
     trigger_path: ClassVar[str]
 
     def __init__(
@@ -125,7 +128,7 @@ class TriggeredWait(BaseOperator):
 
     def resume(self, context: Any, event: Any = None, **kwargs: Any) -> Any:
         """End the task as failed, or do what the event asks for."""
-        return self.act(context, event_of(context, event), **kwargs)
+        return self.act(context, event_of(context, event, self.stage), **kwargs)
 
     def act(self, context: Any, event: Event, **kwargs: Any) -> Any:
         """Do what an event asks for. Raises AirflowFailException for one that this stage does not know."""

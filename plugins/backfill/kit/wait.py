@@ -59,8 +59,8 @@ Args = TypeVar("Args", bound=WaitArgs)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return True when one of the three clients calls the error passing, or a listed host has not answered."""
-    if isinstance(error, clickhouse.TopologyError):
+    """Return True when a client calls the error passing, or a host or Airflow's own API has not answered."""
+    if isinstance(error, (clickhouse.TopologyError, AirflowRuntimeError)):
         return True
     return clickhouse.is_transient(error) or kubernetes.is_transient(error) or temporal.is_transient(error)
 

@@ -14,6 +14,7 @@ from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, Topol
 from backfill.hooks.kubernetes import JobClient, is_transient, status_of
 from backfill.hooks.temporal import RefusedError
 from backfill.operators.checks import temporal as temporal_checks
+from backfill.operators.late import refuse_late_start
 from backfill.settings import cluster_config
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
@@ -58,6 +59,7 @@ class PreflightOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
         config = cluster_config(self.cluster)
+        refuse_late_start(context["dag_run"], config)
         run = run_parameters(context, config)
         for line in run.lines():
             self.log.info("parameter %s", line)
