@@ -1,1 +1,1 @@
-"""What preflight looks at, one module for each system: the same questions as the stages ask, without a consequence."""
+"""Preflight's looks at each system: what the stages will do, done harmlessly before anything is deleted."""
