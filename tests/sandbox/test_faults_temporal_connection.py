@@ -300,12 +300,20 @@ def test_a_connection_without_host_is_refused_by_name(cluster: ClusterConfig, mo
 FORKED = """
 import asyncio, os, sys
 import temporalio.runtime
-import backfill.operators.waits  # what the plugin loads in the parent of the workers
+import backfill.operators.wait_workflows  # what the plugin loads in the parent of the workers
+from airflow.sdk import BaseHook
 from backfill import settings
-from backfill.operators.reindex import open_ids
+from backfill.hooks.temporal import TemporalHook, Workflows
 
 assert temporalio.runtime._runtime_ref._default_runtime is None, "a runtime was made by importing"
 config = settings.cluster_config(sys.argv[1])
+
+async def open_ids(config):
+    connection = BaseHook.get_connection(config.temporal.conn_id)
+    client = await TemporalHook(config.temporal.conn_id, connection).connect(config.temporal.namespace)
+    workflows = Workflows(client, config)
+    return await workflows.list_ids(workflows.open_query())
+
 for _ in range(2):
     child = os.fork()
     if child == 0:

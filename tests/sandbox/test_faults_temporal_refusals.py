@@ -8,7 +8,7 @@ import pytest
 from temporalio.service import RPCStatusCode
 
 from backfill.hooks.temporal import RefusedError, TemporalHook
-from backfill.triggers import base
+from backfill.kit import wait
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.verdicts.causes import CAUSES
 from tests.sandbox.faults_temporal_fixtures import (
@@ -87,7 +87,7 @@ async def test_a_namespace_that_does_not_exist_is_not_a_workflow_that_is_gone(
     one = await scene.start()
     wrong = scene.config.temporal.model_copy(update={"namespace": "ingestoin"})
     config = scene.config.model_copy(update={"temporal": wrong})
-    monkeypatch.setattr(base, "cluster_config", lambda name: config)
+    monkeypatch.setattr(wait, "cluster_config", lambda name: config)
     record = failure(await drive(scene.trigger(scene.reindexed(one)), nothing))
     assert record["cause"] == "configuration"
     assert "temporal.namespace" in record["reason"]
