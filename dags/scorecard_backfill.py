@@ -61,7 +61,6 @@ def retries(config: ClusterConfig, count: int) -> dict[str, Any]:
 
 def stages(group: str, windows: Any, config: ClusterConfig) -> Any:
     """Map the stages of a window over ``windows``, the output of the pass's source, and return the task group."""
-
     cluster = config.name
     worker, wait = retries(config, 3), retries(config, 2)
 

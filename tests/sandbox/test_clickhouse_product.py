@@ -80,6 +80,22 @@ def slice_of(truth: ProfileTruth, start: date, end: date) -> sql.Slice:
     return sql.Slice(truth.database, truth.customer_id, truth.profile_id, start, end)
 
 
+def hook_of(nodes: ClickHouseSandbox, monkeypatch: pytest.MonkeyPatch, node: str) -> BackfillClickHouse:
+    """The product's hook, connected to one node."""
+    monkeypatch.setenv("SCORECARD_BACKFILL_CLUSTERS", "sandbox/clusters")
+    config = next(found for found in load_all() if isinstance(found, ClusterConfig))
+    address = nodes.topology.node(node)
+    connection = {
+        "conn_type": "clickhouse",
+        "host": address.host,
+        "port": address.port,
+        "login": "admin",
+        "password": nodes.password,
+    }
+    monkeypatch.setenv(f"AIRFLOW_CONN_{config.clickhouse.conn_id.upper()}", json.dumps(connection))
+    return BackfillClickHouse(config)
+
+
 def test_counts_are_the_truth_on_both_replicas(nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth]) -> None:
     for truth in truths.values():
         for table in ("scorecard", "score"):
@@ -88,6 +104,26 @@ def test_counts_are_the_truth_on_both_replicas(nodes: ClickHouseSandbox, truths:
             assert per_host["node-2-1"] == per_host["node-2-2"]
             expected = getattr(truth.total(FEBRUARY, MARCH), table).before
             assert per_host["node-1-1"] + per_host["node-2-1"] == expected > 0
+
+
+def test_census_over_all_shards_is_the_truth(
+    nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, truth = hook_of(nodes, monkeypatch, "node-2-1"), truths["acme_voice"]
+    hosts = hook.topology()
+    parts = [(table, slice_of(truth, JANUARY, MARCH)) for table in ("scorecard", "score")]
+    census = hook.census(parts, hosts, hook.server_time())
+    assert census.unsettled == ""
+    for table, part in parts:
+        found = census.tables[part.database, table]
+        right = {str(day): tables[table] for day, tables in truth.days.items() if table in tables}
+        assert {day: n.rows for day, n in found.days.items()} == {d: n.before for d, n in right.items() if n.before}
+        expected = {day: n.before - n.after for day, n in right.items() if n.before}
+        assert {day: n.meant for day, n in found.days.items()} == expected
+        assert (found.total.doubled, found.rewritten, found.old) == (0, {}, found.days)
+    nodes.node("node-1-2").add_faults({"kind": "silent", "match": "groupArray"})
+    with pytest.raises(TopologyError, match="no count from node-1-2"):
+        hook.census(parts, hosts)
 
 
 def test_inventory(nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth]) -> None:
@@ -206,22 +242,6 @@ def test_health_and_partitions(nodes: ClickHouseSandbox, truths: dict[str, Profi
     assert all(row["bytes"] > 0 for row in sizes)
 
 
-def hook_of(nodes: ClickHouseSandbox, monkeypatch: pytest.MonkeyPatch, node: str) -> BackfillClickHouse:
-    """The product's hook, connected to one node."""
-    monkeypatch.setenv("SCORECARD_BACKFILL_CLUSTERS", "sandbox/clusters")
-    config = next(found for found in load_all() if isinstance(found, ClusterConfig))
-    address = nodes.topology.node(node)
-    connection = {
-        "conn_type": "clickhouse",
-        "host": address.host,
-        "port": address.port,
-        "login": "admin",
-        "password": nodes.password,
-    }
-    monkeypatch.setenv(f"AIRFLOW_CONN_{config.clickhouse.conn_id.upper()}", json.dumps(connection))
-    return BackfillClickHouse(config)
-
-
 def test_hook_reads_and_sends(
     nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,26 +258,6 @@ def test_hook_reads_and_sends(
     commands = [row["command"] for row in rows(nodes, sql.mutations_statement(CLUSTER))]
     assert len([command for command in commands if f"{KEY}:4" in command]) == 4
     assert len(hook.mutations()) == len(commands)
-
-
-def test_census_over_all_shards_is_the_truth(
-    nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hook, truth = hook_of(nodes, monkeypatch, "node-2-1"), truths["acme_voice"]
-    hosts = hook.topology()
-    parts = [(table, slice_of(truth, JANUARY, MARCH)) for table in ("scorecard", "score")]
-    census = hook.census(parts, hosts, hook.server_time())
-    assert census.unsettled == ""
-    for table, part in parts:
-        found = census.tables[part.database, table]
-        right = {str(day): tables[table] for day, tables in truth.days.items() if table in tables}
-        assert {day: n.rows for day, n in found.days.items()} == {d: n.before for d, n in right.items() if n.before}
-        expected = {day: n.before - n.after for day, n in right.items() if n.before}
-        assert {day: n.meant for day, n in found.days.items()} == expected
-        assert (found.total.doubled, found.rewritten, found.old) == (0, {}, found.days)
-    nodes.node("node-1-2").add_faults({"kind": "silent", "match": "groupArray"})
-    with pytest.raises(TopologyError, match="no count from node-1-2"):
-        hook.census(parts, hosts)
 
 
 def test_a_value_that_may_not_be_there_is_looked_for_on_every_host(

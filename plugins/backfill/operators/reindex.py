@@ -5,37 +5,42 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
 from airflow.sdk import BaseHook, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
-from kubernetes.client.rest import ApiException
 
 from backfill.groups import GROUPS
-from backfill.hooks.kubernetes import CONFLICT, JobClient, is_transient
+from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.hooks.temporal import TemporalHook, Workflows
+from backfill.jobmaker import JobMaker, JobRefusedError, NoRoomError, NotMadeError, attempt_of, live_ones
 from backfill.operators.common import RunStore, StageError, already, planned, sibling
 from backfill.settings import cluster_config
 from backfill.slots import compact, limits_now, override_now, override_text, stage_ids, works
-from backfill.taken import taken_from_worker
+from backfill.taken import me, person_ended_worker_task, run_in_thread
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
-from backfill.triggers.workflows import open_of_window, scheduled_jobs, started_text
-from include.scorecard_backfill import names
+from backfill.triggers.room import RoomTrigger
+from backfill.triggers.workflows import open_of_window, started_text
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.job import JobError, JobRequest, build_job, cluster_selector, window_selector
+from include.scorecard_backfill.job import JobRequest, cluster_selector, window_selector
+from include.scorecard_backfill.ownership import End, StaleError, owner_of, parse_owner
 from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.verdicts.admission import judge_job
 from include.scorecard_backfill.verdicts.base import Verdict, wait
-from include.scorecard_backfill.verdicts.jobs import job_outcome, may_run
+from include.scorecard_backfill.verdicts.jobs import created_at, job_outcome, may_run, scheduled_jobs
 from include.scorecard_backfill.verdicts.workflows import classify
 
 Json = dict[str, Any]
 
 JOB_MARGIN_SECONDS = 300
 """Airflow's own time-out of the deferral lies this far behind the Job's deadline, which ends the wait with a reason."""
+
+END_SECONDS = 60.0
+"""A worker that is being killed ends its Job within this time, or leaves it to the Job's own deadline."""
 
 
 class ReindexOperator(KubernetesJobOperator):
@@ -71,27 +76,34 @@ class ReindexOperator(KubernetesJobOperator):
             return {"key": window["key"], "window": window, "attempt": 0, "status": done}
         return self.ensure_job(context, window)
 
-    def ensure_job(self, context: Any, window: Json, failed_attempt: int = 0) -> Any:
+    def ensure_job(self, context: Any, window: Json, failed_attempt: int = 0, room_since: float = 0.0) -> Any:
         """Adopt or make the Job of the next attempt and defer to it.
 
         An attempt whose end a later stage has judged, or that ``failed_attempt`` names, is not adopted: the task runs
         again because a person wants a new one. A Job that ended while nobody watched is adopted.
         """
         self.window = window
+        try:
+            return self._ensure_job(context, window, failed_attempt, room_since)
+        except (JobRefusedError, StaleError) as error:
+            cause, do = getattr(error, "cause", "stale_try"), getattr(error, "do", "")
+            raise self._failed(context, window, cause, str(error), do) from None
+        except NotMadeError as error:
+            raise StageError(str(error)) from None
+
+    def _ensure_job(self, context: Any, window: Json, failed_attempt: int, room_since: float) -> Any:
         config = cluster_config(self.cluster)
-        client = JobClient(config)
+        client = KubernetesJobs.for_worker(config)
+        maker = JobMaker(client, me(context["ti"]), self.log)
+        self._client = client
         made = RunStore(context).get("made") or {}
         spent = max(judged_attempt(context), failed_attempt)
-        jobs = client.jobs(window_selector(window["key"]))
-        live = [j for j in jobs if not job_outcome(j).final and not j["metadata"].get("deletionTimestamp")]
-        if len(live) > 1:
-            listed = ", ".join(j["metadata"]["name"] for j in live)
-            raise AirflowFailException(
-                f"window {window['label']} has {len(live)} live Jobs ({listed}); delete all but one"
-            )
-        if live:
+        jobs = asyncio.run(maker.jobs(window["key"]))
+        if live := live_ones(jobs):
             self.log.info("adopting the live Job %s", live[0]["metadata"]["name"])
-            return self._defer_to(context, live[0], config, window)
+            if adopted := asyncio.run(maker.adopt(live[0])):
+                return self._defer_to(context, adopted, config, window)
+            jobs = asyncio.run(maker.jobs(window["key"]))
         last = max(jobs, key=attempt_of, default=None)
         if last is not None and attempt_of(last) > spent and job_outcome(last).state == "complete":
             self.log.info("Job %s has ended well while nobody watched; adopting it", last["metadata"]["name"])
@@ -100,17 +112,28 @@ class ReindexOperator(KubernetesJobOperator):
         if since is not None:
             # An earlier attempt may have left workflows open, also one whose Job failed: none may run beside a new one.
             self._defer_until_quiet(config, client, window, float(since), failed_attempt)
-        self._defer_while_scheduled(config, client, window, failed_attempt)
+        self._defer_while_scheduled(context, config, client, window, failed_attempt)
         self._defer_without_slot(context, config, client, window, failed_attempt)
         attempt = max([attempt_of(j) for j in jobs] + [spent, int(made.get("attempt", 0))]) + 1
-        job = self._create(client, config, window, attempt, context["dag_run"].run_id)
+        request = self._request(config, window, attempt, context["dag_run"].run_id, maker)
+        try:
+            job = asyncio.run(maker.create(request))
+        except NoRoomError as error:
+            self.log.info("the namespace's quota has no room for the Job (%s): waiting for it", error)
+            return self._defer_for_room(config, window, failed_attempt, request, room_since or time.time())
         return self._defer_to(context, job, config, window)
 
+    def _failed(self, context: Any, window: Json, cause: str, reason: str, do: str) -> AirflowFailException:
+        """Leave the failure to report and page, and return what ends the task for good: reason, then the remedy."""
+        record = {"key": window["key"], "status": "failed", "cause": cause, "reason": reason[:2_000]}
+        context["ti"].xcom_push(key="return_value", value=record)
+        return AirflowFailException(f"{cause}: {reason}" + (f"\nWhat to do: {do[:1].upper()}{do[1:]}." if do else ""))
+
     def _defer_until_quiet(
-        self, config: ClusterConfig, client: JobClient, window: Json, since: float, failed_attempt: int
+        self, config: ClusterConfig, client: KubernetesJobs, window: Json, since: float, failed_attempt: int
     ) -> None:
         # A deleted Job is gone at once, its pods have their grace period, in which they may start workflows.
-        ending = may_run(client.pods(window_selector(window["key"])))
+        ending = may_run(asyncio.run(client.pods(window_selector(window["key"]))))
         if ending:
             self.log.info("pods of an earlier attempt have not ended (%s): waiting before a new Job", ", ".join(ending))
             self._defer_quiet(config, window, since, failed_attempt)
@@ -121,21 +144,23 @@ class ReindexOperator(KubernetesJobOperator):
             self._defer_quiet(config, window, since, failed_attempt)
 
     def _defer_while_scheduled(
-        self, config: ClusterConfig, client: JobClient, window: Json, failed_attempt: int
+        self, context: Any, config: ClusterConfig, client: KubernetesJobs, window: Json, failed_attempt: int
     ) -> None:
         """A Job of the CronJob's own schedule reindexes the same rows; the CronJob's concurrencyPolicy ignores ours."""
-        busy = scheduled_jobs(client.jobs(), config)
+        busy = scheduled_jobs(asyncio.run(client.jobs()), config.kubernetes.cronjob)
         if busy and config.kubernetes.active_scheduled_job == "refuse":
-            raise AirflowFailException(
+            raise JobRefusedError(
+                "scheduled_job_running",
                 f"the CronJob's own Job {', '.join(busy)} is running; this one would run beside it"
-                " (kubernetes.active_scheduled_job: refuse). Clear this task when it has ended"
+                " (kubernetes.active_scheduled_job: refuse)",
+                "clear this task when it has ended",
             )
         if busy:
             self.log.info("the CronJob's own Job %s is running: waiting for its end", ", ".join(busy))
             self._defer_quiet(config, window, 0.0, failed_attempt)
 
     def _defer_without_slot(
-        self, context: Any, config: ClusterConfig, client: JobClient, window: Json, failed_attempt: int
+        self, context: Any, config: ClusterConfig, client: KubernetesJobs, window: Json, failed_attempt: int
     ) -> None:
         """Windows that come back after a clear were admitted long ago: they need a slot like everybody."""
         ti = context["ti"]
@@ -154,7 +179,7 @@ class ReindexOperator(KubernetesJobOperator):
             self.log.info("no slot: %s", verdict.text)
             self._defer_quiet(config, window, 0.0, failed_attempt, slot)
 
-    def _judge_slot(self, ti: Any, config: ClusterConfig, client: JobClient, slot: Json) -> Verdict:
+    def _judge_slot(self, ti: Any, config: ClusterConfig, client: KubernetesJobs, slot: Json) -> Verdict:
         try:
             override = override_now(override_text(config.name))
         except OverrideError as error:
@@ -162,7 +187,7 @@ class ReindexOperator(KubernetesJobOperator):
         if override and override.pause:
             return wait(f"paused {override.text}")
         states = ti.get_task_states(dag_id=ti.dag_id, task_ids=stage_ids(), run_ids=[ti.run_id]).get(ti.run_id, {})
-        jobs = client.jobs(cluster_selector(config.name))
+        jobs = asyncio.run(client.jobs(cluster_selector(config.name)))
         found = works(slot["windows"], states, jobs, asyncio.run(open_ids(config)), config)
         return judge_job(slot["index"], found, limits_now(config, slot["run"], override).max_parallel)
 
@@ -183,13 +208,34 @@ class ReindexOperator(KubernetesJobOperator):
             timeout=timedelta(seconds=config.temporal.deadline_seconds + JOB_MARGIN_SECONDS),
         )
 
-    def quiet(self, context: Any, event: Json, window: Json, failed_attempt: int = 0) -> Any:
-        """Nothing of an earlier attempt runs any more (``event`` says so): look at everything afresh."""
-        self.log.info("quiet: %s", event)
-        return self.ensure_job(context, window, failed_attempt)
+    def _defer_for_room(
+        self, config: ClusterConfig, window: Json, failed_attempt: int, request: JobRequest, since: float
+    ) -> None:
+        limits = config.kubernetes
+        self.defer(
+            trigger=RoomTrigger(
+                cluster=self.cluster,
+                key=window["key"],
+                request={**asdict(request), "extra_env": dict(request.extra_env)},
+                since=since,
+                not_before=time.time() + limits.first_poll_after_seconds,
+            ),
+            method_name="quiet",
+            kwargs={"window": window, "failed_attempt": failed_attempt, "room_since": since},
+            timeout=timedelta(seconds=limits.queue_timeout_seconds + limits.outage_seconds + JOB_MARGIN_SECONDS),
+        )
 
-    def _create(self, client: JobClient, config: ClusterConfig, window: Json, attempt: int, run_id: str) -> Json:
-        request = JobRequest(
+    def quiet(self, context: Any, event: Json, window: Json, failed_attempt: int = 0, room_since: float = 0.0) -> Any:
+        """What was waited for before a new Job has come (``event`` says so): look at everything afresh."""
+        if event.get("action") == "fail":
+            record = event["record"]
+            raise self._failed(context, window, record["cause"], record["reason"], "")
+        self.log.info("quiet: %s", event)
+        return self.ensure_job(context, window, failed_attempt, room_since)
+
+    def _request(self, config: ClusterConfig, window: Json, attempt: int, run_id: str, maker: JobMaker) -> JobRequest:
+        limits = config.kubernetes
+        return JobRequest(
             key=window["key"],
             cluster=config.name,
             run_id=run_id,
@@ -197,35 +243,12 @@ class ReindexOperator(KubernetesJobOperator):
             start=window["start"],
             end=window["end"],
             attempt=attempt,
-            ttl_seconds=config.kubernetes.ttl_seconds_after_finished,
-            deadline_seconds=config.kubernetes.deadline_seconds,
-            extra_env=config.kubernetes.extra_env,
+            ttl_seconds=limits.ttl_seconds_after_finished,
+            deadline_seconds=limits.deadline_seconds,
+            extra_env=limits.extra_env,
+            container=limits.container,
+            owner=maker.me.after(None).text,
         )
-        try:
-            manifest = build_job(client.cronjob(), request)
-        except JobError as error:
-            raise AirflowFailException(str(error)) from None
-        self.log.info("creating Job %s", request.name)
-        try:
-            return client.create_job(manifest)
-        except Exception as error:
-            # The outcome of a call that failed on the way is unknown, whatever the client's exception: look by name.
-            status = error.status if isinstance(error, ApiException) else None
-            if status != CONFLICT and not is_transient(error):
-                raise AirflowFailException(f"Job {request.name} cannot be created: {error}") from None
-            return self._look_after_unknown(client, request, error)
-
-    def _look_after_unknown(self, client: JobClient, request: JobRequest, error: Exception) -> Json:
-        found = client.job(request.name)
-        if found is None:
-            raise StageError(f"Job {request.name} was not created ({error}); the retry looks again, then creates it")
-        if (found["metadata"].get("labels") or {}).get(names.LABEL_WINDOW) != request.key:
-            raise AirflowFailException(
-                f"Job {request.name} exists in {client.config.namespace} and is not ours (no label"
-                f" {names.LABEL_WINDOW}={request.key}); look who made it and delete it"
-            )
-        self.log.info("Job %s exists although the call failed (%s); it is ours", request.name, type(error).__name__)
-        return found
 
     def _defer_to(self, context: Any, job: Json, config: ClusterConfig, window: Json) -> Any:
         limits = config.kubernetes
@@ -238,11 +261,18 @@ class ReindexOperator(KubernetesJobOperator):
                 job_name=job["metadata"]["name"],
                 attempt=attempt_of(job),
                 made_at=created_at(job),
+                uid=job["metadata"]["uid"],
+                owner=owner.text if (owner := owner_of(job)) else "",
                 not_before=time.time() + limits.first_poll_after_seconds,
             ),
             method_name="job_ended",
             kwargs={"window": window},
-            timeout=timedelta(seconds=limits.deadline_seconds + limits.outage_seconds + JOB_MARGIN_SECONDS),
+            timeout=timedelta(
+                seconds=limits.deadline_seconds
+                + limits.queue_timeout_seconds
+                + limits.outage_seconds
+                + JOB_MARGIN_SECONDS
+            ),
         )
 
     def job_ended(self, context: Any, event: Json, window: Json) -> Any:
@@ -253,7 +283,7 @@ class ReindexOperator(KubernetesJobOperator):
         for line in event.get("log_tail") or []:
             self.log.info("pod log | %s", line)
         if event["outcome"] != "complete":
-            self._raise_for(event)
+            self._raise_for(context, event, window)
         record = self.record_of(event, window)
         self.log.info("complete: %s", started_text(record))
         return record
@@ -270,35 +300,45 @@ class ReindexOperator(KubernetesJobOperator):
             "status": "reindexed",
         }
 
-    def _raise_for(self, event: Mapping[str, Any]) -> None:
-        text = f"Job {event['job_name']}: {event['outcome']} ({event['cause']}): {event['message']}"
-        if event["outcome"] == "timeout":
-            JobClient(cluster_config(self.cluster)).delete_job(event["job_name"])
-            raise AirflowFailException(f"{text}; the Job was deleted. Clear this task for a new attempt")
+    def _raise_for(self, context: Any, event: Mapping[str, Any], window: Json) -> None:
+        name, text = event["job_name"], f"Job {event['job_name']}: {event['message']}"
         if event["outcome"] == "unknown":
-            raise StageError(f"{text}; the retry looks at the Job's real state")
+            raise StageError(f"{event['cause']}: {text}; the retry looks at the Job's real state")
         if event["outcome"] == "failed" and classify(" ".join(event.get("log_tail") or []), "") == "deadlock":
             raise StageError(f"{text}; a database deadlock, tried again")
-        raise AirflowFailException(f"{text}. Clear this task for a new attempt")
+        if event["outcome"] == "timeout":
+            client = KubernetesJobs.for_worker(cluster_config(self.cluster))
+            decided = asyncio.run(client.end_job(name, parse_owner(event["owner"]), event["uid"]))
+            text += "; the Job was deleted" if isinstance(decided, End) else f"; the Job is left alone: {decided.why}"
+        raise self._failed(context, window, event["cause"] or "job_failed", text, event.get("do", ""))
 
     def on_kill(self) -> None:
-        """Delete the live Job of the window when a person ended the running task.
+        """End the live Job of this very try when a person has ended it.
 
-        A worker that is being shut down gets the same signal: its Job lives on, and the next try adopts it.
+        A worker that is being shut down gets the same signal, and so does one whose task was cleared: the Job lives on,
+        and the next try adopts it.
         """
         window = self.window
         if not isinstance(window, dict):
             return
-        if not taken_from_worker(get_current_context()["ti"], self.log):
-            self.log.info("this worker is being ended, not the task: its Job is left to the next try")
+        ti = get_current_context()["ti"]
+        if not person_ended_worker_task(ti, self.log):
+            self.log.info("nobody has ended this try of the task: its Job is left to the next one")
             return
-        client = JobClient(cluster_config(self.cluster))
-        live = [j for j in client.jobs(window_selector(window["key"])) if not job_outcome(j).final]
+        client = getattr(self, "_client", None) or KubernetesJobs.for_worker(cluster_config(self.cluster))
+        run_in_thread(lambda: self._end_own(client, window, ti), END_SECONDS, self.log, "ending the Job")
+
+    async def _end_own(self, client: KubernetesJobs, window: Json, ti: Any) -> None:
+        live = live_ones(await client.jobs(window_selector(window["key"])))
+        mine = me(ti)
         if not live:
             self.log.info("this task was ended by a person; window %s has no live Job", window["label"])
         for job in live:
-            client.delete_job(job["metadata"]["name"])
-            self.log.info("deleted Job %s, because a person ended this task", job["metadata"]["name"])
+            owner = owner_of(job)
+            own = owner if owner and owner.same_task(mine) and owner.try_number == mine.try_number else None
+            decided = await client.end_job(job["metadata"]["name"], own, job["metadata"]["uid"])
+            done = "was deleted" if isinstance(decided, End) else f"is left alone: {decided.why}"
+            self.log.info("a person ended this task: Job %s %s", job["metadata"]["name"], done)
 
 
 def judged_attempt(context: Mapping[str, Any]) -> int:
@@ -309,16 +349,6 @@ def judged_attempt(context: Mapping[str, Any]) -> int:
     found = [sibling(context, "wait_workflows"), sibling(context, "verify")]
     attempts = [r.get("attempt") or (r.get("reindexed") or {}).get("attempt") or 0 for r in found]
     return max(int(attempt) for attempt in attempts)
-
-
-def attempt_of(job: Mapping[str, Any]) -> int:
-    """Return the attempt that a Job's label names, 0 when it has none."""
-    return int(((job.get("metadata") or {}).get("labels") or {}).get(names.LABEL_ATTEMPT, 0))
-
-
-def created_at(job: Mapping[str, Any]) -> float:
-    """Return the epoch seconds at which a Job was created, by the API server's clock."""
-    return datetime.fromisoformat(job["metadata"]["creationTimestamp"]).timestamp()
 
 
 async def open_ids(config: ClusterConfig) -> list[str]:

@@ -7,18 +7,18 @@ from typing import Any
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
-from backfill.hooks.kubernetes import AsyncJobClient
+from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.kit.poll import shared_poll
 from backfill.records import parse_record
 from backfill.slots import limits_now, override_now, stage_ids, works
 from backfill.triggers.admit import shared_override
 from backfill.triggers.base import Json, Look, WaitTrigger
-from backfill.triggers.workflows import open_of_window, scheduled_jobs, shared_open_ids, shared_workflows
+from backfill.triggers.workflows import open_of_window, shared_open_ids, shared_workflows
 from include.scorecard_backfill.job import cluster_selector, window_selector
 from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.verdicts import admission
 from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
-from include.scorecard_backfill.verdicts.jobs import may_run
+from include.scorecard_backfill.verdicts.jobs import may_run, scheduled_jobs
 
 
 class QuietTrigger(WaitTrigger):
@@ -43,7 +43,7 @@ class QuietTrigger(WaitTrigger):
     async def look(self) -> Look:
         """Look at the pods and workflows of an earlier attempt, then at the Jobs, then at the slots."""
         window = parse_record(self.window)
-        client = AsyncJobClient(self.config)
+        client = KubernetesJobs(self.config)
         if self.since:
             ending = may_run(await client.pods(window_selector(window["key"])))
             if ending:
@@ -51,7 +51,7 @@ class QuietTrigger(WaitTrigger):
             running = await open_of_window(await shared_workflows(self), window, float(self.since))
             if running:
                 return Look(wait(f"{len(running)} workflows of an earlier attempt are open: {', '.join(running[:3])}"))
-        busy = scheduled_jobs(await client.jobs(""), self.config)
+        busy = scheduled_jobs(await client.jobs(""), self.config.kubernetes.cronjob)
         if busy:
             return Look(wait(f"the CronJob's own Job {', '.join(busy)} is running"))
         slot = parse_record(self.slot)
@@ -60,7 +60,7 @@ class QuietTrigger(WaitTrigger):
             return Look(verdict)
         return Look(verdict, resume={"key": self.key, "quiet": True})
 
-    async def _judge_slot(self, client: AsyncJobClient, slot: Json) -> Verdict:
+    async def _judge_slot(self, client: KubernetesJobs, slot: Json) -> Verdict:
         try:
             override = override_now(await shared_override(self, self.poll_seconds / 2))
         except OverrideError as error:
