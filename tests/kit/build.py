@@ -71,9 +71,7 @@ def window(start: int = 0, days: int = 10, customer: str = "acme", run_id: str =
 
 def database(customer: str = "acme", profile: str = "voice") -> Database:
     """A customer's database of a profile with both tables."""
-    return Database(
-        name=sanitize_database_name(customer, profile), profile_id=profile, tables=("score", "scorecard")
-    )
+    return Database(name=sanitize_database_name(customer, profile), profile_id=profile, tables=("score", "scorecard"))
 
 
 def counted(of: Window, *tables: TableDays) -> Counted:
