@@ -8,7 +8,7 @@ run counts days that are empty because of an earlier delete.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -64,11 +64,16 @@ def balance(before: Sequence[TableDays], after: Sequence[TableDays], rules: Rule
 
 
 def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
+    # A predicate that is known on one side only accounts for nothing: what it means to go would hide what is lost.
+    unknown = {n.meant is None for n in (*before.days.values(), *after.days.values())}
+    known = unknown <= {False}
     days = {
-        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), rules)
+        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), known and rules.cleanup)
         for day in sorted({*before.days, *after.days})
     }
-    meant = None if any(n.meant is None for n in before.days.values()) else sum(d.meant for d in days.values())
+    # In mode reindex nothing is meant to go, with or without a predicate.
+    accounted = known or (not rules.cleanup and len(unknown) == 1)
+    meant = sum(d.meant for d in days.values()) if accounted else None
     short, over = sum(d.short for d in days.values()), sum(d.over for d in days.values())
     exact = _fingerprint(before) == _fingerprint(after) and short == over
     moved = short if exact else 0
@@ -88,11 +93,11 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
     )
 
 
-def _day(before: Numbers, after: Numbers, rules: Rules) -> DayBalance:
-    meant = (before.meant or 0) if rules.cleanup else 0
+def _day(before: Numbers, after: Numbers, some_go: bool) -> DayBalance:
+    meant = (before.meant or 0) if some_go else 0
     # By ids: a row that is there twice does not make up for one that is lost, before as after.
-    expected = (before.ids or before.rows) - meant
-    back = (after.ids or after.rows) - ((after.meant or 0) if rules.cleanup else 0)
+    expected = max(0, (before.ids or before.rows) - meant)
+    back = max(0, (after.ids or after.rows) - ((after.meant or 0) if some_go else 0))
     return DayBalance(
         before=before.rows,
         meant=meant,
@@ -117,13 +122,15 @@ def judge(
     """
     tables = balance(before, after, rules)
     came_back = {t.name: sum(n.meant or 0 for n in t.days.values()) for t in after}
+    counted = {t.name: t for t in after}
+    changed = {t.name: _changed_days(t, counted[t.name]) for t in before}
     for cause, sentences in (
         ("doubled_rows", [line for t in tables for line in _doubled(t)]),
         ("nothing_came_back", _nothing(tables, rules)),
         ("lost_rows", [line for t in tables for line in _lost(t, rules)]),
         ("meant_came_back", [line for t in tables for line in _meant(t, came_back[t.name], rules)]),
         ("too_many_rows", [line for t in tables for line in _too_many(t, rules)]),
-        ("other_ids", [line for t in tables for line in _other_ids(t, rules)]),
+        ("other_ids", [line for t in tables for line in _other_ids(t, changed[t.name], rules)]),
     ):
         if sentences:
             more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
@@ -203,22 +210,40 @@ def _too_many(table: TableBalance, rules: Rules) -> Iterable[str]:
         yield f"{_name(table)}: {table.after} rows > {upper:.0%} of {table.before} before"
 
 
-def _other_ids(table: TableBalance, rules: Rules) -> Iterable[str]:
-    """As many rows as expected, but not the same: as many were lost as are new."""
-    accounted = rules.stable_ids and table.meant is not None
-    if accounted and not table.exact and not table.short and not table.over and (table.before or table.after):
-        yield f"{_name(table)}: as many rows came back as were expected, but other ones (their ids differ)"
+def _changed_days(before: TableDays, after: TableDays) -> frozenset[str]:
+    """Return the days whose ids are not the same as before."""
+    days = {*before.days, *after.days}
+    return frozenset(
+        d for d in days if before.days.get(d, NOTHING).fingerprint != after.days.get(d, NOTHING).fingerprint
+    )
+
+
+def _other_ids(table: TableBalance, changed: Container[str], rules: Rules) -> Iterable[str]:
+    """As many rows of a day as expected, but not the same: as many were lost as are new."""
+    if not rules.stable_ids or table.meant is None or table.exact:
+        return
+    for day, d in table.days.items():
+        if day in changed and not d.short and not d.over and (d.before or d.after):
+            yield f"{_name(table)}: as many rows of {day} came back as were expected, but other ones (their ids differ)"
 
 
 def _fine(table: TableBalance) -> str:
     accounted = "not accounted for" if table.meant is None else f"{table.meant} meant to go"
     moved = f", {table.moved} on another day" if table.moved else ""
-    return f"{_name(table)}: {table.before} before, {accounted}, {table.after} after, {table.short} short{moved}"
+    new = f", {table.over} more than expected" if table.over else ""
+    return f"{_name(table)}: {table.before} before, {accounted}, {table.after} after, {table.short} short{moved}{new}"
 
 
 def without(before: Sequence[TableDays], owed: Mapping[TableName, TableDays]) -> tuple[TableDays, ...]:
-    """Return what was before: of each day that was counted by an earlier delete its numbers, else what is there now."""
-    return tuple(
-        table.model_copy(update={"days": {**table.days, **(owed[table.name].days if table.name in owed else {})}})
-        for table in before
+    """Return what was before: of each day that was counted by an earlier delete its numbers, else what is there now.
+
+    A table that is owed and not counted now stays in it: :func:`judge` then refuses to judge the window without it.
+    """
+    known = {table.name for table in before}
+    return (
+        *(
+            table.model_copy(update={"days": {**table.days, **(owed[table.name].days if table.name in owed else {})}})
+            for table in before
+        ),
+        *(table for name, table in sorted(owed.items()) if name not in known),
     )
