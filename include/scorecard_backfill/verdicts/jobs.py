@@ -69,6 +69,16 @@ def seconds_of(text: object) -> float | None:
     return datetime.fromisoformat(str(text)).timestamp() if text else None
 
 
+def ended_at(job: Mapping[str, Any]) -> float:
+    """Return the epoch seconds at which a Job ended, by the API server's clock; 0 when it does not say."""
+    status = job.get("status") or {}
+    times = [
+        c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") in ("Complete", "Failed")
+    ]
+    text = status.get("completionTime") or next((t for t in times if t), None)
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
 def created_at(job: Manifest) -> float:
     """Return the epoch seconds at which a Job was created, by the API server's clock."""
     return float(seconds_of(job["metadata"]["creationTimestamp"]) or 0.0)

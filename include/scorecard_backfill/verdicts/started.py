@@ -1,5 +1,8 @@
-"""Which workflows has a window's Job started? Two sources name them, the Job's log and the server's list; neither is
-complete by itself: a log may be cut off or unreadable, a list lags behind and shows what others have started, too."""
+"""Which workflows has a window's Job started?
+
+Two sources name them, the Job's log and the server's list; neither is complete by itself: a log may be cut off or
+unreadable, a list lags behind and shows what others have started, too.
+"""
 
 from __future__ import annotations
 

@@ -77,6 +77,14 @@ def created_workflows(log_lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def progress(executions: Iterable[Execution]) -> tuple[int | None, int | None]:
+    """Return conversations done and in all over the workflows that say so; None when none of them does."""
+    said = [e for e in executions if e.done is not None and e.total]
+    if not said:
+        return None, None
+    return sum(e.done or 0 for e in said), sum(e.total or 0 for e in said)
+
+
 def minutes_of(executions: Iterable[Execution]) -> float:
     """Return the minutes from the first start to the last end of closed workflows, 0 when one of them is not known."""
     listed = list(executions)

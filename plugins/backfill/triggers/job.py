@@ -10,14 +10,15 @@ from typing import Any
 from airflow.triggers.base import TriggerEvent
 
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, brief, is_permission
+from backfill.kit.look import Look, Wake, wait
 from backfill.kit.poll import shared_poll
+from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.taken import person_ended_deferred_task
-from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill.job import cluster_selector, container_of
 from include.scorecard_backfill.ownership import End, parse_owner
+from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError, read_event
 from include.scorecard_backfill.verdicts import jobs as rules
 from include.scorecard_backfill.verdicts import jobwait, podreasons
-from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
 from include.scorecard_backfill.verdicts.podreasons import Why
 from include.scorecard_backfill.verdicts.workflows import created_workflows
 
@@ -35,27 +36,38 @@ EVENTS_AFTER_SECONDS = 10.0
 """From then on a Job without a running pod is asked for its events, which say why."""
 
 
-class JobTrigger(WaitTrigger):
-    """Wakes its worker with the Job's outcome, its pods' last lines and the workflow ids that they name.
+Json = dict[str, Any]
 
-    ``made_at``: epoch seconds of the Job; ``uid``: of the Job; ``owner``: text of the try that waits for it.
-    """
 
-    path = "backfill.triggers.job.JobTrigger"
-    fields = ("job_name", "attempt", "made_at", "uid", "owner")
+class JobArgs(WaitArgs):
+    """``made_at``: epoch seconds of the Job; ``uid``: of the Job; ``owner``: text of the try that waits for it."""
 
     job_name: str
     attempt: int
     made_at: float
-    uid: str
-    owner: str
+    uid: str = ""
+    owner: str = ""
+
+
+class JobTrigger(WaitTrigger[JobArgs]):
+    """Wakes its worker with the Job's outcome, its pods' last lines and the workflow ids that they name."""
+
+    path = "backfill.triggers.job.JobTrigger"
+    stage = "reindex"
+    model = JobArgs
+    fails_on_worker = True
 
     @property
     def poll_seconds(self) -> float:
         """Interval of looking at the Job."""
         return self.config.kubernetes.poll_seconds
 
-    def prepare(self) -> None:
+    @property
+    def outage_seconds(self) -> float:
+        """How long the API server may be unreachable."""
+        return float(self.config.kubernetes.outage_seconds)
+
+    async def prepare(self) -> None:
         """Make the client."""
         limits = self.config.kubernetes
         self._client = KubernetesJobs(self.config)
@@ -73,8 +85,7 @@ class JobTrigger(WaitTrigger):
         """Look until the Job has ended, or may not go on; always one plain event, since a worker must act on it."""
         try:
             async for event in super().run():
-                payload = event.payload if isinstance(event.payload, dict) else self._failed_event(event)
-                yield TriggerEvent(payload)
+                yield self._plain(event)
         except asyncio.CancelledError as error:
             # Airflow tells a person's action from a shutdown by the message of the cancellation, which a library on
             # the way may drop.
@@ -90,35 +101,44 @@ class JobTrigger(WaitTrigger):
         """
         if not await person_ended_deferred_task(self.task_instance, self.log):
             return
-        decided = await KubernetesJobs(self.config).end_job(self.job_name, parse_owner(self.owner), self.uid)
+        decided = await KubernetesJobs(self.config).end_job(
+            self.args.job_name, parse_owner(self.args.owner), self.args.uid
+        )
         if isinstance(decided, End):
-            self.log.info("Job %s was deleted because a person ended its task", self.job_name)
+            self.log.info("Job %s was deleted because a person ended its task", self.args.job_name)
         else:
-            self.log.info("Job %s is left alone: %s", self.job_name, decided.why)
+            self.log.info("Job %s is left alone: %s", self.args.job_name, decided.why)
 
-    def _failed_event(self, event: Any) -> Json:
-        record = (getattr(event, "xcoms", None) or {}).get("return_value", {})
-        return self._payload("unknown", record.get("cause", "error"), record.get("reason", "the wait failed"))
+    def _plain(self, event: TriggerEvent) -> TriggerEvent:
+        """Return a failure of the wait itself as an unknown end of the Job: the worker looks at its real state."""
+        try:
+            found = read_event(event.payload)
+        except RecordError:
+            return event
+        if not isinstance(found, FailEvent):
+            return event
+        return TriggerEvent(self._event("unknown", found.failure.cause, found.failure.reason).to_json())
 
-    def _payload(self, outcome: str, cause: str, message: str, **more: Any) -> Json:
-        return {
-            "key": self.key,
-            "job_name": self.job_name,
-            "attempt": self.attempt,
-            "uid": self.uid,
-            "owner": self.owner,
-            "outcome": outcome,
-            "made_at": self.made_at,
-            "cause": cause,
-            "message": message[:2_000],
+    def _event(self, outcome: Any, cause: str, message: str, **more: Any) -> JobEvent:
+        args = self.args
+        return JobEvent(
+            key=args.key,
+            job_name=args.job_name,
+            attempt=args.attempt,
+            uid=args.uid,
+            owner=args.owner,
+            outcome=outcome,
+            made_at=args.made_at,
+            cause=cause,
+            message=message[:2_000],
             **more,
-        }
+        )
 
     async def look(self) -> Look:
         """Decide by the Job's conditions first; time limits count only after a fresh look."""
         try:
             job = await self._job()
-            if job is None or (self.uid and job["metadata"]["uid"] != self.uid):
+            if job is None or (self.args.uid and job["metadata"]["uid"] != self.args.uid):
                 return self._gone(job)
             outcome = rules.job_outcome(job)
             return await (self._ended(job, outcome) if outcome.final else self._still_active(job))
@@ -137,23 +157,25 @@ class JobTrigger(WaitTrigger):
 
     async def _job(self) -> Json | None:
         async def load() -> dict[str, Json]:
-            jobs = await self._client.jobs(cluster_selector(self.cluster))
+            jobs = await self._client.jobs(cluster_selector(self.args.cluster))
             return {job["metadata"]["name"]: job for job in jobs}
 
-        jobs = await shared_poll().get(("jobs", self.cluster), load, max_age=self.poll_seconds / 2)
+        jobs = await shared_poll().get(("jobs", self.args.cluster), load, max_age=self.poll_seconds / 2)
         # A list may be older than the Job; only its own answer can say that it is gone.
-        return jobs.get(self.job_name) or await self._client.job(self.job_name)
+        return jobs.get(self.args.job_name) or await self._client.job(self.args.job_name)
 
     async def _ended(self, job: Json, outcome: rules.JobOutcome) -> Look:
         pods, log = await self._logs(container_of(job))
         if outcome.state == "complete":
-            return self._end("complete", outcome.reason, outcome.message or "finished", **log)
+            return self._end(
+                "complete", outcome.reason, outcome.message or "finished", ended_at=rules.ended_at(job), **log
+            )
         why = podreasons.failure(outcome, pods, container_of(job), log.pop("last"), self._left)
         return self._end("failed", why.cause, why.text, do=why.do, **log)
 
     async def _still_active(self, job: Json) -> Look:
         container = container_of(job)
-        pods = await self._client.pods(f"job-name={self.job_name}")
+        pods = await self._client.pods(f"job-name={self.args.job_name}")
         self._left = rules.left_running(pods, container) or self._left
         now = datetime.now(UTC).timestamp()
         self._held_since = (self._held_since or now) if rules.start_problem(pods) else None
@@ -166,7 +188,7 @@ class JobTrigger(WaitTrigger):
         if isinstance(said, Why):
             _, log = await self._logs(container)
             return self._end("timeout", said.cause, said.text, do=said.do, **log)
-        return Look(wait(said))
+        return wait(said)
 
     async def _events(self, job: Json, pods: list[Json]) -> list[Json]:
         found: list[Json] = []
@@ -179,15 +201,14 @@ class JobTrigger(WaitTrigger):
 
     def _end(self, outcome: str, cause: str, message: str, **more: Any) -> Look:
         more.pop("last", None)
-        payload = self._payload(outcome, cause, message, **more)
-        return Look(Verdict("ok", (message,)) if outcome == "complete" else ok(message), resume=payload)
+        return Wake(self._event(outcome, cause, message, **more), message)
 
     async def _logs(self, container: str) -> tuple[list[Json], Json]:
         """Return the pods and what they printed; it is best effort and can never change the outcome."""
         lines: list[str] = []
         tails: list[str] = []
         try:
-            pods = await self._client.pods(f"job-name={self.job_name}")
+            pods = await self._client.pods(f"job-name={self.args.job_name}")
         except KubeCallError as error:
             return [], {"log_tail": [f"the pods cannot be listed: {brief(error)}"], "workflow_ids": [], "last": []}
         for pod in pods:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 from temporalio.service import RPCError
 
+from backfill.groups import pass_of
 from backfill.hooks.temporal import RefusedError, TemporalHook, Workflows, refusal
+from backfill.kit import xcoms
+from backfill.kit.look import Done, Failed, Look, Wait, Wake
+from backfill.kit.look import wait as waiting
 from backfill.kit.poll import shared_poll
-from backfill.records import parse_record, settled
-from backfill.triggers.base import Json, Look, WaitTrigger
-from include.scorecard_backfill.config import ClusterConfig
+from backfill.kit.wait import WaitArgs, WaitTrigger
+from include.scorecard_backfill import life
+from include.scorecard_backfill.records import (
+    ClosedEvent,
+    Failure,
+    Reindexed,
+    ReindexEvent,
+    Stage,
+    Window,
+    WorkflowsClosed,
+    settled,
+)
 from include.scorecard_backfill.verdicts import workflows as rules
-from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
-from include.scorecard_backfill.verdicts.jobs import job_outcome
+from include.scorecard_backfill.verdicts.base import Verdict, failed, wait
+from include.scorecard_backfill.verdicts.causes import cause_of
 from include.scorecard_backfill.verdicts.started import Expected, Ids, about_window, expected
 
 CLIENT_SECONDS = 600.0
@@ -26,7 +39,7 @@ DESCRIBE_EVERY_POLLS = 4
 """Even a workflow that is listed as running is described every so many polls: its list entry may be stale."""
 
 
-async def shared_workflows(trigger: WaitTrigger) -> Workflows:
+async def shared_workflows(trigger: WaitTrigger[Any]) -> Workflows:
     """Return the cluster's workflows behind one client per event loop."""
 
     async def load() -> Workflows:
@@ -34,33 +47,31 @@ async def shared_workflows(trigger: WaitTrigger) -> Workflows:
         hook = TemporalHook(trigger.config.temporal.conn_id, connection)
         return Workflows(await hook.connect(trigger.config.temporal.namespace), trigger.config)
 
-    return await shared_poll().get(("temporal", trigger.cluster), load, max_age=CLIENT_SECONDS)
+    return await shared_poll().get(("temporal", trigger.args.cluster), load, max_age=CLIENT_SECONDS)
 
 
-async def shared_open_ids(trigger: WaitTrigger, workflows: Workflows, max_age: float) -> frozenset[str]:
+async def shared_open_ids(trigger: WaitTrigger[Any], workflows: Workflows, max_age: float) -> frozenset[str]:
     """Return the ids that visibility lists as open: one query for all waiting windows of the cluster."""
 
     async def load() -> frozenset[str]:
         return frozenset(await workflows.list_ids(workflows.open_query()))
 
-    return await shared_poll().get(("open", trigger.cluster), load, max_age=max_age)
+    return await shared_poll().get(("open", trigger.args.cluster), load, max_age=max_age)
 
 
-class WorkflowsTrigger(WaitTrigger):
-    """Ends the task, or wakes a worker when ``then`` is set (the worker goes on with something else).
+class WorkflowsArgs(WaitArgs):
+    """``reindexed`` is set after this task has had a reindex made itself: what it waits for then."""
 
-    ``reindexed`` is the result of the reindex stage, ``previous`` what a failed try of this task left behind.
-    """
+    reindexed: Reindexed | None = None
+
+
+class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
+    """Ends the task once every workflow of the window's Job is closed, or asks a worker for a new reindex."""
 
     path = "backfill.triggers.workflows.WorkflowsTrigger"
-    fields = ("reindexed", "previous", "verified", "cut", "then")
+    stage: ClassVar[Stage] = "wait_workflows"
+    model = WorkflowsArgs
     fails_on_worker = True
-
-    then: Any
-    reindexed: Any
-    previous: Any
-    verified: Any
-    cut: Any
 
     @property
     def poll_seconds(self) -> float:
@@ -72,23 +83,24 @@ class WorkflowsTrigger(WaitTrigger):
         """How long Temporal may be unreachable."""
         return float(self.config.temporal.outage_seconds)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Choose the newest attempt: the reindex stage's, or the one that an earlier try of this task made."""
-        reindexed, previous = parse_record(self.reindexed), parse_record(self.previous)
-        self._failed_before = previous if previous.get("status") == "failed" else {}
-        newer = self._failed_before.get("reindexed") or {}
-        same = newer.get("key") == reindexed.get("key")
-        self._current = newer if same and newer.get("attempt", 0) > reindexed.get("attempt", 0) else reindexed
-        if not self._current.get("window"):
-            raise ValueError("the reindex stage left no result: clear it (reindex) and this task with it")
-        self.key = self._current["key"]
-        self._settled = settled(self.key, self.verified, self.cut)
-        self._ids = Ids(
-            self.config.temporal.workflow_id_prefix,
-            self._current["window"]["customer_id"],
-            tuple(db["profile_id"] for db in self._current["window"]["databases"]),
-        )
-        self._by_log = list(dict.fromkeys(self._current.get("workflow_ids") or []))
+        previous = await xcoms.arecord(self.ti, self.ti.task_id)
+        cut_by = pass_of(self.args.group).cut_by
+        cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
+        self._settled = settled(self.window.key, await self.result_of("verify"), cut)
+        if self._settled:
+            return
+        what = "the reindex stage left no result: clear it (reindex) and this task with it"
+        current = self.args.reindexed or xcoms.expect(Reindexed, await self.result_of("reindex"), what)
+        before = previous if isinstance(previous, Failure) and previous.key == current.key else None
+        if before and before.reindexed and before.reindexed.attempt > current.attempt:
+            current = before.reindexed
+        self._current = current
+        same = before is not None and before.attempt == current.attempt
+        self._left: life.Left = cause_of(before.cause).repeat if before and same else ""
+        self._ids = Ids(self.config.temporal.workflow_id_prefix, self.window.customer_id, self.window.profiles)
+        self._by_log = list(dict.fromkeys(current.workflow_ids))
         self._by_query: list[str] = []
         self._about: dict[str, bool | None] = {}
         self._known: dict[str, rules.Execution] = {}
@@ -96,10 +108,19 @@ class WorkflowsTrigger(WaitTrigger):
         self._first_look = time.monotonic()
         self._refused = False
 
+    def left(self) -> dict[str, Any]:
+        """Name the attempt that failed and what is known of it, so that a clear makes the next one."""
+        ids = tuple(dict.fromkeys((*self._by_log, *self._by_query)))
+        return {
+            "attempt": self._current.attempt,
+            "reindexed": self._current.model_copy(update={"workflow_ids": ids, "counted": None}),
+        }
+
     async def look(self) -> Look:
         """Decide this window; what was failed when a cleared task starts again asks for a new reindex."""
         if self._settled:
-            return Look(ok(f"this window is {self._settled} already"), {"key": self.key, "status": self._settled})
+            result = WorkflowsClosed(key=self.window.key, status=self._settled)
+            return Done(result, f"this window is {self._settled} already")
         temporal = self.config.temporal
         try:
             found, verdict = await self._decide(await shared_workflows(self))
@@ -109,15 +130,15 @@ class WorkflowsTrigger(WaitTrigger):
                 raise
             return self._after_refusal(refused)
         self._refused = False
-        return self._decided(list(found.ids), verdict)
+        return self._decided(found.ids, verdict)
 
     def _after_refusal(self, refused: RefusedError) -> Look:
         """Ask once more with a client that reads the connection again: its key may have been renewed meanwhile."""
         if self._refused:
-            return Look(failed(refused.cause, str(refused)), {"reindexed": self._current})
+            return Failed(self.failure(failed(refused.cause, str(refused))))
         self._refused = True
-        shared_poll().drop(("temporal", self.cluster))
-        return Look(wait(f"{refused}; asking once more with the connection as it is now"))
+        shared_poll().drop(("temporal", self.args.cluster))
+        return waiting(f"{refused}; asking once more with the connection as it is now")
 
     async def _decide(self, workflows: Workflows) -> tuple[Expected, Verdict]:
         """Return what is known of and the verdict; a failure is told only once nothing of the window is open."""
@@ -144,7 +165,7 @@ class WorkflowsTrigger(WaitTrigger):
         return found, ends
 
     def _expected(self) -> Expected:
-        ended = float(self._current.get("ended_at") or 0)
+        ended = self._current.ended_at
         waited = time.time() - ended if ended else time.monotonic() - self._first_look
         settle = self.config.temporal.settle_seconds
         return expected(self._by_log, self._by_query, self._ids, waited=waited, settle=settle)
@@ -155,10 +176,10 @@ class WorkflowsTrigger(WaitTrigger):
         An id that says nothing of its days counts only for a profile that the log does not name: then it must be
         taken for this window's, since unknown is never ok.
         """
-        window = self._current["window"]
-        until = float(self._current.get("ended_at") or 0)
-        listed = await customer_ids(workflows, window, float(self._current["made_at"]), until)
-        days = date.fromisoformat(window["start"]), date.fromisoformat(window["end"])
+        window = self.window
+        until = self._current.ended_at
+        listed = await customer_ids(workflows, window, self._current.made_at, until)
+        days = window.start, window.end
         for i in listed:
             if i not in self._by_log and i not in self._about:
                 self._about[i] = about_window(await workflows.said_at_start(i), *days)
@@ -171,29 +192,35 @@ class WorkflowsTrigger(WaitTrigger):
         # A list that hides what it has shown before takes nothing back.
         self._by_query = list(dict.fromkeys((*self._by_query, *mine)))
 
-    def _decided(self, ids: list[str], verdict: Verdict) -> Look:
-        if verdict.state == "failed" and self._is_old_failure():
-            return Look(
-                wait("these workflows failed before this task was cleared: making a new reindex"),
-                resume={"action": "reindex", "window": self._current["window"], "attempt": self._current["attempt"]},
-            )
+    def _decided(self, ids: Sequence[str], verdict: Verdict) -> Look:
+        flows: life.Flows = "completed" if verdict.state == "ok" else "open"
         if verdict.state == "failed":
-            return Look(verdict, {"reindexed": {**self._current, "workflow_ids": ids}})
-        if verdict.state == "ok" and self.then:
-            return Look(verdict, resume={"action": "completed", "attempt": self._current["attempt"]})
-        minutes = rules.minutes_of([self._known[i] for i in ids if i in self._known])
-        return Look(verdict, {
-            "key": self.key,
-            "status": "completed",
-            "attempt": self._current.get("attempt"),
-            "workflow_ids": ids,
-            "minutes": minutes,
-        })  # fmt: skip
+            flows = "none" if verdict.cause == "too_few_workflows" else "failed"
+        facts = life.Facts(workflows=flows, left=self._left, others="quiet", attempt=self._current.attempt)
+        step = life.next_step("wait_workflows", facts)
+        if step.action == "done":
+            return self._done(ids, verdict)
+        if step.action == "make":
+            event = ReindexEvent(window=self.window, attempt=self._current.attempt)
+            return Wake(event, f"{step.why}: {verdict.text}")
+        if step.action == "fail":
+            return Failed(self.failure(verdict))
+        done, total = rules.progress(self._known[i] for i in ids if i in self._known)
+        return Wait(verdict.reasons, done, total)
 
-    def _is_old_failure(self) -> bool:
-        """Return True when an earlier try of this task already reported exactly this attempt as failed."""
-        before = self._failed_before.get("reindexed") or {}
-        return before.get("attempt") == self._current.get("attempt") and before.get("key") == self._current.get("key")
+    def _done(self, ids: Sequence[str], verdict: Verdict) -> Look:
+        return Done(self._closed(ids), verdict.text)
+
+    def _closed(self, ids: Sequence[str]) -> WorkflowsClosed:
+        known = [self._known[i] for i in ids if i in self._known]
+        return WorkflowsClosed(
+            key=self.window.key,
+            status="completed",
+            attempt=self._current.attempt,
+            workflow_ids=tuple(ids),
+            minutes=rules.minutes_of(known),
+            done=rules.progress(known)[0],
+        )
 
     async def _refresh(self, workflows: Workflows, ids: Sequence[str]) -> None:
         listed = await shared_open_ids(self, workflows, self.poll_seconds / 2)
@@ -212,7 +239,17 @@ class WorkflowsTrigger(WaitTrigger):
             self._known[i] = found
 
 
-async def customer_ids(workflows: Workflows, window: Json, since: float, until: float = 0.0) -> list[str]:
+class ClosedTrigger(WorkflowsTrigger):
+    """The same wait for a task that goes on afterwards: it wakes its worker instead of ending the task."""
+
+    path = "backfill.triggers.workflows.ClosedTrigger"
+    stage: ClassVar[Stage] = "verify"
+
+    def _done(self, ids: Sequence[str], verdict: Verdict) -> Look:
+        return Wake(ClosedEvent(closed=self._closed(ids)), verdict.text)
+
+
+async def customer_ids(workflows: Workflows, window: Window, since: float, until: float = 0.0) -> list[str]:
     """Return the ids of the window's customer and profiles that were started from ``since`` to ``until``.
 
     Both are epoch seconds by Kubernetes' clock, widened by temporal.clock_skew_seconds; ``until`` 0 means now. What
@@ -221,34 +258,16 @@ async def customer_ids(workflows: Workflows, window: Json, since: float, until: 
     skew = workflows.config.clock_skew_seconds
     first = datetime.fromtimestamp(since - skew, UTC)
     last = datetime.fromtimestamp(until + skew, UTC) if until else None
-    listed = await workflows.ids_of_customer(window["customer_id"], first, last)
+    listed = await workflows.ids_of_customer(window.customer_id, first, last)
     prefix = workflows.config.workflow_id_prefix
-    profiles = [db["profile_id"] for db in window["databases"]]
     return [
-        i for i in listed if rules.belongs_to(i, prefix=prefix, customer_id=window["customer_id"], profiles=profiles)
+        i
+        for i in listed
+        if rules.belongs_to(i, prefix=prefix, customer_id=window.customer_id, profiles=window.profiles)
     ]
 
 
-async def open_of_window(workflows: Workflows, window: Json, since: float) -> list[str]:
+async def open_of_window(workflows: Workflows, window: Window, since: float) -> list[str]:
     """Return the workflows of :func:`customer_ids` that are still open by their own description."""
     found = await workflows.describe_all(await customer_ids(workflows, window, since))
     return [i for i, e in found.items() if e.open]
-
-
-def scheduled_jobs(jobs: list[Json], config: ClusterConfig) -> list[str]:
-    """Return the names of running Jobs that the CronJob's own schedule made."""
-    return [
-        job["metadata"]["name"]
-        for job in jobs
-        if not job_outcome(job).final
-        and any(
-            owner.get("kind") == "CronJob" and owner.get("name") == config.kubernetes.cronjob
-            for owner in job["metadata"].get("ownerReferences") or []
-        )
-    ]
-
-
-def started_text(record: Json) -> str:
-    """Return one line about a reindex for the log."""
-    ids = record.get("workflow_ids") or []
-    return f"Job {record.get('job_name')} (attempt {record.get('attempt')}), {len(ids)} workflows"
