@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from include.scorecard_backfill.records import DayBalance, Numbers, TableBalance, TableDays, TableName
@@ -39,6 +39,8 @@ class Rules:
     ``rows``: rows of a day that may be missing, the larger of both; a window as a whole may miss no more than that
     either. ``band`` by local table name is used for tables without a predicate, over days of at least ``small_rows``
     rows; smaller days are judged together. ``stable_ids``: the reindexer writes a row again under the same id.
+    ``owed`` are days by table whose rows an earlier cleanup has deleted: what was meant to go there stays away, also
+    when this run deletes nothing.
     """
 
     cleanup: bool
@@ -47,6 +49,15 @@ class Rules:
     band: Mapping[str, Band]
     small_rows: int
     stable_ids: bool = True
+    owed: Mapping[TableName, frozenset[str]] = field(default_factory=dict)
+
+    def goes(self, table: TableName, day: str) -> bool:
+        """Return True when rows of a day that are meant to go are expected to be gone."""
+        return self.cleanup or day in self.owed.get(table, ())
+
+    def anything_goes(self, table: TableName) -> bool:
+        """Return True when rows of a table are expected to be gone."""
+        return self.cleanup or bool(self.owed.get(table))
 
 
 def _allowed(expected: int, rules: Rules) -> int:
@@ -68,11 +79,11 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
     unknown = {n.meant is None for n in (*before.days.values(), *after.days.values())}
     known = unknown <= {False}
     days = {
-        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), known and rules.cleanup)
+        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), known and rules.goes(before.name, day))
         for day in sorted({*before.days, *after.days})
     }
-    # In mode reindex nothing is meant to go, with or without a predicate.
-    accounted = known or (not rules.cleanup and len(unknown) == 1)
+    # Where nothing was deleted nothing is meant to go, with or without a predicate.
+    accounted = known or (not rules.anything_goes(before.name) and len(unknown) == 1)
     meant = sum(d.meant for d in days.values()) if accounted else None
     short, over = sum(d.short for d in days.values()), sum(d.over for d in days.values())
     exact = _fingerprint(before) == _fingerprint(after) and short == over
@@ -153,7 +164,7 @@ def _doubled(table: TableBalance) -> Iterable[str]:
 
 def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:
     """A reindex that ended well and wrote nothing at all has one usual reason, which the cause names."""
-    expected = sum(t.before - (t.meant or 0 if rules.cleanup else 0) for t in tables)
+    expected = sum(t.before - (t.meant or 0) for t in tables)
     if not expected or any(t.after for t in tables):
         return []
     return [f"{_name(t)}: no row came back, {t.before} were there before" for t in tables if t.before]
@@ -162,7 +173,7 @@ def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:
 def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
     if table.exact:
         return
-    if table.meant is None and rules.cleanup:
+    if table.meant is None and rules.anything_goes(table.name):
         yield from _outside_band(table, rules)
         return
     for day, d in table.days.items():
@@ -173,7 +184,7 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
                 f"{_name(table)}: {d.short} of {expected} rows of {day} did not come back"
                 f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
             )
-    expected = table.before - (table.meant or 0 if rules.cleanup else 0)
+    expected = table.before - (table.meant or 0)
     if table.short > _allowed(expected, rules):
         yield f"{_name(table)}: {table.short} of {expected} rows of the window did not come back"
 

@@ -215,6 +215,24 @@ def test_mode_reindex_never_has_an_upper_end(more: int, meant: tuple[str, ...] |
     assert verdict(table({}, meant), after, REINDEX)[0] == "ok"
 
 
+def test_days_that_an_earlier_cleanup_has_deleted_expect_what_it_left_to_come_back() -> None:
+    """A run of mode reindex pays what a cleanup owes: the rows that were meant to go stay away, and only there."""
+    going = {*rows(0, 10), *rows(1, 10)}
+    before = table({0: rows(0, 100), 1: rows(1, 100)}, going)
+    rules = replace(NO_TOLERANCE, cleanup=False, owed={before.name: frozenset({day(0)})})
+    kept_of_owed = table({0: rows(0, 90, first=10), 1: rows(1, 100)}, going)
+    found, (one,) = judge([before], [kept_of_owed], rules)
+    assert (found.state, one.meant, one.short, one.exact) == ("ok", 10, 0, True)
+    assert judge([before], [kept_of_owed], replace(rules, owed={}))[0].cause == "lost_rows"
+    of_other_day = table({0: rows(0, 90, first=10), 1: rows(1, 90, first=10)}, going)
+    assert judge([before], [of_other_day], rules)[0].cause == "lost_rows"
+    # Without a predicate the band judges.
+    unknown = table({0: rows(0, 100)}, None)
+    assert verdict(unknown, table({0: rows(0, 75)}, None), rules)[0] == "ok"
+    assert verdict(unknown, table({0: rows(0, 69)}, None), rules)[0] == "lost_rows"
+    assert verdict(unknown, table({0: rows(0, 75)}, None), replace(rules, owed={}))[0] == "lost_rows"
+
+
 @pytest.mark.parametrize("rules", [RULES, REINDEX])
 @pytest.mark.parametrize("meant", [(), None])
 def test_a_table_that_was_empty_may_hold_anything(rules: Rules, meant: tuple[str, ...] | None) -> None:
