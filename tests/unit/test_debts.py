@@ -165,9 +165,7 @@ class Book(RuleBasedStateMachine):
         windows = list(self.windows.values())
         said = {(d.customer_id, day) for d in outside(windows, self.store.values()) for t in d.before for day in t.days}
         for customer, day in self.truth:
-            covered = any(
-                w.customer_id == customer and w.start <= date.fromisoformat(day) < w.end for w in windows
-            )
+            covered = any(w.customer_id == customer and w.start <= date.fromisoformat(day) < w.end for w in windows)
             assert covered != ((customer, day) in said)
 
 
@@ -222,7 +220,9 @@ def test_rows_that_were_only_swept_are_a_smaller_debt_than_deleted_ones() -> Non
         taken = owed_of(window(0, 5, run_id="run2"), "run2", debts)
         assert taken is not None
         assert taken.swept is expected
-    assert "swept, not yet verified since 2026-02-03 04:05 UTC (run run1): 50 rows of acme_voice.scorecard" in swept.text
+    assert (
+        "swept, not yet verified since 2026-02-03 04:05 UTC (run run1): 50 rows of acme_voice.scorecard" in swept.text
+    )
     assert "acme 2026-01-01..2026-01-11: deleted, not yet proven to be back since" in FIRST.text
 
 

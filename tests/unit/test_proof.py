@@ -176,9 +176,7 @@ def test_rows_that_moved_to_another_day_are_not_missing() -> None:
     before = table({0: rows(0, 100), 1: rows(1, 100)})
     after = table({0: rows(0, 60), 1: rows(1, 100) + rows(0, 40, first=60)})
     found, (one,) = judge([before], [after], NO_TOLERANCE)
-    assert found.text == (
-        "acme_voice.scorecard: 200 before, 0 meant to go, 200 after, 0 short, 40 on another day"
-    )
+    assert found.text == ("acme_voice.scorecard: 200 before, 0 meant to go, 200 after, 0 short, 40 on another day")
     assert (one.moved, one.short, one.over, one.exact) == (40, 0, 0, True)
     # Other rows than those that are missing do not count as moved.
     strange = table({0: rows(0, 60), 1: rows(1, 140)})

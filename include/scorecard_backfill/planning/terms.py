@@ -56,8 +56,10 @@ def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str
         "may not remain": json.dumps(rules, sort_keys=True),
         # A sweep, and a DELETE that is repeated after the reindex began, take only what these call old.
         "old rows": json.dumps(
-            {"columns": {t: c.model_dump(mode="json") for t, c in house.written_columns.items()},
-             "skew": house.clock_skew_seconds},
+            {
+                "columns": {t: c.model_dump(mode="json") for t, c in house.written_columns.items()},
+                "skew": house.clock_skew_seconds,
+            },
             sort_keys=True,
         ),
         "rows are copied first": "yes" if config.snapshot.enabled else "no",
