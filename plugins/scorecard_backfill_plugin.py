@@ -16,9 +16,13 @@ import backfill.operators.reindex
 import backfill.operators.report
 import backfill.operators.undo
 import backfill.operators.waits  # noqa: F401  (imported to be in memory before the fork)
+from backfill.api.plugin import OnDemand, react_apps
 
 
 class ScorecardBackfillPlugin(AirflowPlugin):
-    """Names the package in `airflow plugins`."""
+    """The operator's page: tabs on runs and DAGs, an entry in the menu, and the routes behind them."""
 
     name = "scorecard_backfill"
+    # Built when the API server asks for it; no other process does.
+    fastapi_apps = OnDemand()
+    react_apps = react_apps()

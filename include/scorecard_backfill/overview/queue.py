@@ -1,0 +1,92 @@
+"""Why a window that was not admitted yet waits: the words of admission, and what stands in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts, WindowFacts
+from include.scorecard_backfill.verdicts import admission
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One sentence, the window in the way ('' when it is none), the place among those whose turn may come, from 1."""
+
+    reason: str
+    blocker: str = ""
+    place: int | None = None
+
+
+def waiting_reasons(facts: RunFacts) -> dict[str, Waiting]:
+    """Return for each waiting window, by key, why it waits; by the same function that admits it."""
+    common = _for_everybody(facts)
+    found: dict[str, Waiting] = {}
+    for windows in facts.passes:
+        if not windows:
+            continue
+        slots = [admission.Slot(w.window.customer_id, _phase(w)) for w in windows]
+        survey = admission.survey(slots, facts.limits)
+        for index, slot in enumerate(slots):
+            if slot.phase != "waiting":
+                continue
+            window = windows[index]
+            place = survey.places.get(index)
+            shown = None if place is None else place + 1
+            found[window.window.key] = (
+                Waiting(common, place=shown) if common else _own(window, index, survey, slots, windows)
+            )
+    return found
+
+
+def breaker_of(facts: RunFacts) -> str:
+    """Return why no further window of the last pass that has windows is started, '' while the breaker is closed."""
+    for windows in reversed(facts.passes):
+        if windows:
+            return admission.breaker([admission.Slot(w.window.customer_id, _phase(w)) for w in windows], facts.limits)
+    return ""
+
+
+def _for_everybody(facts: RunFacts) -> str:
+    if facts.approval is not None and not facts.approval.answer and facts.approval.asked_at is not None:
+        return "the plan waits for approval"
+    if facts.override_error:
+        return f"nothing is started while the cluster's override cannot be used: {facts.override_error}"
+    if facts.override is not None and facts.override.pause:
+        return f"paused {facts.override.text}"
+    return ""
+
+
+def _phase(window: WindowFacts) -> admission.Phase:
+    states = [window.tasks.get(stage, NO_TASK).state for stage in window.window.stages]
+    return admission.phase_of(states[0], states[1:])
+
+
+def _own(
+    window: WindowFacts,
+    index: int,
+    survey: admission.Survey,
+    slots: Sequence[admission.Slot],
+    windows: Sequence[WindowFacts],
+) -> Waiting:
+    verdict = survey.judge(index)
+    place = survey.places.get(index)
+    if verdict.state == "failed":
+        return Waiting(verdict.text)
+    if place is None:
+        return Waiting(verdict.text, blocker=_blocker(index, survey, slots, windows))
+    if verdict.state == "ok":
+        seen = window.seen.get("admit")
+        return Waiting(seen.reason if seen else "its turn has come; it starts at the next look", place=place + 1)
+    return Waiting(verdict.text, place=place + 1)
+
+
+def _blocker(
+    index: int, survey: admission.Survey, slots: Sequence[admission.Slot], windows: Sequence[WindowFacts]
+) -> str:
+    """Return the label of the customer's window that works, else of the one whose turn comes before."""
+    same = [i for i, slot in enumerate(slots) if slot.customer_id == slots[index].customer_id and i != index]
+    for i in same:
+        if slots[i].phase == "running":
+            return windows[i].window.label
+    return next((windows[i].window.label for i in same if i in survey.places), "")
