@@ -16,7 +16,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: help setup demo up down status test test-unit test-airflow test-sandbox test-browser lint format bench chaos lock clean
+.PHONY: ui help setup demo up down status test test-unit test-airflow test-sandbox test-browser lint format bench chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -69,6 +69,9 @@ lint: $(STAMP) ## ruff, mypy, import directions
 format: $(STAMP) ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+ui: ## build the operator's page (ui/) into the plugin; needs Node.js 20 or newer
+	cd ui && npm ci --silent && npm run --silent build
 
 bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks
