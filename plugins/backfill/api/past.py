@@ -74,7 +74,8 @@ def newest_runs(session: Session, dag_ids: Collection[str]) -> list[Newest]:
     ).all()
     place = func.row_number().over(partition_by=DagRun.dag_id, order_by=(DagRun.run_after.desc(), DagRun.id.desc()))
     ranked = select(DagRun.dag_id, DagRun.run_id, place.label("place")).where(DagRun.dag_id.in_(dag_ids)).subquery()
-    runs = dict(session.execute(select(ranked.c.dag_id, ranked.c.run_id).where(ranked.c.place == 1)).tuples())
+    found = session.execute(select(ranked.c.dag_id, ranked.c.run_id).where(ranked.c.place == 1)).tuples().all()
+    runs = dict(found)
     return [Newest(dag_id, bool(paused), upcoming, runs.get(dag_id, "")) for dag_id, paused, upcoming in dags]
 
 
