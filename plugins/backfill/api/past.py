@@ -74,8 +74,8 @@ def newest_runs(session: Session, dag_ids: Collection[str]) -> list[Newest]:
     ).all()
     place = func.row_number().over(partition_by=DagRun.dag_id, order_by=(DagRun.run_after.desc(), DagRun.id.desc()))
     ranked = select(DagRun.dag_id, DagRun.run_id, place.label("place")).where(DagRun.dag_id.in_(dag_ids)).subquery()
-    found = session.execute(select(ranked.c.dag_id, ranked.c.run_id).where(ranked.c.place == 1)).tuples().all()
-    runs = dict(found)
+    found = session.execute(select(ranked.c.dag_id, ranked.c.run_id).where(ranked.c.place == 1)).all()
+    runs = {row[0]: row[1] for row in found}
     return [Newest(dag_id, bool(paused), upcoming, runs.get(dag_id, "")) for dag_id, paused, upcoming in dags]
 
 
@@ -87,7 +87,7 @@ def _xcoms(session: Session, dag_id: str, run_ids: Collection[str], task_id: str
             XComModel.task_id == task_id,
             XComModel.key == key,
         )
-    ).tuples()
+    )
 
 
 def _reports(session: Session, dag_id: str, run_ids: Collection[str]) -> Mapping[str, Json]:
@@ -99,7 +99,7 @@ def _reports(session: Session, dag_id: str, run_ids: Collection[str]) -> Mapping
             XComModel.task_id == "report",
             XComModel.key == "return_value",
         )
-    ).tuples()
+    )
     stamps = {run_id: (dag_id, run_id, at) for run_id, at in found}
     missing = [run_id for run_id, stamp in stamps.items() if stamp not in _digests]
     if missing:
@@ -116,7 +116,7 @@ def _questions(session: Session, dag_id: str, run_ids: Collection[str]) -> dict[
         select(TaskInstance.run_id, HITLDetail.chosen_options, HITLDetail.responded_at)
         .join(HITLDetail, TaskInstance.id == HITLDetail.ti_id)
         .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids), TaskInstance.task_id == "approve")
-    ).tuples()
+    )
     return {run_id: ((options or [""])[0] if at else "", at is None) for run_id, options, at in found}
 
 
