@@ -7,16 +7,21 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STATE ?= .sandbox
 CLUSTERS ?= east,west
+KUBERNETES ?= standin
+DATABASE ?= sqlite
+EXECUTOR ?= local
 LOCK_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 UV_PIN := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)
+VARIANT = --kubernetes $(KUBERNETES) --database $(DATABASE) --executor $(EXECUTOR)
+REAL_KUBERNETES = tests/standins/test_kubernetes_*.py tests/sandbox/test_kubernetes_*.py tests/sandbox/test_faults_kubernetes*.py
 CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: ui help setup demo up down status test test-unit test-airflow test-sandbox test-browser lint format bench chaos lock clean
+.PHONY: help ui setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,11 +39,11 @@ $(BIN)/uv:
 	test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 
-demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows
-	$(BIN)/python -m sandbox.demo --state $(STATE)
+demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows (KUBERNETES=real, DATABASE=postgres EXECUTOR=celery)
+	$(BIN)/python -m sandbox.demo --state $(STATE) $(VARIANT)
 
 up: $(STAMP) ## sandbox only, until Ctrl-C (STATE=.sandbox, CLUSTERS=east,west)
-	$(BIN)/python -m sandbox.stack up --state $(STATE) --clusters $(CLUSTERS)
+	$(BIN)/python -m sandbox.stack up --state $(STATE) --clusters $(CLUSTERS) $(VARIANT)
 
 down: $(STAMP) ## end a running sandbox, also one whose owner was killed
 	$(BIN)/python -m sandbox.stack down --state $(STATE)
@@ -46,7 +51,11 @@ down: $(STAMP) ## end a running sandbox, also one whose owner was killed
 status: $(STAMP) ## what runs in the sandbox
 	$(BIN)/python -m sandbox.stack status --state $(STATE)
 
-test: lint test-unit test-airflow test-sandbox test-browser ## everything that must be green
+check: lint test-unit test-airflow ## after every edit: style, types, import directions, unit and Airflow tests
+
+test: check test-sandbox test-browser ## everything of the product
+
+test-all: test test-standins ## everything
 
 test-unit: $(STAMP) ## pure code, no Airflow
 	$(BIN)/pytest tests/unit
@@ -54,7 +63,15 @@ test-unit: $(STAMP) ## pure code, no Airflow
 test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow
 
-test-sandbox: $(STAMP) ## the stand-ins and the whole way, through the REST API
+test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
+	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
+	.ci/standins tested
+
+test-kubernetes: $(STAMP) ## the tests of Kubernetes' stand-in and of the product, against a real control plane (built with Go)
+	$(BIN)/python -m standins.controlplane.build
+	SANDBOX_KUBERNETES=real $(BIN)/pytest $(REAL_KUBERNETES) -n 2 --dist loadfile --timeout 300 --durations 20
+
+test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way through the REST API
 	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
@@ -77,7 +94,7 @@ bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks
 
 chaos: $(STAMP) ## randomised killing of parts (long)
-	$(BIN)/pytest tests/sandbox -m chaos
+	$(BIN)/pytest tests/standins tests/sandbox -m chaos
 
 lock: | $(BIN)/uv ## resolve requirements*.txt into requirements.lock (LOCK_ARGS=--upgrade: newer transitive ones)
 	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --generate-hashes \

@@ -17,12 +17,14 @@ import backfill.operators.report
 import backfill.operators.undo
 import backfill.operators.waits  # noqa: F401  (imported to be in memory before the fork)
 from backfill.api.plugin import OnDemand, react_apps
+from backfill.timetable import ForwardCronTimetable
 
 
 class ScorecardBackfillPlugin(AirflowPlugin):
-    """The operator's page: tabs on runs and DAGs, an entry in the menu, and the routes behind them."""
+    """The operator's page, and the timetable that DAG processor and scheduler must find."""
 
     name = "scorecard_backfill"
+    timetables = [ForwardCronTimetable]  # noqa: RUF012  (as Airflow declares it)
     # Built when the API server asks for it; no other process does.
     fastapi_apps = OnDemand()
     react_apps = react_apps()

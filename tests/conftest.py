@@ -1,13 +1,18 @@
-"""Marks each test by its folder (unit, airflow, sandbox, browser); nothing else is common to all of them."""
+"""Marks each test by its folder (unit, airflow, standins, sandbox, browser), and sets Hypothesis up for all of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).resolve().parent
-FOLDERS = ("unit", "airflow", "sandbox", "browser")
+FOLDERS = ("unit", "airflow", "standins", "sandbox", "browser")
+
+# No deadline, as the machine may be busy; few examples, as the whole must be quick.
+settings.register_profile("quick", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,17 +35,19 @@ What it does NOT do
       deduplicated (the rule `insert_drop` plays that).
     - `num_hosts_active` is always 0. ON CLUSTER never waits for mutations (mutations_sync is ignored there), and a
       host's answer may come shortly before its replica has the change.
-    - A Distributed insert is always in the foreground. Replicas of a shard are chosen in order, own node first.
+    - A Distributed insert is in the foreground, unless a rule `spool` holds it back. Replicas of a shard are chosen in
+      order, own node first.
     - A query that the planner cannot push down (joins, window functions over cluster sources) reads the whole tables.
       hostName() in such a query, and everywhere outside cluster sources, is the node that was asked.
     - CREATE TABLE ... AS SELECT and views over cluster() or Distributed tables are not planned. remote() is not
       supported; loopback, quorum and parallel replicas are not either.
     - Sessions only lock (code 373): no temporary tables and no SET from one request to the next.
-    - One user with all rights; SHOW GRANTS says so (or what a rule `grants` says). Plain HTTP, no native protocol,
-      no `compress=1`, no external tables, answers are never streamed, no progress headers.
+    - One user. A rule `grants` says what SHOW GRANTS and CHECK GRANT answer for it (all rights without one), and no
+      statement is refused by it. A rule `profile` is its settings profile, for statements sent to that node.
+    - Plain HTTP, no native protocol, no `compress=1`, no external tables, no streamed answers, no progress headers.
     - query_log and KILL QUERY know this node's engine only; system.processes does not list the parts of a query that
       other nodes carry out.
     - A data folder that is not the one of last time starts with what is left in the shared log: tables, no old rows.
-    - KILL MUTATION answers `waiting`, and the mutation is gone at once. For one that stays, put a rule `overlay` over
-      system.mutations.
+    - KILL MUTATION answers `waiting`, and the mutation is gone at once, unless a rule `kill_lists` keeps it listed.
+    - SYSTEM FLUSH DISTRIBUTED ON CLUSTER answers before the rows are sent.
 """

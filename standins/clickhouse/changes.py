@@ -12,6 +12,7 @@ from standins.clickhouse.keeper import Keeper
 from standins.clickhouse.lexer import Token, closing, opaque, render, split_commas, tokens_of
 from standins.clickhouse.local import Context, Files, Local
 from standins.clickhouse.mutations import Mutations
+from standins.clickhouse.spool import Spool
 from standins.clickhouse.statements import Statement
 from standins.clickhouse.system_tables import rows_source
 
@@ -29,7 +30,14 @@ class Changes:
     """Everything but INSERT."""
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, keeper: Keeper, mutations: Mutations, local: Local, shard: int
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        keeper: Keeper,
+        mutations: Mutations,
+        local: Local,
+        shard: int,
+        spool: Spool,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -37,6 +45,7 @@ class Changes:
         self._mutations = mutations
         self._local = local
         self._shard = shard
+        self._spool = spool
 
     def replicated_table(self, statement: Statement, context: Context) -> tuple[str, str] | None:
         """The table that the statement changes on all replicas of the shard; None for any other statement."""
@@ -66,6 +75,10 @@ class Changes:
         if statement.verb == "KILL" and statement.tokens[1].upper == "MUTATION":
             with self._local.files() as files:
                 return self.kill(statement, context, fmt, files, self._mutations.kill)
+        flushed = flushed_table(statement, context)
+        if flushed is not None:
+            self._spool.flush_soon(*flushed)
+            return Result(b"")
         try:
             own = context.with_settings(statement.settings)
             with self._engine.session(own.settings, own.params, own.database) as session:
@@ -102,6 +115,14 @@ class Changes:
         else:
             database = names[0] if len(names) > 1 else context.database or "default"
             self._keeper.forget_mutations(database, names[-1])
+
+
+def flushed_table(statement: Statement, context: Context) -> tuple[str, str] | None:
+    """The table of a SYSTEM FLUSH DISTRIBUTED, None for any other statement."""
+    if [token.upper for token in statement.tokens[:3]] != ["SYSTEM", "FLUSH", "DISTRIBUTED"]:
+        return None
+    names = [token.name for token in statement.tokens[3:] if token.name is not None]
+    return (names[0] if len(names) > 1 else context.database or "default"), names[-1]
 
 
 def _plain_engine(statement: Statement) -> str:

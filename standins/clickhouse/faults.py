@@ -20,9 +20,17 @@ mutation        a matching mutation stays unfinished on this host until the rule
                 `reason`: latest_fail_reason, `killed`: is_killed, `parts`: parts_to_do
 rows_left       a matching mutation or DROP PARTITION ends well on this host, but its rows stay
 insert_drop     a matching INSERT is answered with success, but its rows are lost (like a deduplicated block)
+spool           a matching INSERT into a Distributed table stays in this host's spool until the rule is deleted or
+                `seconds` are over; `reason`: last_exception, and SYSTEM FLUSH DISTRIBUTED fails with it
+drop_limit      DROP PARTITION fails here with code 359 for partitions above `bytes`, unless the statement sets
+                max_partition_size_to_drop; to be set on all replicas of a shard
+kill_lists      a matching mutation that is killed here stays listed, with is_killed 1
 overlay         system table `table`: rows whose columns equal `where` (and whose JSON holds `match`) get the values
                 `set` or, with `drop`, are left out; `add` lists more rows, whose other columns have their default
-grants          SHOW GRANTS answers `text`
+grants          what the user may do: `text` with GRANT and REVOKE lines, also of roles. SHOW GRANTS and CHECK GRANT
+                answer by it; statements are not refused by it
+profile         `settings` hold here for every statement of a client that does not set them itself; with `fixed` one
+                that sets them to another value is refused with code 452
 """
 
 from __future__ import annotations
@@ -52,8 +60,12 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "mutation": ("seconds", "reason", "killed", "parts"),
     "rows_left": (),
     "insert_drop": (),
+    "spool": ("seconds", "reason"),
+    "drop_limit": ("bytes",),
+    "kill_lists": (),
     "overlay": ("table", "where", "set", "drop", "add"),
     "grants": ("text",),
+    "profile": ("settings", "fixed"),
 }
 _NEEDED = {
     "reply": ("code",),
@@ -62,6 +74,8 @@ _NEEDED = {
     "ddl_error": ("code",),
     "overlay": ("table",),
     "grants": ("text",),
+    "drop_limit": ("bytes",),
+    "profile": ("settings",),
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "code": (int,),
@@ -79,6 +93,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "drop": (bool,),
     "add": (list,),
     "text": (str,),
+    "settings": (dict,),
+    "fixed": (bool,),
     "match": (str,),
     "times": (int,),
 }

@@ -50,7 +50,8 @@ class Mutations:
         if rule is not None:
             self._settle(*table)
             self._stop(table)
-        with self._engine.session({**context.settings, **_ASYNCHRONOUS}, context.params, context.database) as session:
+        settings = {**self._drop_limit(statement), **context.settings, **_ASYNCHRONOUS}
+        with self._engine.session(settings, context.params, context.database) as session:
             made = self._orphans(session, table, statement) if statement.is_mutation else []
             if not made:
                 before = _native_ids(session, *table)
@@ -60,6 +61,12 @@ class Mutations:
             number = None if rule is None else int(rule["id"])
             record = MutationRecord(*table, native, mutation_id or native, shown, number, time.time())
             self._keeper.save_mutation(record)
+
+    def _drop_limit(self, statement: Statement) -> dict[str, str]:
+        if [token.upper for token in statement.command[:2]] != ["DROP", "PARTITION"]:
+            return {}
+        rule = self._faults.hit("drop_limit", statement.text())
+        return {} if rule is None else {"max_partition_size_to_drop": str(rule["bytes"])}
 
     def rows(self) -> list[Row]:
         """Rows of system.mutations; columns that are missing have their type's default."""
@@ -85,6 +92,7 @@ class Mutations:
             if (record.database, record.table, record.mutation_id) != (database, table, mutation_id):
                 continue
             held = self._holding(record) is not None
+            self._keep_listed(database, table, mutation_id)
             condition = (
                 f"database = {quote_string(database)} AND table = {quote_string(table)}"
                 f" AND mutation_id = {quote_string(record.native_id)}"
@@ -98,6 +106,14 @@ class Mutations:
             self.tick()
             return held or open_here
         return False
+
+    def _keep_listed(self, database: str, table: str, mutation_id: str) -> None:
+        place = (database, table, mutation_id)
+        for row in self.rows():
+            if (row["database"], row["table"], row["mutation_id"]) != place or int(row["is_done"]):
+                continue
+            if self._faults.hit("kill_lists", str(row["command"])) is not None:
+                self._faults.add([{"kind": "overlay", "table": "mutations", "add": [{**row, "is_killed": 1}]}])
 
     def tick(self) -> None:
         """Stop and start the tables' merges as the rules say now."""

@@ -7,12 +7,13 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from standins.clickhouse import grants
 from standins.clickhouse.catalog import Catalog
-from standins.clickhouse.changes import Changes
+from standins.clickhouse.changes import Changes, flushed_table
 from standins.clickhouse.ddl import DdlWorker, OnCluster
 from standins.clickhouse.engine import Engine, Result
 from standins.clickhouse.errors import ClickHouseError
@@ -26,14 +27,14 @@ from standins.clickhouse.reads import Parts, Reader
 from standins.clickhouse.recorder import Recorder
 from standins.clickhouse.replica import Replica
 from standins.clickhouse.running import Running
-from standins.clickhouse.statements import Statement, is_insert, parse, parse_insert
+from standins.clickhouse.spool import Spool
+from standins.clickhouse.statements import Statement, is_insert, parse, parse_insert, written_settings
 from standins.clickhouse.system_tables import SystemTables
 from standins.clickhouse.topology import Topology
 from standins.clickhouse.wire import USER, ReadAnswer
 
 INACTIVE_WAIT_SECONDS = "120"
 """ClickHouse's default of replication_wait_for_inactive_replica_timeout."""
-_FULL_GRANTS = f"GRANT ALL ON *.* TO {USER} WITH GRANT OPTION"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Node:
         self._engine = Engine(data, topology)
         self._catalog = Catalog(self._engine)
         self._keeper = Keeper(keeper_folder, name, self.address.shard, _data_id(data / "data-id"))
+        self._spool = Spool(data / "spool", self.faults)
+        self._privileges = grants.Privileges(self._engine)
         self._mutations = Mutations(self._engine, self._keeper, self.faults)
         system = SystemTables(
             self._engine,
@@ -80,34 +83,41 @@ class Node:
             topology,
             self.address,
             self.running,
+            self._spool,
         )
         self._local = Local(self._engine, name, USER, system)
         self._parts = Parts(self.address, topology, self._catalog, self._local, self.faults)
         self._reader = Reader(self._parts)
         self._replica = Replica(self._engine, self._keeper, self._mutations, self.faults, topology, self.address)
-        self._inserter = Inserter(self._engine, self._keeper, self._parts, self._reader, self._replica)
+        self._inserter = Inserter(self._engine, self._keeper, self._parts, self._reader, self._replica, self._spool)
         self._changes = Changes(
-            self._engine, self._catalog, self._keeper, self._mutations, self._local, self.address.shard
+            self._engine, self._catalog, self._keeper, self._mutations, self._local, self.address.shard, self._spool
         )
         worker = DdlWorker(self._keeper, self._replica, self._changes, self.faults)
         self._replica.run_ddl = worker.run
         self._on_cluster = OnCluster(self._keeper, topology, self.address, self._local, self._replica)
-        self.faults.on_change = self._replica.rules_changed
+        self.faults.on_change = self._rules_changed
         self._sessions: set[str] = set()
         self._sessions_lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to follow the shared log."""
         self._replica.start()
+        self._spool.start()
 
     def close(self) -> None:
         """End all threads and let go of the data."""
+        self._spool.stop()
         self._replica.stop()
         self._inserter.close()
         self._reader.close()
         self.recorder.close()
         self._keeper.close()
         self._engine.close()
+
+    def _rules_changed(self) -> None:
+        self._replica.rules_changed()
+        self._spool.look()
 
     @contextmanager
     def session(self, session_id: str) -> Iterator[None]:
@@ -124,11 +134,13 @@ class Node:
 
     def run(self, request: Request) -> Answer:
         """Carry out one statement of a client. Raises ClickHouseError."""
+        request = replace(request, context=self._with_profile(request.context))
         with self._local.files() as files:
             if is_insert(request.raw):
                 return self._insert(request, files)
             text = request.raw.decode()
             statement = parse(text)
+            self._check_fixed(written_settings(statement.tokens) | statement.settings)
             if request.readonly and not statement.is_query and statement.is_ddl:
                 message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly."
                 raise ClickHouseError(164, f"{message} You should use method POST for modifying queries")
@@ -147,10 +159,14 @@ class Node:
     def _single(self, statement: Statement, context: Context, fmt: str, files: Files) -> Answer:
         if statement.is_query:
             return Answer(self._reader.query(context, statement.tokens, fmt, files), fmt)
-        if [token.upper for token in statement.tokens[:2]] == ["SHOW", "GRANTS"]:
-            return Answer(self._grants(fmt), fmt)
-        if [token.upper for token in statement.tokens[:3]] == ["SYSTEM", "SYNC", "REPLICA"]:
+        words_ = [token.upper for token in statement.tokens[:3]]
+        if words_[:2] in (["SHOW", "GRANTS"], ["CHECK", "GRANT"]):
+            return Answer(self._grants(statement, fmt), fmt)
+        if words_ == ["SYSTEM", "SYNC", "REPLICA"]:
             self._replica.catch_up()
+            return Answer(Result(b""), None)
+        if (flushed := flushed_table(statement, context)) is not None:
+            self._spool.flush(*flushed)
             return Answer(Result(b""), None)
         if statement.verb == "KILL" and statement.tokens[1].upper == "MUTATION":
             return Answer(self._changes.kill(statement, context, fmt, files, self._kill), fmt)
@@ -167,11 +183,27 @@ class Node:
     def _kill(self, database: str, table: str, mutation_id: str) -> None:
         self._replica.write("kill", database, table, {"mutation_id": mutation_id})
 
-    def _grants(self, fmt: str) -> Result:
-        rule = self.faults.hit("grants", "")
-        text = _FULL_GRANTS if rule is None else str(rule["text"])
+    def _with_profile(self, context: Context) -> Context:
+        """The user's profile under the client's own settings. Raises ClickHouseError 452 for one that is fixed."""
+        self._check_fixed(context.settings)
+        for rule in self.faults.active("profile"):
+            context = replace(context, settings={**_texts(rule["settings"]), **context.settings})
+        return context
+
+    def _check_fixed(self, settings: Mapping[str, str]) -> None:
+        for rule in self.faults.active("profile"):
+            wanted = _texts(rule["settings"]) if rule.get("fixed") else {}
+            for name in sorted(wanted.keys() & settings.keys()):
+                if settings[name] != wanted[name]:
+                    raise ClickHouseError(452, f"Setting {name} should not be changed")
+
+    def _grants(self, statement: Statement, fmt: str) -> Result:
+        text = grants.answer(self.faults.hit("grants", statement.text()), USER)
+        if statement.verb == "CHECK":
+            allowed = grants.may(USER, text, statement.tokens[2:], self._privileges)
+            return self._local.run_text(Context(), f"SELECT toUInt8({int(allowed)}) AS result", fmt)
         column = quote_name(f"GRANTS FOR {USER}")
-        sql = f"SELECT arrayJoin(splitByChar('\\n', {quote_string(text)})) AS {column}"
+        sql = f"SELECT arrayJoin(splitByChar('\\n', {quote_string(grants.shown(text))})) AS {column}"
         return self._local.run_text(Context(), sql, fmt)
 
     def _wait_for(self, table: tuple[str, str], mutation_id: str, context: Context, verb: str) -> None:
@@ -222,6 +254,10 @@ class Node:
     def wake(self) -> None:
         """Look at the shared log soon."""
         self._replica.wake()
+
+
+def _texts(settings: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in settings.items()}
 
 
 def _raise_for(mutation_id: str, rows: Mapping[str, list[str]]) -> None:

@@ -239,6 +239,8 @@ def _clause_at(tokens: Sequence[Token], index: int, current: str) -> tuple[str, 
     before = tokens[index - 1] if index else None
     if before is not None and (before.text == "." or before.upper == "AS"):
         return None
+    if current == "SETTINGS" and [token.text for token in tokens[index + 1 : index + 2]] == ["="]:
+        return None
     for words in _CLAUSES:
         if tuple(token.upper for token in tokens[index : index + len(words)]) == words:
             if words == ("FORMAT",) and not _is_format(tokens, index):

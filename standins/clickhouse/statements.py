@@ -268,6 +268,21 @@ def read_settings(tokens: Sequence[Token]) -> dict[str, str]:
     return values
 
 
+def written_settings(tokens: Sequence[Token]) -> dict[str, str]:
+    """Values of `name = value` behind any SETTINGS of a query, subqueries included; only plain values are seen."""
+    found: dict[str, str] = {}
+    inside = False
+    for index, token in enumerate(tokens[:-2]):
+        if token.upper == "SETTINGS":
+            inside = True
+        elif token.text == ")" or token.upper in ("SELECT", "FORMAT"):
+            inside = False
+        if inside and token.name is not None and tokens[index + 1].text == "=":
+            value = tokens[index + 2]
+            found[token.name] = unquote(value.text) if value.kind == "string" else value.text
+    return found
+
+
 def _table(verb: str, tokens: Sequence[Token]) -> tuple[str | None, str] | None:
     if verb not in ("ALTER", "DELETE", "TRUNCATE", "OPTIMIZE"):
         return None

@@ -16,6 +16,7 @@ from standins.clickhouse.lexer import quote_name, quote_string
 from standins.clickhouse.local import Files, structure_of
 from standins.clickhouse.mutations import Mutations
 from standins.clickhouse.running import Running
+from standins.clickhouse.spool import Spool
 from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import is_alive
 
@@ -35,6 +36,7 @@ class SystemTables:
         topology: Topology,
         node: NodeAddress,
         running: Running,
+        spool: Spool,
     ) -> None:
         self._engine = engine
         self._catalog = catalog
@@ -51,6 +53,7 @@ class SystemTables:
             "replication_queue": self._queue,
             "distributed_ddl_queue": self._ddl_queue,
             "processes": running.rows,
+            "distribution_queue": spool.rows,
         }
 
     def source(self, table: str, files: Files) -> str | None:

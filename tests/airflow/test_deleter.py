@@ -14,7 +14,7 @@ from backfill.operators.deleter import Deleter
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.planning.deletes import Step
 from include.scorecard_backfill.verdicts.counts import Host
-from tests.task_store import Store
+from tests.kit.store import Store
 
 KEY = "0123456789abcdef"
 NAMES = sql.Names("scorecard_time", "customer_id", "profile_id", "conversation_id")

@@ -21,8 +21,8 @@ from backfill.operators.preflight import PreflightOperator, run_parameters
 from backfill.settings import cluster_config
 from include.scorecard_backfill.params.form import params_schema
 from include.scorecard_backfill.planning import plan
-from tests.airflow.waits_fixtures import NAME, cluster, context
-from tests.task_store import Store
+from tests.kit.store import Store
+from tests.kit.waits import NAME, cluster, context
 
 __all__ = ["cluster"]
 

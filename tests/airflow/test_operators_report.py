@@ -14,8 +14,8 @@ from backfill.operators import report as module
 from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
 from include.scorecard_backfill.names import LABEL_WINDOW
-from tests.airflow.waits_fixtures import NAME, cluster, context, deleted, window
-from tests.task_store import Store
+from tests.kit.store import Store
+from tests.kit.waits import NAME, cluster, context, deleted, window
 
 __all__ = ["cluster"]
 

@@ -27,7 +27,7 @@ from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.verify import VerifyTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill import names
-from tests.airflow.waits_fixtures import (
+from tests.kit.waits import (
     KEY,
     NAME,
     VERIFIED,

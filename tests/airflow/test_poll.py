@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from backfill import poll as module
-from backfill.poll import SharedPoll, shared_poll
-from tests.clock import Clock, clock
+from backfill.kit import poll as module
+from backfill.kit.poll import SharedPoll, shared_poll
+from tests.kit.clock import Clock, clock
 
 __all__ = ["clock"]
 

@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from backfill.triggers import base
 from backfill.triggers.base import Look, WaitTrigger
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
-from tests.airflow.waits_fixtures import NAME, cluster, events, only_event
+from tests.kit.waits import NAME, cluster, events, only_event
 
 __all__ = ["cluster"]
 

@@ -28,7 +28,8 @@ from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.verify import VerifyTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.verdicts.counts import Host
-from tests.airflow.waits_fixtures import (
+from tests.kit.clock import Clock, clock
+from tests.kit.waits import (
     KEY,
     NAME,
     VERIFIED,
@@ -38,7 +39,6 @@ from tests.airflow.waits_fixtures import (
     reindexed,
     window,
 )
-from tests.clock import Clock, clock
 
 __all__ = ["clock", "cluster"]
 

@@ -35,7 +35,7 @@ from include.scorecard_backfill.sql import quote_string
 from sandbox.data.spec import ProfileSpec
 from sandbox.data.tables import create_statements
 from standins.clickhouse.client import ClickHouseSandbox
-from tests.task_store import Store
+from tests.kit.store import Store
 
 Json = dict[str, Any]
 

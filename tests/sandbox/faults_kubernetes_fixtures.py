@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from standins.kubernetes.client import NAMESPACE
-from tests.sandbox.kubernetes_fixtures import CONTEXT, wait_for
 from tests.sandbox.test_faults_kubernetes import LIMIT_SECONDS, Scene
+from tests.standins.kubernetes_fixtures import CONTEXT, wait_for
 
 Json = dict[str, Any]
 

@@ -33,7 +33,7 @@ from backfill.triggers.base import WaitTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from sandbox.reindexer.model import PROGRESS_DONE, PROGRESS_TOTAL, WORKFLOW_TYPE, workflow_id
-from tests.sandbox.temporal_fixtures import NAMESPACE, child, free_port, running_server, until, wait_for_port
+from tests.standins.temporal_fixtures import NAMESPACE, child, free_port, running_server, until, wait_for_port
 
 Json = dict[str, Any]
 Step = Callable[[], Awaitable[object]]

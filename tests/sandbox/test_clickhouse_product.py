@@ -21,7 +21,7 @@ from sandbox.data.spec import rates_spec
 from sandbox.data.tables import Block, columns_of
 from sandbox.data.truth import ProfileTruth
 from standins.clickhouse.client import ClickHouseSandbox
-from tests.sandbox.clickhouse_fixtures import CLUSTER, cluster, connected, nodes, until
+from tests.standins.clickhouse_fixtures import CLUSTER, cluster, connected, nodes, until
 
 __all__ = ["cluster", "nodes"]
 

@@ -16,8 +16,8 @@ from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator, _clickhouse
 from include.scorecard_backfill.planning.windows import DateRange
 from standins.clickhouse.client import SandboxError
-from tests.sandbox.clickhouse_fixtures import cluster, nodes
 from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, scene
+from tests.standins.clickhouse_fixtures import cluster, nodes
 
 __all__ = ["cluster", "nodes", "scene"]
 

@@ -12,9 +12,9 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from backfill.hooks import clickhouse
 from backfill.operators import deleter
 from backfill.operators.common import StageError
-from tests.sandbox.clickhouse_fixtures import cluster, nodes, until
+from tests.kit.store import Store
 from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, scene
-from tests.task_store import Store
+from tests.standins.clickhouse_fixtures import cluster, nodes, until
 
 __all__ = ["cluster", "nodes", "scene"]
 

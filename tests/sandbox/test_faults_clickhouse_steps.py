@@ -8,8 +8,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.operators.common import StageError
-from tests.sandbox.clickhouse_fixtures import cluster, nodes
 from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, scene
+from tests.standins.clickhouse_fixtures import cluster, nodes
 
 __all__ = ["cluster", "nodes", "scene"]
 

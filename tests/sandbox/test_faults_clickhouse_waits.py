@@ -9,8 +9,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from backfill.operators.common import StageError
-from tests.sandbox.clickhouse_fixtures import cluster, nodes, until
 from tests.sandbox.faults_clickhouse_fixtures import Scene, scene
+from tests.standins.clickhouse_fixtures import cluster, nodes, until
 
 __all__ = ["cluster", "nodes", "scene"]
 

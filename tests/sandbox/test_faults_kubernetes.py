@@ -27,9 +27,9 @@ from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from include.scorecard_backfill.names import digest
 from standins.kubernetes.client import CRONJOB, NAMESPACE
+from tests.kit.store import Store
 from tests.sandbox.faults_clickhouse_fixtures import TaskInstance
-from tests.sandbox.kubernetes_fixtures import CONTEXT, Kube, kube, server, unique
-from tests.task_store import Store
+from tests.standins.kubernetes_fixtures import CONTEXT, Kube, kube, server, unique
 
 __all__ = ["kube", "server"]
 

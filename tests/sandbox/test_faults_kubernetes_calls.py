@@ -31,8 +31,8 @@ from tests.sandbox.faults_kubernetes_fixtures import (
     window_jobs,
     wrong_cluster,
 )
-from tests.sandbox.kubernetes_fixtures import kube, server
 from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene, states_are
+from tests.standins.kubernetes_fixtures import kube, server
 
 __all__ = ["kube", "scene", "server"]
 

@@ -23,8 +23,8 @@ from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.names import JOB_NAME_MAX
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import event_within, wait_running, window_jobs, window_pods
-from tests.sandbox.kubernetes_fixtures import IMAGE, STUBBORN, Kube, conditions, kube, kube_in, unique, wait_for
 from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene
+from tests.standins.kubernetes_fixtures import IMAGE, STUBBORN, Kube, conditions, kube, kube_in, unique, wait_for
 
 __all__ = ["kube", "scene"]
 

@@ -24,13 +24,13 @@ from cryptography.x509.oid import NameOID
 
 from backfill.hooks import temporal as hook_module
 from backfill.hooks.temporal import TemporalHook
+from backfill.kit.poll import shared_poll
 from backfill.operators import preflight
-from backfill.poll import shared_poll
 from backfill.settings import CLUSTERS_ENV
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from standins.temporal.proxy import Faults, Proxy
-from tests.clock import Clock, clock
+from tests.kit.clock import Clock, clock
 from tests.sandbox.faults_temporal_fixtures import (
     NAME,
     Scene,
@@ -46,7 +46,7 @@ from tests.sandbox.faults_temporal_fixtures import (
     scene,
     server,
 )
-from tests.sandbox.temporal_fixtures import free_port, python_environment, until
+from tests.standins.temporal_fixtures import free_port, python_environment, until
 
 __all__ = ["clock", "scene", "server"]
 

@@ -11,7 +11,7 @@ import pytest
 from backfill.hooks.temporal import Workflows
 from backfill.triggers import workflows as trigger_module
 from backfill.triggers.workflows import customer_ids, open_of_window
-from include.scorecard_backfill.verdicts.workflows import TOO_BIG
+from include.scorecard_backfill.verdicts.causes import SIZE
 from tests.sandbox.faults_temporal_fixtures import (
     Scene,
     decided,
@@ -24,7 +24,7 @@ from tests.sandbox.faults_temporal_fixtures import (
     scene,
     server,
 )
-from tests.sandbox.temporal_fixtures import until
+from tests.standins.temporal_fixtures import until
 
 __all__ = ["scene", "server"]
 
@@ -68,7 +68,7 @@ async def test_workflows_that_the_log_did_not_name_are_waited_for_until_they_are
 async def test_a_reindex_without_any_workflow_is_a_failure(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trigger_module, "SETTLE_SECONDS", 0.5)
     first = failure(await drive(scene.trigger(scene.reindexed())))
-    assert first["cause"] == "no_workflows"
+    assert first["cause"] == "too_few_workflows"
     again = await drive(scene.trigger(scene.reindexed(), previous=first))
     assert (again.payload["action"], again.payload["attempt"]) == ("reindex", 1)
 
@@ -117,7 +117,7 @@ async def test_a_failed_workflow_that_a_person_has_reset_needs_no_new_job(scene:
         ("terminate", "terminated", "terminated"),
         ("hang", "heartbeat_timeout", "HEARTBEAT timeout"),
         ("fail ERROR: deadlock detected (SQLSTATE 40P01)", "deadlock", "40P01"),
-        ("fail disk is full", "other", "Boom: disk is full"),
+        ("fail disk is full", "workflow_failed", "Boom: disk is full"),
         ("expire", "start_to_close_timeout", "timed_out"),
     ],
 )
@@ -135,7 +135,7 @@ async def test_a_bad_end_is_a_failure_with_its_cause(scene: Scene, order: str, c
     assert one.id in record["reason"]
     assert record["reindexed"]["workflow_ids"] == [one.id]
     # What a smaller window cures is cut by replan, the rest is not.
-    assert (cause in TOO_BIG) is (cause not in ("terminated", "other"))
+    assert (cause in SIZE) is (cause not in ("terminated", "workflow_failed"))
 
 
 async def test_a_cancelled_workflow_is_a_failure(scene: Scene) -> None:
@@ -184,7 +184,7 @@ async def test_workflows_that_are_gone_before_they_were_seen_prove_nothing(scene
     await asyncio.gather(scene.ends(one), scene.ends(two))
     scene.server.set_rules({"kind": "not_found", "contains": two.id})
     record = failure(await scene.wait(one, two))
-    assert record["cause"] == "unknown"
+    assert record["cause"] == "workflows_gone"
     assert two.id in record["reason"]
 
 
@@ -194,7 +194,7 @@ async def test_a_running_workflow_that_vanishes_is_no_success(scene: Scene) -> N
     async def forget() -> None:
         scene.server.set_rules({"kind": "not_found"}, {"kind": "list_empty"})
 
-    assert failure(await scene.wait(one, steps=(nothing, forget)))["cause"] == "unknown"
+    assert failure(await scene.wait(one, steps=(nothing, forget)))["cause"] == "workflows_gone"
 
 
 async def test_progress_is_read_from_the_heartbeats(scene: Scene) -> None:

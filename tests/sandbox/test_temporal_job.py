@@ -16,8 +16,8 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from sandbox.data.loader import Paths, load
 from sandbox.data.spec import rates_spec
 from sandbox.reindex_job import EnvironmentFault, parse_environment
-from tests.sandbox.temporal_fixtures import (
-    JANUARY,
+from tests.sandbox.reindexer_fixtures import JANUARY
+from tests.standins.temporal_fixtures import (
     NAMESPACE,
     free_port,
     python_environment,

@@ -24,7 +24,8 @@ from sandbox.data.spec import rates_spec
 from sandbox.reindexer.activities import Settings
 from sandbox.reindexer.faults import DEADLOCK_TEXT, Limits
 from sandbox.reindexer.model import PROGRESS_DONE, PROGRESS_TOTAL, ReindexResult
-from tests.sandbox.temporal_fixtures import Stand, running_server, running_worker, until
+from tests.sandbox.reindexer_fixtures import Stand, running_worker
+from tests.standins.temporal_fixtures import running_server, until
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,9 @@ def window(
     what: Planned, done: int = 0, now: str | None = None, *, group: str = "windows", index: int = 0, **more: Any
 ) -> WindowFacts:
     """A window whose first ``done`` stages have succeeded, one minute each from minute 10 on; the next is ``now``."""
-    tasks = {stage: TaskFact("success", at(10 + i), at(11 + i), 1) for i, stage in enumerate(STAGES[:done])}
+    tasks: dict[str, TaskFact] = {
+        stage: TaskFact("success", at(10 + i), at(11 + i), 1) for i, stage in enumerate(STAGES[:done])
+    }
     results: dict[str, Result] = {}
     if done > 1:
         rows = {"scorecard": 100}

@@ -104,8 +104,8 @@ def test_deleted_and_not_yet_reindexed_stands_on_top_with_since_when() -> None:
 
 
 def test_a_debt_makes_a_half_done_delete_visible_and_other_runs_debts_are_named() -> None:
-    here = DebtFact("acme", "2026-01-01", "2026-02-01", at(5))
-    other = DebtFact("initech", "2025-11-01", "2025-12-01", at(-9000), "manual__0")
+    here = DebtFact(planned("acme").key, "acme", "2026-01-01", "2026-02-01", at(5))
+    other = DebtFact("k", "initech", "2025-11-01", "2025-12-01", at(-9000), "manual__0")
     view = overview(run([window(planned("acme"), 1, "failed")], debts=(here, other)), at(30))
     assert view.windows[0].gone_since == at(5)
     debt = next(a for a in view.attention if a.kind == "debt")

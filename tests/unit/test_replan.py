@@ -14,7 +14,7 @@ from include.scorecard_backfill.names import window_key
 from include.scorecard_backfill.planning.plan import Window, plan_hash
 from include.scorecard_backfill.planning.replan import cut, too_big
 from include.scorecard_backfill.planning.windows import DateRange, covers_exactly
-from include.scorecard_backfill.verdicts.workflows import TOO_BIG
+from include.scorecard_backfill.verdicts.causes import SIZE
 
 
 def window(start: str = "2026-01-01", end: str = "2026-02-01", **changes: Any) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def ranges(parts: list[dict[str, Any]]) -> list[DateRange]:
     return [DateRange.parse(part["start"], part["end"]) for part in parts]
 
 
-@pytest.mark.parametrize("cause", sorted(TOO_BIG))
+@pytest.mark.parametrize("cause", sorted(SIZE))
 def test_windows_that_were_too_big_are_cut_in_plan_order(cause: str) -> None:
     windows = [window(), window("2026-02-01", "2026-03-01"), window("2026-03-01", "2026-03-02")]
     failures = [failure(w["key"], cause) for w in reversed(windows)]
@@ -57,7 +57,9 @@ def test_windows_that_were_too_big_are_cut_in_plan_order(cause: str) -> None:
     assert too_big(windows, failures) == windows[:2]
 
 
-@pytest.mark.parametrize("cause", ["", "canceled", "terminated", "other", "lost_rows", "killed", "no_workflows"])
+@pytest.mark.parametrize(
+    "cause", ["", "canceled", "terminated", "workflow_failed", "lost_rows", "killed", "too_few_workflows"]
+)
 def test_other_causes_are_not_cured_by_a_smaller_size(cause: str) -> None:
     assert too_big([window()], [failure(window()["key"], cause)]) == []
 

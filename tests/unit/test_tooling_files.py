@@ -24,8 +24,10 @@ def repository_files(folder: Path, ignored: GitIgnoreSpec) -> Iterator[Path]:
     """Yield the files that git would track: all that .gitignore does not name. Works without git, too."""
     for path in sorted(folder.iterdir()):
         name = path.relative_to(ROOT).as_posix()
+        if name == ".git":
+            continue
         # Ignored folders are not entered: what is in them may vanish meanwhile.
-        if path.is_dir() and name != ".git" and not ignored.match_file(f"{name}/"):
+        if path.is_dir() and not ignored.match_file(f"{name}/"):
             yield from repository_files(path, ignored)
         elif path.is_file() and not ignored.match_file(name):
             yield path

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.unit.test_tooling_lock import pins
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {"backfill", "benchmarks", "dags", "include", "sandbox", "standins", "tests"}
+OURS = {"backfill", "benchmarks", "dags", "docs", "include", "sandbox", "standins", "tests"}
 # Comes with a pinned package that decides its version: module -> that package.
 COMES_WITH = {
     "aiohttp": "apache-airflow-providers-cncf-kubernetes",

@@ -58,13 +58,12 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
 
   if (!data) return <Page>{error ? <Problem error={error} /> : <p role="status">Loading…</p>}</Page>;
   const now = Date.parse(data.made_at);
-  const failed = data.windows.some((row) => row.state === "failed") || data.state === "refused";
   const pause = (): void => setQuestion(questions.pause((body) => post("actions/pause", at, body)));
   const resume = (): void => setQuestion(questions.resume((body) => post("actions/resume", at, body)));
   const limit = (): void => setQuestion(questions.limit(data, (body) => post("actions/limit", at, body)));
 
   const action = (note: Attention): ReactNode => {
-    if ((note.kind === "failed" || note.kind === "breaker") && rights.retry)
+    if ((note.kind === "failed" || note.kind === "refused") && rights.retry)
       return <Button onClick={() => retry("")} text="Retry what failed" />;
     if (note.kind === "paused" && rights.pause) return <Button onClick={resume} text="Resume" />;
     return null;
@@ -79,11 +78,8 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
       )}
       <Notes action={action} dag={dagId} notes={data.attention} now={now} run={runId} />
       <Progress now={now} view={data} />
-      {(rights.retry || rights.pause) && (
+      {(rights.pause || rights.limit) && (
         <div aria-label="Actions" className="bf-buttons" role="group">
-          {rights.retry && failed && data.state !== "rejected" && (
-            <Button onClick={() => retry("")} text="Retry what failed" />
-          )}
           {rights.pause && !data.override?.pause && <Button onClick={pause} text="Pause admission" />}
           {rights.pause && data.override?.pause && <Button onClick={resume} text="Resume admission" />}
           {rights.limit && <Button onClick={limit} text="Change limit" />}

@@ -18,6 +18,7 @@ from include.scorecard_backfill.config.cluster import (
     SnapshotConfig,
     TemporalConfig,
     VerifyBand,
+    WaitsConfig,
     WindowsConfig,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "SnapshotConfig",
     "TemporalConfig",
     "VerifyBand",
+    "WaitsConfig",
     "WindowsConfig",
 ]

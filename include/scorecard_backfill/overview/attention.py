@@ -66,11 +66,7 @@ def _windows(rows: Sequence[WindowRow]) -> Iterator[Attention]:
     gone = [r for r in deciding if r.gone_since]
     stuck = [r for r in gone if r.state != "working"]
     if gone:
-        rest = (
-            f"; {_windows_text(len(stuck))} of them with nobody at work"
-            if stuck
-            else "; all of them are being worked on"
-        )
+        rest = f"; {len(stuck)} of them with nobody at work" if stuck else "; all of them are being worked on"
         yield Attention(
             kind="gone",
             level="act" if stuck else "look",
@@ -121,8 +117,8 @@ def _limits(facts: RunFacts, *, going: bool) -> Iterator[Attention]:
 
 
 def _debts(facts: RunFacts, rows: Sequence[WindowRow]) -> Iterator[Attention]:
-    here = {(r.customer, r.start, r.end) for r in rows}
-    others = [d for d in facts.debts if (d.customer_id, d.start, d.end) not in here]
+    here = {r.key for r in rows}
+    others = [d for d in facts.debts if d.window not in here]
     if others:
         yield Attention(
             kind="debt",
@@ -131,5 +127,5 @@ def _debts(facts: RunFacts, rows: Sequence[WindowRow]) -> Iterator[Attention]:
             todo="Start a run over these days: the plan takes them in.",
             since=min((d.since for d in others if d.since), default=None),
             count=len(others),
-            windows=tuple(f"{d.customer_id} {d.start}..{d.end}" for d in others[:SHOWN]),
+            windows=tuple(d.label for d in others[:SHOWN]),
         )

@@ -123,14 +123,23 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class DebtFact:
-    """Days whose rows were deleted and never verified, whichever run it was."""
+    """Days whose rows were deleted and never verified, whichever run it was. ``window``: key of the one that owes it.
 
+    ``swept``: order reindex_first, the rows are there and only the proof is owed.
+    """
+
+    window: str
     customer_id: str
     start: str
     end: str
     since: datetime | None
     run_id: str = ""
-    rows: int = 0
+    swept: bool = False
+
+    @property
+    def label(self) -> str:
+        """Customer and days."""
+        return f"{self.customer_id} {self.start}..{self.end}"
 
 
 @dataclass(frozen=True, slots=True)

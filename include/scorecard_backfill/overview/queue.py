@@ -43,7 +43,7 @@ def breaker_of(facts: RunFacts) -> str:
     """Return why no further window of the last pass that has windows is started, '' while the breaker is closed."""
     for windows in reversed(facts.passes):
         if windows:
-            return admission.breaker([admission.Slot(w.window.customer_id, _phase(w)) for w in windows], facts.limits)
+            return admission.breaker([admission.Slot(w.window.customer_id, _begun(w)) for w in windows], facts.limits)
     return ""
 
 
@@ -60,6 +60,12 @@ def _for_everybody(facts: RunFacts) -> str:
 def _phase(window: WindowFacts) -> admission.Phase:
     states = [window.tasks.get(stage, NO_TASK).state for stage in window.window.stages]
     return admission.phase_of(states[0], states[1:])
+
+
+def _begun(window: WindowFacts) -> admission.Phase:
+    """Return the phase of a window; one that the breaker has kept from starting has not failed by itself."""
+    states = [window.tasks.get(stage, NO_TASK).state for stage in window.window.stages]
+    return "waiting" if states[0] != "success" else admission.phase_of(states[0], states[1:])
 
 
 def _own(

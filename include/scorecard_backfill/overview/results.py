@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from include.scorecard_backfill.overview.facts import Planned, Result, Seen
+from include.scorecard_backfill.debts import Debt
+from include.scorecard_backfill.overview.facts import DebtFact, Planned, Result, Seen
 from include.scorecard_backfill.records import VERSION, RecordError, plain
 
 Json = Mapping[str, Any]
+
+PAID = '"paid"'
+"""What is stored in the place of a debt that was paid, as JSON."""
 
 FIGURES = ("before", "after", "removed", "meant", "short")
 
@@ -83,6 +87,17 @@ def seen_of(value: object) -> Seen | None:
         since=moment(found.get("since")),
         done=done if known else None,
         total=total if known else None,
+    )
+
+
+def debt_of(value: object) -> DebtFact | None:
+    """Return an open debt, None for one that was paid. Raises RecordError for anything else."""
+    found = plain(value) if value != PAID else None
+    if found is None:
+        return None
+    debt = Debt.from_json(found)
+    return DebtFact(
+        debt.window, debt.customer_id, str(debt.start), str(debt.end), debt.since, debt.run_id, swept=debt.swept
     )
 
 

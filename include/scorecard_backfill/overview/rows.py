@@ -30,7 +30,7 @@ def window_rows(facts: RunFacts, *, going: bool) -> tuple[WindowRow, ...]:
         if window.window.part_of:
             parts[window.window.part_of].append(window)
     reasons = waiting_reasons(facts) if going else {}
-    debts = {(d.customer_id, d.start, d.end): d for d in facts.debts}
+    debts = {d.window: d for d in facts.debts}
     rows: dict[str, WindowRow] = {}
     # The parts come first, because a window that was cut is judged by them.
     for window in reversed(listed):
@@ -79,7 +79,7 @@ def _row(
     waiting: Waiting | None,
     *,
     going: bool,
-    debts: Mapping[tuple[str, str, str], DebtFact],
+    debts: Mapping[str, DebtFact],
 ) -> WindowRow:
     planned = window.window
     states = [window.tasks.get(stage, NO_TASK) for stage in planned.stages]
@@ -105,7 +105,7 @@ def _row(
         attempts=max((r.attempt for r in window.results.values()), default=0),
         tries=max((t.tries for t in states), default=0),
         part_of=planned.part_of,
-        gone_since=_gone_since(window, state, stage, debts.get((planned.customer_id, planned.start, planned.end))),
+        gone_since=_gone_since(window, state, stage, debts.get(planned.key)),
         may_end_job=any(t.state in LIVE and t.waits_for == "job_ended" for t in states),
         links=links_of(facts, window),
     )

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from include.scorecard_backfill.verdicts.causes import SIZE
+
 WEIGHT = 0.4
 """Weight of the newest throughput in the moving average."""
 
 TIME_SHARE = 0.95
 """Share of the time that a window may take which is planned for."""
-
-SIZE_CAUSES = frozenset({"heartbeat_timeout", "start_to_close_timeout"})
-"""Causes that say that a window was too large. A deadlock says that too many ran at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def learn(known: Mapping[str, Customer], outcomes: Iterable[Outcome]) -> dict[st
 
 def _after(old: Customer, outcome: Outcome) -> Customer:
     size = outcome.conversations
-    if outcome.cause in SIZE_CAUSES:
+    if outcome.cause in SIZE:
         return Customer(old.per_minute, min(size, old.too_big or size), old.done)
     if outcome.cause:
         return old

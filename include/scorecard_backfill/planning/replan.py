@@ -8,7 +8,7 @@ from typing import Any
 
 from include.scorecard_backfill import names
 from include.scorecard_backfill.planning.windows import DateRange, cut_smaller, split_fixed
-from include.scorecard_backfill.verdicts.workflows import TOO_BIG
+from include.scorecard_backfill.verdicts.causes import SIZE
 
 Json = dict[str, Any]
 
@@ -19,7 +19,7 @@ def too_big(windows: Sequence[Json], failures: Iterable[Mapping[str, Any]]) -> l
     A wait reports a failure only when no workflow of the attempt is open any more, so what is returned may be cut.
     """
     causes = {f.get("key"): f.get("cause") for f in failures if f.get("status") == "failed"}
-    return [w for w in windows if causes.get(w["key"]) in TOO_BIG and _range(w).days > 1]
+    return [w for w in windows if causes.get(w["key"]) in SIZE and _range(w).days > 1]
 
 
 def cut(window: Json, deleted: Mapping[str, Any], run_id: str) -> list[Json]:

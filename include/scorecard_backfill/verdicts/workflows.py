@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
+from include.scorecard_backfill.verdicts.causes import decisive
 
 Status = Literal["running", "completed", "failed", "timed_out", "terminated", "canceled", "continued_as_new", "missing"]
 """Words of Temporal's WorkflowExecutionStatus; ``missing``: the server does not know the id."""
-
-TOO_BIG = frozenset({"heartbeat_timeout", "start_to_close_timeout", "deadlock"})
-"""Causes that a smaller window cures (real-system.md: heartbeat time-outs and 40P01 on the largest customers)."""
 
 _CREATED = re.compile(
     r"Created reindex conversations job: name=(?P<name>\S+?), execution_id=(?P<id>\S+?), cluster=(?P<cluster>\S+)"
@@ -80,7 +78,9 @@ def classify(failure_text: str, status: str) -> str:
         return "deadlock"
     if "start_to_close" in text or "starttoclose" in text or "start-to-close" in text:
         return "start_to_close_timeout"
-    return {"timed_out": "workflow_timeout", "terminated": "terminated", "canceled": "canceled"}.get(status, "other")
+    return {"timed_out": "workflow_timeout", "terminated": "terminated", "canceled": "canceled"}.get(
+        status, "workflow_failed"
+    )
 
 
 def judge(expected: Sequence[str], executions: Mapping[str, Execution]) -> Verdict:
@@ -89,7 +89,9 @@ def judge(expected: Sequence[str], executions: Mapping[str, Execution]) -> Verdi
     Failures are reported only once no workflow is open any more: a cut or a retry must not run beside one.
     """
     if not expected:
-        return failed("no_workflows", "the Job named no workflow and the query found none: nothing proves a reindex")
+        return failed(
+            "too_few_workflows", "the Job named no workflow and the query found none: nothing proves a reindex"
+        )
     states = [executions.get(i, Execution(i, "missing")) for i in expected]
     open_ones = [e for e in states if e.status in ("running", "continued_as_new")]
     bad = [e for e in states if e.status in ("failed", "timed_out", "terminated", "canceled")]
@@ -100,11 +102,12 @@ def judge(expected: Sequence[str], executions: Mapping[str, Execution]) -> Verdi
             notes.append(f"{len(bad)} failed already")
         return wait(f"{len(open_ones)} of {len(states)} workflows open", *notes)
     if bad:
-        cause = next((e.cause for e in bad if e.cause in TOO_BIG), bad[0].cause or "other")
+        cause = decisive(e.cause for e in bad) or "workflow_failed"
         return failed(cause, *(f"{e.workflow_id} (run {e.run_id}) {e.status}: {e.failure or 'no detail'}" for e in bad))
     if missing:
         return failed(
-            "unknown", *(f"{e.workflow_id} is not known to the server (retention, or never started)" for e in missing)
+            "workflows_gone",
+            *(f"{e.workflow_id} is not known to the server (retention, or never started)" for e in missing),
         )
     return ok(f"{len(states)} workflows completed")
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from airflow.models.asset import AssetModel
+from airflow.models.asset_state_store import AssetStateStoreModel
 from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
@@ -16,12 +18,14 @@ from sqlalchemy.orm import Session, lazyload, selectinload
 
 from backfill.api.access import cluster_of
 from backfill.groups import GROUPS, PASSES
+from backfill.kit.debts import PREFIX, cluster_asset
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
 from backfill.slots import limits_now
 from include.scorecard_backfill.overview.facts import (
     NO_TASK,
     ONE,
     Approval,
+    DebtFact,
     Planned,
     Result,
     RunFacts,
@@ -29,7 +33,7 @@ from include.scorecard_backfill.overview.facts import (
     TaskFact,
     WindowFacts,
 )
-from include.scorecard_backfill.overview.results import planned_of, result_of, seen_of
+from include.scorecard_backfill.overview.results import debt_of, planned_of, result_of, seen_of
 from include.scorecard_backfill.planning.learned import Customer, parse_learned
 from include.scorecard_backfill.planning.overrides import Override, OverrideError, in_force
 from include.scorecard_backfill.records import STAGES, RecordError, plain
@@ -96,6 +100,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         override_error=settings.override_error,
         limits=_limits(cluster, parameters, settings),
         learned=settings.learned,
+        debts=read_debts(session, cluster),
         plan_notes=tuple(_list(plan.get(("plan", "notes")))),
     )
 
@@ -196,6 +201,16 @@ def read_settings(session: Session, cluster: str) -> Settings:
         return Settings(in_force(found.get(names[1]), datetime.now(UTC)), "", learned)
     except OverrideError as error:
         return Settings(None, str(error), learned)
+
+
+def read_debts(session: Session, cluster: str) -> list[DebtFact]:
+    """Return the open debts of a cluster. Raises RecordError for one that cannot be read: no debt may go unseen."""
+    values = session.scalars(
+        select(AssetStateStoreModel.value)
+        .join(AssetModel, AssetModel.id == AssetStateStoreModel.asset_id)
+        .where(AssetModel.name == cluster_asset(cluster).name, AssetStateStoreModel.key.startswith(PREFIX))
+    )
+    return [debt for value in values if (debt := debt_of(value)) is not None]
 
 
 def _limits(cluster: str, parameters: Json, settings: Settings) -> Any:

@@ -10,7 +10,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.groups import GROUPS
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse, parse_record
 from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
 from backfill.slots import limits_now, override_now, override_text

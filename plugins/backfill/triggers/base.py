@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
 
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.verdicts.base import Verdict, failed

@@ -12,7 +12,7 @@ from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 
 from backfill.hooks.kubernetes import AsyncJobClient, brief
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.taken import state_now
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill.job import cluster_selector

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from backfill.hooks.clickhouse import sum_days
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill import sql

@@ -8,7 +8,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill.hooks.kubernetes import AsyncJobClient
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse_record
 from backfill.slots import limits_now, override_now, stage_ids, works
 from backfill.triggers.admit import shared_override

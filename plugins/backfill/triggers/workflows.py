@@ -9,7 +9,7 @@ from typing import Any
 from temporalio.client import Client
 
 from backfill.hooks.temporal import TemporalHook, Workflows
-from backfill.poll import shared_poll
+from backfill.kit.poll import shared_poll
 from backfill.records import parse_record, settled
 from backfill.triggers.base import Json, Look, WaitTrigger
 from include.scorecard_backfill.config import ClusterConfig

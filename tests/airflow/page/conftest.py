@@ -25,6 +25,7 @@ from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
@@ -108,8 +109,8 @@ class Story:
     def __init__(self, session: Session, run_id: str, state: str = "running", **fields: Any) -> None:
         self.session = session
         self.run_id = run_id
-        run = DagRun(dag_id=DAG, run_id=run_id, run_type="manual", state=state, start_date=NOON, run_after=NOON,
-                     conf={}, triggering_user_name="joe", **fields)  # fmt: skip
+        run = DagRun(dag_id=DAG, run_id=run_id, run_type="manual", state=DagRunState(state), start_date=NOON,
+                     run_after=NOON, conf={}, triggering_user_name="joe", **fields)  # fmt: skip
         session.add(run)
         session.flush()
         self.run = run

@@ -1,0 +1,76 @@
+"""What an approval is about, line by line, and its digest: what is approved is what runs.
+
+Each destructive step makes the terms anew from the cluster's file of that moment and compares them with those that were
+approved. A difference is never repaired silently: the step says which line differs, and nothing is executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+
+from include.scorecard_backfill import names
+from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.config.fields import RunMode
+from include.scorecard_backfill.records import Order, Window
+from include.scorecard_backfill.sql import Names, Slice, delete_statement
+
+_PLACEHOLDER = Slice("<database>", "<customer>", "<profile>", date(2000, 1, 1), date(2000, 1, 2))
+_KEY = "0" * 16
+
+Terms = Mapping[str, str]
+"""Each term by its name in words."""
+
+
+def windows_digest(windows: Sequence[Window]) -> str:
+    """Return the digest (16 hex digits) of a plan's windows: who, which days, which databases, how."""
+    plain = [w.model_dump(mode="json", include={"key", "start", "end", "mode", "order", "databases"}) for w in windows]
+    return names.digest(json.dumps(plain, sort_keys=True, separators=(",", ":")))
+
+
+def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str, max_parallel: int) -> Terms:
+    """Return the terms under which the windows (their digest) of a run are carried out.
+
+    ``max_parallel`` is the run's own limit. A person's override of it, which has an author and an end, is not a term.
+    """
+    house = config.clickhouse
+    delete = house.delete
+    statement = delete_statement(
+        cluster=house.cluster,
+        table="<table>",
+        part=_PLACEHOLDER,
+        names=Names(house.time_column, house.customer_column, house.profile_column, house.conversation_column),
+        key=_KEY,
+        generation=1,
+    )
+    rules = [rule.model_dump(mode="json") for rule in house.must_be_zero]
+    return {
+        "windows": windows,
+        "mode": mode,
+        "order": order,
+        "ClickHouse cluster": house.cluster,
+        "tables": ", ".join(house.tables),
+        "statement": statement,
+        "meant to go": json.dumps(house.model_dump(mode="json").get("meant_to_go"), sort_keys=True),
+        "may not remain": json.dumps(rules, sort_keys=True),
+        "partitions are dropped": "yes" if delete.drop_partition else "no",
+        "rows of one DELETE": str(delete.max_rows_per_mutation),
+        "own unfinished mutations": str(delete.max_own_unfinished_mutations),
+        "windows at once": str(max_parallel),
+        "reindex Job": f"{config.kubernetes.context} {config.kubernetes.namespace} {config.kubernetes.cronjob}",
+    }
+
+
+def digest(terms: Terms) -> str:
+    """Return the digest (16 hex digits) of terms, whatever their order."""
+    return names.digest(json.dumps(dict(terms), sort_keys=True, separators=(",", ":")))
+
+
+def differences(approved: Terms, now: Terms) -> list[str]:
+    """Return one sentence for each term that is not the same, [] when everything is."""
+    return [
+        f"{name}: approved was {approved.get(name, 'nothing')!r}, now it is {now.get(name, 'nothing')!r}"
+        for name in dict.fromkeys([*approved, *now])
+        if approved.get(name) != now.get(name)
+    ]

@@ -1,0 +1,224 @@
+"""The balance of a window: before = came back + meant to go + missing; after = came back + new; doubled = 0.
+
+This is the only place that can say that what came back is complete. Everything is judged per table *and* UTC day, by
+the numbers of the first delete: a total may hide a day that was not written at all, and a part of a window or a second
+run counts days that are empty because of an earlier delete.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from include.scorecard_backfill.records import DayBalance, Numbers, TableBalance, TableDays, TableName
+from include.scorecard_backfill.verdicts.base import Verdict, failed, ok
+
+NOTHING = Numbers(rows=0)
+HASHES = 2**64
+"""Fingerprints are sums of 64-bit hashes."""
+
+SHOWN = 20
+"""Lines of one failure that are shown; the rest is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Share of the rows before that must and may be there after, both inclusive; ``upper`` None: any number."""
+
+    lower: float
+    upper: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a window is judged.
+
+    ``cleanup``: rows that the predicate means to go are expected to be gone (else nothing may shrink). ``share`` and
+    ``rows``: rows of a day that may be missing, the larger of both; a window as a whole may miss no more than that
+    either. ``band`` by local table name is used for tables without a predicate, over days of at least ``small_rows``
+    rows; smaller days are judged together. ``stable_ids``: the reindexer writes a row again under the same id.
+    """
+
+    cleanup: bool
+    share: float
+    rows: int
+    band: Mapping[str, Band]
+    small_rows: int
+    stable_ids: bool = True
+
+
+def _allowed(expected: int, rules: Rules) -> int:
+    return max(rules.rows, math.floor(Fraction(str(rules.share)) * expected))
+
+
+def balance(before: Sequence[TableDays], after: Sequence[TableDays], rules: Rules) -> tuple[TableBalance, ...]:
+    """Return the balance of every table of ``before``.
+
+    Raises:
+        KeyError: ``after`` lacks a table of ``before``: what was not counted is unknown, not empty.
+    """
+    counted = {table.name: table for table in after}
+    return tuple(_table(table, counted[table.name], rules) for table in sorted(before, key=lambda t: t.name))
+
+
+def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
+    days = {
+        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), rules)
+        for day in sorted({*before.days, *after.days})
+    }
+    meant = None if any(n.meant is None for n in before.days.values()) else sum(d.meant for d in days.values())
+    short, over = sum(d.short for d in days.values()), sum(d.over for d in days.values())
+    exact = _fingerprint(before) == _fingerprint(after) and short == over
+    moved = short if exact else 0
+    return TableBalance(
+        database=before.database,
+        table=before.table,
+        before=before.rows,
+        meant=meant if before.days else 0,
+        after=after.rows,
+        removed=before.rows - after.rows,
+        short=short - moved,
+        over=over - moved,
+        doubled=sum(d.doubled for d in days.values()),
+        moved=moved,
+        exact=exact,
+        days=days,
+    )
+
+
+def _day(before: Numbers, after: Numbers, rules: Rules) -> DayBalance:
+    meant = (before.meant or 0) if rules.cleanup else 0
+    # By ids: a row that is there twice does not make up for one that is lost, before as after.
+    expected = (before.ids or before.rows) - meant
+    back = (after.ids or after.rows) - ((after.meant or 0) if rules.cleanup else 0)
+    return DayBalance(
+        before=before.rows,
+        meant=meant,
+        after=after.rows,
+        doubled=after.rows - after.ids if after.ids else 0,
+        short=max(0, expected - back),
+        over=max(0, back - expected),
+    )
+
+
+def _fingerprint(table: TableDays) -> int:
+    return sum(day.fingerprint for day in table.days.values()) % HASHES
+
+
+def judge(
+    before: Sequence[TableDays], after: Sequence[TableDays], rules: Rules
+) -> tuple[Verdict, tuple[TableBalance, ...]]:
+    """Return whether the books balance, and the balance; a failure has one sentence for each line that does not.
+
+    Raises:
+        KeyError: as :func:`balance`.
+    """
+    tables = balance(before, after, rules)
+    came_back = {t.name: sum(n.meant or 0 for n in t.days.values()) for t in after}
+    for cause, sentences in (
+        ("doubled_rows", [line for t in tables for line in _doubled(t)]),
+        ("nothing_came_back", _nothing(tables, rules)),
+        ("lost_rows", [line for t in tables for line in _lost(t, rules)]),
+        ("meant_came_back", [line for t in tables for line in _meant(t, came_back[t.name], rules)]),
+        ("too_many_rows", [line for t in tables for line in _too_many(t, rules)]),
+        ("other_ids", [line for t in tables for line in _other_ids(t, rules)]),
+    ):
+        if sentences:
+            more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
+            return failed(cause, *sentences[:SHOWN], *more), tables
+    return ok(*(_fine(t) for t in tables)), tables
+
+
+def _name(table: TableBalance) -> str:
+    return f"{table.database}.{table.table}"
+
+
+def _doubled(table: TableBalance) -> Iterable[str]:
+    return (
+        f"{_name(table)}: {d.doubled} of {d.after} rows of {day} are there twice (the same id on two shards, or"
+        " under two keys)"
+        for day, d in table.days.items()
+        if d.doubled
+    )
+
+
+def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:
+    """A reindex that ended well and wrote nothing at all has one usual reason, which the cause names."""
+    expected = sum(t.before - (t.meant or 0 if rules.cleanup else 0) for t in tables)
+    if not expected or any(t.after for t in tables):
+        return []
+    return [f"{_name(t)}: no row came back, {t.before} were there before" for t in tables if t.before]
+
+
+def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
+    if table.exact:
+        return
+    if table.meant is None and rules.cleanup:
+        yield from _outside_band(table, rules)
+        return
+    for day, d in table.days.items():
+        expected = d.before - d.meant
+        gone = d.short and d.short >= expected
+        if d.short > _allowed(expected, rules) or gone:
+            yield (
+                f"{_name(table)}: {d.short} of {expected} rows of {day} did not come back"
+                f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
+            )
+    expected = table.before - (table.meant or 0 if rules.cleanup else 0)
+    if table.short > _allowed(expected, rules):
+        yield f"{_name(table)}: {table.short} of {expected} rows of the window did not come back"
+
+
+def _outside_band(table: TableBalance, rules: Rules) -> Iterable[str]:
+    """Without a predicate nobody knows what was meant to go: a share of the rows of each day must be there."""
+    band = rules.band[table.table]
+    large = {day: d for day, d in table.days.items() if d.before >= rules.small_rows}
+    small = [d for day, d in table.days.items() if day not in large and d.before]
+    for day, d in large.items():
+        if d.before - d.short < d.before * Fraction(str(band.lower)):
+            yield f"{_name(table)}: {d.after} rows of {day} < {band.lower:.0%} of {d.before} before"
+    before, back = sum(d.before for d in small), sum(d.before - d.short for d in small)
+    if not before:
+        return
+    enough = before * Fraction(str(band.lower)) if before >= rules.small_rows else 1
+    if back < enough:
+        yield (
+            f"{_name(table)}: {back} rows of the {len(small)} days with less than {rules.small_rows} rows each came"
+            f" back, {before} were there (not accounted for: no predicate says which were meant to go)"
+        )
+
+
+def _meant(table: TableBalance, came_back: int, rules: Rules) -> Iterable[str]:
+    if rules.cleanup and table.meant is not None and came_back:
+        yield f"{_name(table)}: {came_back} rows that are meant to go are there again: the reindexer still writes them"
+
+
+def _too_many(table: TableBalance, rules: Rules) -> Iterable[str]:
+    upper = rules.band[table.table].upper
+    if not rules.cleanup or upper is None or not table.before:
+        return
+    if table.after > table.before * Fraction(str(upper)):
+        yield f"{_name(table)}: {table.after} rows > {upper:.0%} of {table.before} before"
+
+
+def _other_ids(table: TableBalance, rules: Rules) -> Iterable[str]:
+    """As many rows as expected, but not the same: as many were lost as are new."""
+    accounted = rules.stable_ids and table.meant is not None
+    if accounted and not table.exact and not table.short and not table.over and (table.before or table.after):
+        yield f"{_name(table)}: as many rows came back as were expected, but other ones (their ids differ)"
+
+
+def _fine(table: TableBalance) -> str:
+    accounted = "not accounted for" if table.meant is None else f"{table.meant} meant to go"
+    moved = f", {table.moved} on another day" if table.moved else ""
+    return f"{_name(table)}: {table.before} before, {accounted}, {table.after} after, {table.short} short{moved}"
+
+
+def without(before: Sequence[TableDays], owed: Mapping[TableName, TableDays]) -> tuple[TableDays, ...]:
+    """Return what was before: of each day that was counted by an earlier delete its numbers, else what is there now."""
+    return tuple(
+        table.model_copy(update={"days": {**table.days, **(owed[table.name].days if table.name in owed else {})}})
+        for table in before
+    )

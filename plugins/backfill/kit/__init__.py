@@ -1,0 +1,1 @@
+"""What every stage is built from: the wait loop, the shared poll, stores, XComs and task states."""

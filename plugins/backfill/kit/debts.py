@@ -1,0 +1,95 @@
+"""Where debts are kept: the state store of the cluster's asset, which outlives every run and its clearing.
+
+One key for each debt, written by the one window that owes it, and an index, written by `plan`, replans and `report`
+of the only run of a cluster (max_active_runs 1): the index holds every key *before* a debt is written under it,
+so that a debt is never there unseen. A key of the index without a debt is a window that has deleted nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from airflow.sdk import Asset
+from airflow.sdk.execution_time.context import AssetStateStoreAccessor
+
+from include.scorecard_backfill.debts import Debt, Handover
+
+INDEX = "debts"
+PREFIX = "debt:"
+"""Keys are ``debt:<window key>``."""
+
+PAID = "paid"
+"""Value of a debt that was paid. A trigger pays by writing it: a delete that is lost would leave the debt open."""
+
+
+def cluster_asset(cluster: str) -> Asset:
+    """Return the asset of a cluster: verified customers and months are its events, debts its state."""
+    return Asset(name=f"scorecards of {cluster}", uri=f"scorecard-backfill://{cluster}/scorecards")
+
+
+def key_of(window: str) -> str:
+    """Return the key of a window's debt."""
+    return f"{PREFIX}{window}"
+
+
+class DebtBook:
+    """The debts of one cluster. Blocking calls are for workers, those that begin with ``a`` for triggers."""
+
+    def __init__(self, cluster: str, store: Any = None) -> None:
+        self.cluster = cluster
+        self._store: Any = store or AssetStateStoreAccessor(name=cluster_asset(cluster).name)
+
+    def indexed(self) -> list[str]:
+        """Return the window keys under which a debt may be."""
+        return list(self._store.get(INDEX, default=[]) or [])
+
+    def debt(self, window: str) -> Debt | None:
+        """Return a window's open debt, None when it has none."""
+        found = self._store.get(key_of(window))
+        return Debt.from_json(found) if found not in (None, PAID) else None
+
+    def open(self) -> list[Debt]:
+        """Return every open debt, oldest first."""
+        found = [debt for window in self.indexed() if (debt := self.debt(window)) is not None]
+        return sorted(found, key=lambda d: (d.since, d.label))
+
+    def announce(self, windows: Iterable[str]) -> None:
+        """Put window keys into the index, before one of them may owe something."""
+        known = self.indexed()
+        fresh = [key for key in windows if key not in set(known)]
+        if fresh:
+            self._store.set(INDEX, [*known, *fresh])
+
+    def write(self, debt: Debt) -> None:
+        """Store a debt. Its window must be in the index already."""
+        self._store.set(key_of(debt.window), debt.to_json())
+
+    def hand_over(self, handover: Handover) -> None:
+        """Store the debts of new windows, then drop those that they have taken over whole."""
+        self.announce(debt.window for debt in handover.write)
+        for debt in handover.write:
+            self.write(debt)
+        for window in handover.drop:
+            self._store.set(key_of(window), PAID)
+
+    def prune(self, keep: Iterable[str] = ()) -> list[Debt]:
+        """Take keys without an open debt out of the index (but those of ``keep``), and return the open debts."""
+        kept = set(keep)
+        found: list[Debt] = []
+        left: list[str] = []
+        for window in self.indexed():
+            debt = self.debt(window)
+            if debt is not None:
+                found.append(debt)
+            if debt is not None or window in kept:
+                left.append(window)
+            else:
+                self._store.delete(key_of(window))
+        self._store.set(INDEX, left)
+        return sorted(found, key=lambda d: (d.since, d.label))
+
+    async def apay(self, window: str) -> None:
+        """Mark a window's debt as paid, if it has one."""
+        if await self._store.aget(key_of(window)) not in (None, PAID):
+            await self._store.aset(key_of(window), PAID)

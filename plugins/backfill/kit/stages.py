@@ -1,0 +1,135 @@
+"""What operators share: the task that starts in the triggerer, what other stages left, and how a stage fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, ClassVar, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.triggers.base import StartTriggerArgs
+
+from backfill.groups import pass_of
+from backfill.kit import store, xcoms
+from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
+from include.scorecard_backfill.records import (
+    Event,
+    FailEvent,
+    Failure,
+    Record,
+    RecordError,
+    Settled,
+    Stage,
+    Window,
+    read_event,
+    settled,
+)
+from include.scorecard_backfill.verdicts.causes import what_to_do
+
+
+class StageError(AirflowException):
+    """A stage cannot do its work now; Airflow tries it again."""
+
+
+def group_of(task_id: str) -> str:
+    """Return the task group of a stage's task id (``windows.delete`` -> ``windows``)."""
+    return task_id.rsplit(".", 1)[0]
+
+
+def result_of(context: Mapping[str, Any], stage: Stage) -> Record | None:
+    """Return the record that a stage of the same window left, None when it has left none."""
+    ti = context["ti"]
+    return xcoms.record(ti, f"{group_of(ti.task_id)}.{stage}")
+
+
+def already(context: Mapping[str, Any], window: Window) -> Settled:
+    """Return ``verified`` or ``cut`` when this very window needs nothing more in this run, else ''."""
+    ti = context["ti"]
+    cut_by = pass_of(group_of(ti.task_id)).cut_by
+    cut = xcoms.pull(ti, cut_by, xcoms.CUT) if cut_by else None
+    return settled(window.key, result_of(context, "verify"), cut)
+
+
+def failed_before(context: Mapping[str, Any], key: str) -> Failure | None:
+    """Return how the last try of this worker-run stage ended for good, None when it did not. For this window only."""
+    kept = store.RunStore(context).get(store.FAILED)
+    found = Failure.from_json(kept) if kept else None
+    return found if found is not None and found.key == key else None
+
+
+def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
+    """Keep a failure for the retry that a clear makes, for replan, report and page, and end the task with it.
+
+    Raises:
+        AirflowFailException: always: Airflow's own retries are for killed workers and do not repeat it.
+    """
+    context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
+    store.RunStore(context).set(store.FAILED, failure.to_json())
+    raise AirflowFailException(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
+
+
+def event_of(context: Mapping[str, Any], value: object, stage: Stage) -> Event:
+    """Return the event that woke this worker; one that says that the wait has failed ends the task.
+
+    The failure is kept under ``stage``, the task's own: it may have waited for something that belongs to another one.
+
+    Raises:
+        AirflowFailException: the wait has failed, or what came is not an event of ours.
+    """
+    try:
+        event = read_event(value)
+    except RecordError as error:
+        raise AirflowFailException(str(error)) from None
+    if isinstance(event, FailEvent):
+        fail(context, event.failure.model_copy(update={"stage": stage}))
+    return event
+
+
+def limit(seconds: float) -> timedelta:
+    """Return Airflow's own time-out for a wait that ends itself after ``seconds``."""
+    return timedelta(seconds=seconds + DEADLINE_MARGIN_SECONDS)
+
+
+class TriggeredWait(BaseOperator):
+    """A task that starts in the triggerer, where its trigger ends it; a worker is woken only to do something.
+
+    ``arguments`` are those of the trigger's model besides cluster and group. A subclass that can act overrides
+    :meth:`act`.
+    """
+
+    start_from_trigger = True
+    stage: ClassVar[Stage]
+    trigger_path: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        group: str,
+        timeout: timedelta | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+        self.group = group
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=self.trigger_path,
+            trigger_kwargs={"cluster": cluster, "group": group, **(arguments or {})},
+            next_method="resume",
+            next_kwargs={},
+            timeout=timeout,
+        )
+
+    def execute(self, context: Any) -> Any:
+        """Never called by a scheduler; a run without a triggerer has no business here."""
+        raise AirflowFailException(f"{self.task_id} runs in the triggerer only; start one")
+
+    def resume(self, context: Any, event: Any = None, **kwargs: Any) -> Any:
+        """End the task as failed, or do what the event asks for."""
+        return self.act(context, event_of(context, event, self.stage), **kwargs)
+
+    def act(self, context: Any, event: Event, **kwargs: Any) -> Any:
+        """Do what an event asks for. Raises AirflowFailException for one that this stage does not know."""
+        raise AirflowFailException(f"{self.task_id}: an event of kind {event.kind!r} is not known here")

@@ -1,0 +1,281 @@
+"""The loop of every wait: look, decide, say why, sleep; a deadline, patience with outages, and an end of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Generic, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.sdk import BaseHook, Connection
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+
+from backfill.hooks import clickhouse, kubernetes, temporal
+from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit import xcoms
+from backfill.kit.look import Done, Failed, Look, Wait, Wake
+from backfill.kit.poll import shared_poll
+from backfill.settings import cluster_config
+from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.records import FailEvent, Failure, Part, Record, RecordError, Stage
+from include.scorecard_backfill.verdicts.base import Verdict
+from include.scorecard_backfill.verdicts.causes import what_to_do
+from include.scorecard_backfill.verdicts.counts import Host
+
+REPEAT_REASON_SECONDS = 300.0
+"""An unchanged reason is logged again this often, so that a reader sees that the wait is alive."""
+
+DEADLINE_MARGIN_SECONDS = 30.0
+"""A wait ends itself this long before Airflow's own time-out would, because only it can say what it waited for."""
+
+PREPARE_PAUSE_SECONDS = 5.0
+"""Between two tries to read what earlier stages have left."""
+
+SHOW_EVERY_SECONDS = 10.0
+"""The reason of a wait is written for the page at most this often."""
+
+TOPOLOGY_SECONDS = 60.0
+"""How long the list of hosts is taken from the snapshot; a host does not join a cluster within a minute."""
+
+
+class WaitArgs(Part):
+    """Arguments that every wait has, and a base of those of each trigger; all of them JSON.
+
+    ``group`` is the task group of the window's pass, ``key`` the window's. ``not_before`` in epoch seconds: a trigger
+    that fires before the scheduler has handled the event of the worker that deferred to it makes Airflow fail the task.
+    """
+
+    cluster: str
+    group: str = ""
+    key: str = ""
+    not_before: float = 0.0
+
+
+Args = TypeVar("Args", bound=WaitArgs)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return True when a client calls the error passing, or a host or Airflow's own API has not answered."""
+    if isinstance(error, (clickhouse.TopologyError, AirflowRuntimeError)):
+        return True
+    return clickhouse.is_transient(error) or kubernetes.is_transient(error) or temporal.is_transient(error)
+
+
+class WaitTrigger(BaseTrigger, Generic[Args]):
+    """A wait that ends its task by itself, or wakes a worker when something must be done.
+
+    Subclasses name their stage, their ``path`` and the model of their arguments, and implement :meth:`look`. What other
+    stages have left is not among the arguments: :meth:`prepare` reads it, so that a waiting window carries references
+    and no lists.
+    """
+
+    path: ClassVar[str]
+    stage: ClassVar[Stage]
+    model: ClassVar[type[WaitArgs]]
+
+    fails_on_worker: ClassVar[bool] = False
+    """True for tasks with retries: Airflow would repeat a failure that a trigger reports; a worker ends it for good."""
+
+    args: Args
+    config: ClusterConfig
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        unknown = set(kwargs) - set(self.model.model_fields)
+        if unknown or "cluster" not in kwargs:
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self.model.model_fields)}, not {sorted(unknown)}")
+        self.given = dict(kwargs)
+        # Set by the triggerer: the task instance's absolute time-out, which restarts and hand-overs keep.
+        self.timeout_after: datetime | None = None
+        self.label = ""
+        self._shown: dict[str, Any] = {}
+        self._shown_at = self._since = datetime.min.replace(tzinfo=UTC)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the one class path and exactly the constructor's arguments."""
+        return self.path, dict(self.given)
+
+    @property
+    def poll_seconds(self) -> float:
+        """Seconds between two looks."""
+        raise NotImplementedError
+
+    @property
+    def outage_seconds(self) -> float:
+        """Seconds for which the other side may be unreachable before the wait fails."""
+        return float(self.config.waits.outage_seconds)
+
+    async def look(self) -> Look:
+        """Look at the facts once."""
+        raise NotImplementedError
+
+    async def prepare(self) -> None:
+        """Read what other stages and earlier tries have left, once. Raises ValueError for what cannot be used."""
+
+    @property
+    def ti(self) -> Any:
+        """The waiting task instance: dag_id, run_id, task_id, map_index, try_number."""
+        return self.task_instance
+
+    async def result_of(self, stage: str) -> Record | None:
+        """Return the record that a stage of the same window left, None when it has left none."""
+        return await xcoms.arecord(self.ti, f"{self.args.group}.{stage}")
+
+    def left(self) -> dict[str, Any]:
+        """Return the fields of :class:`Failure` that a failure of this wait leaves to its next try."""
+        return {}
+
+    def failure(self, verdict: Verdict) -> Failure:
+        """Return the failure of a verdict, with what its cause asks a person to do."""
+        return Failure(
+            key=self.args.key,
+            stage=self.stage,
+            cause=verdict.cause,
+            reason=verdict.text,
+            what_to_do=what_to_do(verdict.cause),
+            **self.left(),
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until it is decided; the last thing yielded ends or resumes the task."""
+        self.args = self.model.model_construct(cluster=self.given["cluster"], key=str(self.given.get("key", "")))  # type: ignore[assignment]
+        try:
+            self.config = cluster_config(self.args.cluster)
+            self.args = self.model.model_validate(self.given)  # type: ignore[assignment]
+            await self._prepared()
+        except (LookupError, ValueError, TypeError) as error:
+            # A ValidationError of pydantic and a RecordError are ValueErrors.
+            yield self._end(self._broken(error))
+            return
+        await asyncio.sleep(max(0.0, self.args.not_before - time.time()))
+        if self.label:
+            self.log.info("window %s, key %s", self.label, self.args.key)
+        yield self._end(await self._decided())
+
+    async def _prepared(self) -> None:
+        """Prepare, with patience: Airflow's own API may be away while it restarts."""
+        began = time.monotonic()
+        while True:
+            try:
+                await self.prepare()
+                return
+            except AirflowRuntimeError as error:
+                if time.monotonic() - began >= self.outage_seconds:
+                    raise ValueError(f"what earlier stages left cannot be read: {error}") from error
+                self.log.info("waiting: what earlier stages left cannot be read, trying again: %s", error)
+                await asyncio.sleep(PREPARE_PAUSE_SECONDS)
+
+    def _broken(self, error: Exception) -> Failed:
+        kind = "" if isinstance(error, RecordError) else f"{type(error).__name__}: "
+        verdict = Verdict("failed", (f"{kind}{error}",), "configuration")
+        return Failed(
+            Failure(
+                key=self.args.key,
+                stage=self.stage,
+                cause=verdict.cause,
+                reason=verdict.text,
+                what_to_do=what_to_do(verdict.cause),
+            )
+        )
+
+    def _end(self, look: Look) -> TriggerEvent:
+        if isinstance(look, Done):
+            self.log.info("done: %s", look.why)
+            result = look.result if isinstance(look.result, dict) else look.result.to_json()
+            return TaskSuccessEvent(xcoms={"return_value": result})
+        if isinstance(look, Wake):
+            self.log.info("a worker goes on: %s", look.why)
+            return TriggerEvent(look.event.to_json())
+        assert isinstance(look, Failed)
+        self.log.error("%s failed: %s\n%s", self.stage, look.failure.text, look.failure.what_to_do)
+        if self.fails_on_worker:
+            return TriggerEvent(FailEvent(failure=look.failure).to_json())
+        return TaskFailedEvent(xcoms={"return_value": look.failure.to_json()})
+
+    async def _decided(self) -> Look:
+        outage_since: float | None = None
+        said, said_at = "", 0.0
+        while True:
+            try:
+                look = await self.look()
+                outage_since = None
+            except Exception as error:
+                # A wait ends by verdicts only: what passes is waited for, everything else fails loudly with its text.
+                outage_since = outage_since or time.monotonic()
+                look = self._after_error(error, time.monotonic() - outage_since)
+            if not isinstance(look, Wait):
+                return look
+            if late := self._too_late():
+                return Failed(self.failure(Verdict("failed", (late, *look.reasons), "deadline")))
+            if look.text != said or time.monotonic() - said_at >= REPEAT_REASON_SECONDS:
+                said, said_at = look.text, time.monotonic()
+                self.log.info("waiting: %s", said)
+            await self._show(look)
+            await asyncio.sleep(self.poll_seconds)
+
+    async def _show(self, look: Wait) -> None:
+        """Leave the reason for the page; nothing is decided by it, so that a failure is only logged."""
+        now = datetime.now(UTC)
+        if look.text != self._shown.get("reason"):
+            self._since = now
+        shown = {"since": self._since.isoformat(), "reason": look.text, "done": look.done, "total": look.total}
+        if self.ti is None or shown == self._shown or (now - self._shown_at).total_seconds() < SHOW_EVERY_SECONDS:
+            return
+        self._shown, self._shown_at = shown, now
+        ti = self.ti
+        try:
+            await BaseXCom.aset(
+                xcoms.LOOK,
+                {"at": now.isoformat(), **shown},
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                map_index=ti.map_index,
+            )
+        except Exception:
+            self.log.warning("the reason cannot be shown on the page", exc_info=True)
+
+    def _after_error(self, error: Exception, for_seconds: float) -> Look:
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, AirflowNotFoundException):
+            reason = f"a connection is missing in the triggerer: {text}"
+            return Failed(self.failure(Verdict("failed", (reason,), "configuration")))
+        if not is_transient(error):
+            self.log.exception("cannot go on")
+            return Failed(self.failure(Verdict("failed", (text,), "error")))
+        if temporal.is_lost(error):
+            shared_poll().drop(("temporal", self.args.cluster))
+        if for_seconds >= self.outage_seconds:
+            reason = f"unreachable for {for_seconds:.0f} s: {text}"
+            return Failed(self.failure(Verdict("failed", (reason,), "outage")))
+        return Wait((f"unreachable for {for_seconds:.0f} s, trying again: {text}",))
+
+    def _too_late(self) -> str:
+        """Return the sentence of a passed deadline. It runs from the start of the try, whatever was restarted since."""
+        if self.timeout_after is None:
+            return ""
+        end = self.timeout_after if self.timeout_after.tzinfo else self.timeout_after.replace(tzinfo=UTC)
+        end -= timedelta(seconds=DEADLINE_MARGIN_SECONDS)
+        now = datetime.now(UTC)
+        return f"not decided by {end:%Y-%m-%d %H:%M:%S} UTC" if now >= end else ""
+
+    async def connection(self, conn_id: str) -> Connection:
+        """Return a connection, read by the event loop's own call: a blocking one would hold up every trigger."""
+        return await BaseHook.aget_connection(conn_id)
+
+    async def clickhouse(self) -> BackfillClickHouse:
+        """Return a hook for calls in a thread."""
+        return BackfillClickHouse(self.config, await self.connection(self.config.clickhouse.conn_id))
+
+    async def hosts(self) -> tuple[Host, ...]:
+        """Return the cluster's hosts from the shared snapshot."""
+
+        async def load() -> tuple[Host, ...]:
+            hook = await self.clickhouse()
+            return await asyncio.to_thread(hook.topology)
+
+        return await shared_poll().get(("hosts", self.args.cluster), load, max_age=TOPOLOGY_SECONDS)

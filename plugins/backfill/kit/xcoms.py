@@ -1,0 +1,91 @@
+"""XComs of the stages: their keys in one place, and reading them typed, from a worker and from a trigger."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from airflow.sdk.bases.xcom import BaseXCom
+
+from include.scorecard_backfill.records import Record, RecordError, plain, read
+
+RESULT = "return_value"
+"""A stage's result or its failure; of `plan` and the replans: the windows of a pass."""
+
+RUN = "run"
+"""Of `plan`: the effective parameters of the run."""
+
+CUSTOMERS = "customers"
+"""Of `plan` and the replans: customer ids in the order of the windows."""
+
+PLANNED = "planned"
+"""Of `plan`: the windows, also of a dry run, whose result is empty."""
+
+MARKDOWN = "markdown"
+"""Of `plan` and `report`: what a person reads."""
+
+TERMS = "terms"
+"""Of `plan` and `approve`: what is to be executed, and its digest (planning/terms.py)."""
+
+CUT = "cut"
+"""Of the replans: keys of the windows that were cut."""
+
+SUMMARY = "summary"
+"""Of `report`: the report without its windows."""
+
+LOOK = "look"
+"""Of a wait: since when it waits, for what, and how far the workflows are."""
+
+R = TypeVar("R", bound=Record)
+
+
+class Instance(Protocol):
+    """The part of a task instance by which its run's XComs are found."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+
+
+async def apull(ti: Instance, task_id: str, key: str = RESULT, map_index: int = -1) -> Any:
+    """Return an XCom of the same run as plain JSON, None when there is none. For triggers.
+
+    ``map_index`` is always named: without it Airflow asks for the XComs of all indexes.
+    """
+    found = await BaseXCom.aget_one(key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=task_id, map_index=map_index)
+    return plain(found)
+
+
+async def arecord(ti: Instance, task_id: str, key: str = RESULT) -> Record | None:
+    """Return the record that a task of the same run and map index left, None when there is none. For triggers.
+
+    Raises:
+        RecordError: something else is there.
+    """
+    return read(await apull(ti, task_id, key, ti.map_index))
+
+
+def pull(ti: Any, task_id: str, key: str = RESULT, map_index: int = -1) -> Any:
+    """Return an XCom of the same run as plain JSON, None when there is none. For workers."""
+    return plain(ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index))
+
+
+def record(ti: Any, task_id: str, key: str = RESULT) -> Record | None:
+    """Return the record that a task of the same run and map index left, None when there is none. For workers.
+
+    Raises:
+        RecordError: something else is there.
+    """
+    return read(pull(ti, task_id, key, ti.map_index))
+
+
+def expect(kind: type[R], found: Record | None, what: str) -> R:
+    """Return a record that must be of this kind.
+
+    Raises:
+        RecordError: it is not there, or the stage before has failed; ``what`` says what to do about it.
+    """
+    if not isinstance(found, kind):
+        is_there = "nothing" if found is None else f"a record of kind {found.kind!r}"
+        raise RecordError(f"{what} (found {is_there})")
+    return found

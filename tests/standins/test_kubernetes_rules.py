@@ -1,0 +1,196 @@
+"""Selectors, fault rules, the record and the validation of the Kubernetes stand-in, without a server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from standins.kubernetes.calls import merge_patch
+from standins.kubernetes.errors import StatusError
+from standins.kubernetes.faults import FaultBook, FaultRuleError, RequestFacts, Subject, parse_rule
+from standins.kubernetes.processtable import ProcessTable, is_same_group, start_ticks
+from standins.kubernetes.recorder import HIDDEN, Recorder
+from standins.kubernetes.resources import JOBS, PODS, parse_path, verb_of
+from standins.kubernetes.selectors import fields_match, labels_match, parse_fields, parse_labels
+from standins.kubernetes.validation import label_causes
+
+ACME = Subject("job-acme", "cresta-cron", {"window": "k1"}, {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme"})
+SANDBOX = Subject("job-acme-sandbox", "cresta-cron", {"window": "k2"}, {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme-sandbox"})
+
+
+@pytest.mark.parametrize(
+    ("selector", "matches"),
+    [
+        ("", True),
+        ("a=1", True),
+        ("a==1,b=", True),
+        ("a!=1", False),
+        ("c!=1", True),
+        ("a in (1,2)", True),
+        ("a notin (1)", False),
+        ("a,!c", True),
+        ("x.io/y", False),
+    ],
+)
+def test_label_selectors(selector: str, matches: bool) -> None:
+    assert labels_match(parse_labels(selector), {"a": "1", "b": ""}) is matches
+
+
+@pytest.mark.parametrize("selector", ["a in (1", "a=1,", "=1", "a b", "a=b c"])
+def test_bad_label_selectors_are_refused(selector: str) -> None:
+    with pytest.raises(StatusError) as error:
+        parse_labels(selector)
+    assert error.value.code == 400
+
+
+def test_field_selectors() -> None:
+    pod = {"metadata": {"name": "p"}, "status": {"phase": "Running"}}
+    assert fields_match(parse_fields("metadata.name=p,status.phase!=Failed", PODS), pod)
+    assert not fields_match(parse_fields("status.phase=Failed", PODS), pod)
+    with pytest.raises(StatusError, match="field label not supported"):
+        parse_fields("status.nothing=1", JOBS)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/apis/batch/v1/namespaces/n/jobs/j", ("jobs", "n", "j", None)),
+        ("/apis/batch/v1/jobs", ("jobs", None, None, None)),
+        ("/api/v1/namespaces/n/pods/p/log", ("pods", "n", "p", "log")),
+        ("/api/v1/namespaces/n", ("namespaces", None, "n", None)),
+        ("/apis/apps/v1/namespaces/n/deployments", None),
+        ("/api/v1/namespaces/n/pods/p/exec", None),
+    ],
+)
+def test_paths(path: str, expected: tuple[Any, ...] | None) -> None:
+    target = parse_path(path)
+    found = target and (target.resource.plural, target.namespace, target.name, target.subresource)
+    assert found == expected
+
+
+def test_a_get_with_watch_is_another_right() -> None:
+    target = parse_path("/apis/batch/v1/namespaces/n/jobs")
+    assert target is not None
+    assert (verb_of("GET", target, True), verb_of("GET", target, False)) == ("watch", "list")
+
+
+def test_merge_patch() -> None:
+    assert merge_patch({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": None}, "d": [2]}) == {"a": {"c": 2}, "d": [2]}
+
+
+def test_a_pattern_must_match_the_whole_value() -> None:
+    book = FaultBook()
+    book.add(parse_rule({"kind": "no_pod", "match": {"env": {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme"}}}), 0.0)
+    assert book.take_object("no_pod", SANDBOX, "u2", 1.0) is None
+    assert book.take_object("no_pod", ACME, "u1", 1.0) is not None
+
+
+def test_a_rule_keeps_what_it_caught_and_counts_it_once() -> None:
+    book = FaultBook()
+    book.add(parse_rule({"kind": "no_pod", "times": 1, "for_seconds": 10}), 0.0)
+    assert book.take_object("no_pod", ACME, "u1", 1.0)
+    assert book.take_object("no_pod", ACME, "u1", 2.0)
+    assert book.take_object("no_pod", SANDBOX, "u2", 3.0) is None
+    assert book.take_object("no_pod", ACME, "u1", 10.0) is None
+    assert book.listing(4.0)[0]["hits"] == 1
+
+
+def test_delays_and_mutations_come_before_one_other_rule() -> None:
+    book = FaultBook()
+    for rule in (
+        {"kind": "error"},
+        {"kind": "stored_then_500", "match": {"name": "job-.*"}},
+        {"kind": "delay", "seconds": 1},
+        {"kind": "mutate", "patch": {"spec": {"suspend": True}}},
+    ):
+        book.add(parse_rule(rule), 0.0)
+    facts = RequestFacts("POST", "/apis/batch/v1/namespaces/n/jobs", ACME)
+    assert [active.rule.kind for active in book.take_requests(facts, 1.0)] == ["delay", "mutate", "error"]
+    assert [row["hits"] for row in book.listing(1.0)] == [1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ({"kind": "unknown"}, "known: "),
+        ({"kind": "error", "time": 1}, "unknown fields"),
+        ({"kind": "error", "times": -1}, "times is -1"),
+        ({"kind": "error", "times": True}, "times is True"),
+        ({"kind": "error", "status": "500"}, "status is '500'"),
+        ({"kind": "fail_container", "exit_code": 256}, "exit_code is 256"),
+        ({"kind": "job_gone", "when": "later"}, "when is 'later'"),
+        ({"kind": "error", "match": {"label": {}}}, "unknown fields"),
+        ({"kind": "error", "match": {"name": "["}}, "regular expression"),
+        ({"kind": "pod_gone", "match": {"method": "GET"}}, "looks at objects"),
+        ({"kind": "mutate"}, "patch"),
+        ({"kind": "error", "patch": {"a": 1}}, "patch"),
+    ],
+)
+def test_bad_rules_are_refused_with_their_field(rule: dict[str, Any], text: str) -> None:
+    with pytest.raises(FaultRuleError, match=text):
+        parse_rule(rule)
+
+
+@pytest.mark.parametrize(
+    ("value", "good"), [("a" * 63, True), ("a" * 64, False), ("a:b", False), ("", True), ("-a", False)]
+)
+def test_label_values(value: str, good: bool) -> None:
+    assert (not list(label_causes("metadata.labels", {"k": value}))) is good
+
+
+def test_the_record_is_read_again_and_hides_secrets(tmp_path: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    first = Recorder(file)
+    secret = {"metadata": {"name": "s"}, "data": {"key": "c2VjcmV0"}, "stringData": {"other": "secret"}}
+    first.add({"method": "POST", "path": "/api/v1/namespaces/n/secrets", "status": 201, "body": secret})
+    env = [{"name": "API_TOKEN", "value": "secret"}, {"name": "MODE", "value": "process"}]
+    first.add({"method": "POST", "path": "/apis/batch/v1/namespaces/n/jobs", "status": 201, "body": {"env": env}})
+    first.close()
+    with file.open("a", encoding="utf-8") as out:
+        out.write('{"id": 3, "cut off by a ki')
+    second = Recorder(file)
+    assert [row["id"] for row in second.select(path_contains="/jobs")] == [2]
+    bodies = [row["body"] for row in second.select(mutating=True)]
+    assert bodies[0]["data"] == {"key": HIDDEN}
+    assert bodies[0]["stringData"] == {"other": HIDDEN}
+    assert [item["value"] for item in bodies[1]["env"]] == [HIDDEN, "process"]
+    second.add({"method": "GET", "path": "/version", "status": 200})
+    second.close()
+    third = Recorder(file)
+    assert [row["id"] for row in third.select()] == [1, 2, 3]
+    assert third.select(mutating=True, since_id=2) == []
+    third.close()
+    assert "secret" not in file.read_text(encoding="utf-8").replace("/secrets", "")
+
+
+def test_leftovers_are_told_from_other_processes(tmp_path: Path) -> None:
+    table = ProcessTable(tmp_path / "processes.json")
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    try:
+        table.claim()
+        table.add("uid/name", child.pid)
+        ticks = start_ticks(child.pid)
+        assert ticks is not None
+        assert is_same_group(child.pid, ticks)
+        assert not is_same_group(child.pid, ticks - 1)
+        other = ProcessTable(table.path)
+        assert other.end_leftovers("another owner") == 0
+        assert child.poll() is None
+        assert other.end_leftovers(table.owner) == 1
+        assert child.wait(10) == -signal.SIGKILL
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_leftovers_of_another_boot_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "processes.json"
+    file.write_text(json.dumps({"boot": "x", "owner": "y", "groups": {"a": [os.getpid(), 1]}}), encoding="utf-8")
+    assert ProcessTable(file).end_leftovers() == 0

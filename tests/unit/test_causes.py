@@ -1,0 +1,105 @@
+"""The table of causes: whole, obeyed by everybody who decides by a cause, and what the runbook says."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from docs import generate
+from include.scorecard_backfill.planning.learned import Customer, Outcome, learn
+from include.scorecard_backfill.planning.replan import too_big
+from include.scorecard_backfill.verdicts.causes import CAUSES, CLEARS, SIZE, cause_of, decisive, repeated_by
+from include.scorecard_backfill.verdicts.workflows import Execution, Status, judge
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*(ROOT / "include").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
+DOCUMENTS = sorted(generate.BLOCKS)
+
+
+def named_causes(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and word of each cause that a file gives to `failed(...)`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if name == "failed":
+            words = [n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
+            yield from ((node.lineno, w) for w in words if isinstance(w, str) and w.isidentifier())
+
+
+def test_every_cause_that_a_verdict_names_is_in_the_table() -> None:
+    found = [(path.name, line, word) for path in SOURCES for line, word in named_causes(path)]
+    assert {"killed", "deadline", "lost_rows", "breaker"} <= {word for _, _, word in found}
+    assert [entry for entry in found if entry[2] not in CAUSES] == []
+
+
+@pytest.mark.parametrize("cause", CAUSES.values(), ids=lambda c: c.name)
+def test_a_cause_says_what_happened_and_what_to_do(cause: object) -> None:
+    assert isinstance(cause, type(next(iter(CAUSES.values()))))
+    assert cause.name.isidentifier()
+    assert cause.name == cause.name.lower()
+    assert cause.repeat in CLEARS
+    assert cause.stages
+    for text in (cause.means, cause.do):
+        assert text[0].isupper()
+        assert text.endswith(".")
+        # Cells of the runbook's table.
+        assert "|" not in text
+        assert "\n" not in text
+    # What is cut by itself must come to a good end by a clear, too, once it is a single day.
+    assert cause.repeat == "reindex" if cause.size else True
+
+
+def test_a_deadlock_is_size_and_can_be_repeated() -> None:
+    assert {"heartbeat_timeout", "start_to_close_timeout", "workflow_timeout", "deadlock"} == SIZE
+    assert cause_of("deadlock").repeat == "reindex"
+
+
+@pytest.mark.parametrize("name", sorted(CAUSES))
+def test_cutting_and_learning_agree_about_size(name: str) -> None:
+    window = {"key": "k", "start": "2026-01-01", "end": "2026-02-01"}
+    is_cut = too_big([window], [{"key": "k", "status": "failed", "cause": name}]) == [window]
+    is_learned = learn({}, [Outcome("acme", 1_000, cause=name)])["acme"] != Customer()
+    assert (is_cut, is_learned) == (CAUSES[name].size, CAUSES[name].size)
+
+
+@pytest.mark.parametrize("name", sorted(SIZE))
+def test_one_workflow_that_was_too_big_decides_for_its_window(name: str) -> None:
+    ends: list[tuple[str, Status, str]] = [("a", "canceled", "canceled"), ("b", "failed", name)]
+    found = {i: Execution(i, status, cause=cause) for i, status, cause in ends}
+    assert judge(["a", "b"], found).cause == name
+
+
+@given(st.lists(st.sampled_from(["", "other", *CAUSES])))
+def test_what_decides_is_one_of_them(names: list[str]) -> None:
+    chosen = decisive(names)
+    assert chosen in names or (chosen == "" and not any(names))
+    assert chosen in SIZE or not set(names) & SIZE
+
+
+def test_an_unknown_cause_is_neither_size_nor_repeated_blindly() -> None:
+    found = cause_of("from_another_version")
+    assert (found.name, found.size, found.repeat) == ("from_another_version", False, "look")
+    assert cause_of("").name == "unknown"
+
+
+def test_each_repetition_has_its_causes() -> None:
+    assert {name for repeat in CLEARS for name in repeated_by(repeat)} == set(CAUSES)
+    assert {"killed", "not_picked_up", "rows_left"} <= repeated_by("delete")
+    assert {"lost_rows", "empty_day", "stale_rows"} <= repeated_by("reindex")
+
+
+@pytest.mark.parametrize(("file", "name"), DOCUMENTS)
+def test_generated_tables_are_fresh(file: str, name: str) -> None:
+    text = (ROOT / "docs" / file).read_text(encoding="utf-8")
+    assert text == generate.filled(text, name, generate.BLOCKS[file, name]()), "run: python docs/generate.py"
+
+
+def test_a_block_that_is_not_there_once_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 blocks"):
+        generate.filled("# nothing\n", "causes", "")
