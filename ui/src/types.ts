@@ -37,7 +37,6 @@ export interface WindowRow {
   conversations: number;
   tables: Record<string, Numbers>;
   attempts: number;
-  tries: number;
   part_of: string;
   parts: number;
   gone_since: string | null;

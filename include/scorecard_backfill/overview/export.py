@@ -16,7 +16,7 @@ KINDS: Mapping[str, str] = {
 """Kinds of files and their media types."""
 
 FIELDS = ("customer", "start", "end", "state", "stage", "since", "reason", "blocker", "place", "percent",
-          "conversations", "attempts", "tries", "gone_since", "key")  # fmt: skip
+          "conversations", "attempts", "gone_since", "key")  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters that make a spreadsheet take a cell for a formula (OWASP: CSV injection)."""
 

@@ -64,7 +64,6 @@ class WindowRow(Frozen):
     conversations: int = 0
     tables: Mapping[str, Numbers] = {}
     attempts: int = 0
-    tries: int = 0
     part_of: str = ""
     parts: int = 0
     gone_since: datetime | None = None

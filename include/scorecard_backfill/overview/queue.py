@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts, WindowFacts
@@ -27,14 +27,16 @@ def waiting_reasons(facts: RunFacts) -> dict[str, Waiting]:
             continue
         slots = [admission.Slot(w.window.customer_id, _phase(w)) for w in windows]
         survey = admission.survey(slots, facts.limits)
+        blockers = _blockers(slots, survey, windows)
         for index, slot in enumerate(slots):
             if slot.phase != "waiting":
                 continue
             window = windows[index]
             place = survey.places.get(index)
-            shown = None if place is None else place + 1
             found[window.window.key] = (
-                Waiting(common, place=shown) if common else _own(window, index, survey, slots, windows)
+                Waiting(common, place=None if place is None else place + 1)
+                if common
+                else _own(window, index, survey, blockers)
             )
     return found
 
@@ -68,31 +70,27 @@ def _begun(window: WindowFacts) -> admission.Phase:
     return "waiting" if states[0] != "success" else admission.phase_of(states[0], states[1:])
 
 
-def _own(
-    window: WindowFacts,
-    index: int,
-    survey: admission.Survey,
-    slots: Sequence[admission.Slot],
-    windows: Sequence[WindowFacts],
-) -> Waiting:
+def _own(window: WindowFacts, index: int, survey: admission.Survey, blockers: Mapping[str, str]) -> Waiting:
     verdict = survey.judge(index)
     place = survey.places.get(index)
     if verdict.state == "failed":
         return Waiting(verdict.text)
     if place is None:
-        return Waiting(verdict.text, blocker=_blocker(index, survey, slots, windows))
+        return Waiting(verdict.text, blocker=blockers.get(window.window.customer_id, ""))
     if verdict.state == "ok":
         seen = window.seen.get("admit")
         return Waiting(seen.reason if seen else "its turn has come; it starts at the next look", place=place + 1)
     return Waiting(verdict.text, place=place + 1)
 
 
-def _blocker(
-    index: int, survey: admission.Survey, slots: Sequence[admission.Slot], windows: Sequence[WindowFacts]
-) -> str:
-    """Return the label of the customer's window that works, else of the one whose turn comes before."""
-    same = [i for i, slot in enumerate(slots) if slot.customer_id == slots[index].customer_id and i != index]
-    for i in same:
-        if slots[i].phase == "running":
-            return windows[i].window.label
-    return next((windows[i].window.label for i in same if i in survey.places), "")
+def _blockers(
+    slots: Sequence[admission.Slot], survey: admission.Survey, windows: Sequence[WindowFacts]
+) -> dict[str, str]:
+    """Return by customer the label of its window that works, else of the one whose turn comes first."""
+    found: dict[str, str] = {}
+    for index in survey.places:
+        found.setdefault(slots[index].customer_id, windows[index].window.label)
+    for index in reversed(range(len(slots))):
+        if slots[index].phase == "running":
+            found[slots[index].customer_id] = windows[index].window.label
+    return found

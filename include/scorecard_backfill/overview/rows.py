@@ -16,6 +16,7 @@ LIVE = frozenset({"running", "queued", "scheduled", "deferred", "up_for_retry", 
 BROKEN = frozenset({"failed", "upstream_failed", "skipped", "removed"})
 
 VERIFIED = "verified"
+FIGURES = tuple(Numbers.model_fields)
 NO_RECORD = "the task has failed without a record; the end of its log says why"
 
 
@@ -103,7 +104,6 @@ def _row(
         conversations=planned.conversations,
         tables=_tables(window),
         attempts=max((r.attempt for r in window.results.values()), default=0),
-        tries=max((t.tries for t in states), default=0),
         part_of=planned.part_of,
         gone_since=_gone_since(window, state, stage, debts.get(planned.key)),
         may_end_job=any(t.state in LIVE and t.waits_for == "job_ended" for t in states),
@@ -179,7 +179,7 @@ def _tables(window: WindowFacts) -> dict[str, Numbers]:
     verified = _result(window, "verify").tables
     if verified:
         return {
-            table: Numbers(**{name: n[name] for name in Numbers.model_fields if name in n})
+            table: Numbers(**{name: n[name] for name in FIGURES if name in n})
             for table, n in sorted(verified.items())
         }
     counted = _result(window, "delete").rows_before
@@ -244,7 +244,7 @@ def sum_numbers(items: Iterable[Mapping[str, Numbers]]) -> dict[str, Numbers]:
     for tables in items:
         for table, numbers in tables.items():
             held = total.setdefault(table, {})
-            for name, value in numbers:
-                if value is not None:
+            for name in FIGURES:
+                if (value := getattr(numbers, name)) is not None:
                     held[name] = held.get(name, 0) + value
     return {table: Numbers(**held) for table, held in sorted(total.items())}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from airflow.models.asset import AssetModel
@@ -17,8 +18,10 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session, lazyload, selectinload
 
 from backfill.api.access import cluster_of
+from backfill.api.memory import Place, RunMemory, Source, memory_of
 from backfill.groups import GROUPS, PASSES
 from backfill.kit.debts import PREFIX, cluster_asset
+from backfill.kit.xcoms import LOOK, RESULT
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
 from backfill.slots import limits_now
 from include.scorecard_backfill.overview.facts import (
@@ -43,13 +46,18 @@ Json = dict[str, Any]
 SETTLING = ("preflight", "plan")
 """Tasks that come before anything is deleted; a failure of theirs refuses the run."""
 
+PLAN_KEYS = ("planned", "run", "hash", "notes")
 STAGE_TASKS = tuple(f"{group}.{stage}" for group in GROUPS for stage in STAGES)
+ADMIT_TASKS = tuple(f"{group}.admit" for group in GROUPS)
 VERIFY_TASKS = tuple(f"{group}.verify" for group in GROUPS)
-SEEN_KEY = "look"
-"""XCom in which a wait says what it saw last."""
+CLOSED_TASKS = tuple(f"{group}.wait_workflows" for group in GROUPS)
+MIDDLE_TASKS = tuple(task for task in STAGE_TASKS if task not in (*ADMIT_TASKS, *VERIFY_TASKS))
 
 MANY = 400
-"""Up to this many windows are named in a query; beyond it the results of all are read."""
+"""Up to this many windows are named in a query; beyond it those of all are read."""
+
+NEXT_ONES = 50
+"""Waiting windows whose own reason is read: more than any limit of windows at once leaves free."""
 
 
 class Settings(NamedTuple):
@@ -69,10 +77,13 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
     ).one_or_none()
     if run is None:
         return None
+    memory = memory_of(dag_id, run_id)
     tasks = read_tasks(session, dag_id, run_id)
-    plan = read_plan(session, dag_id, run_id)
-    windows = [_windows(plan, group.source) for group in PASSES]
-    results, seen = read_results(session, dag_id, run_id, _unverified(tasks, windows))
+    sources = read_sources(session, dag_id, run_id, tasks, memory)
+    windows = [sources[one.source].windows for one in PASSES]
+    tasks |= read_stages(session, dag_id, run_id, _under_way(tasks, windows))
+    results, seen = read_results(session, dag_id, run_id, tasks, windows, memory)
+    plan = sources["plan"].others
     cluster = cluster_of(dag_id)
     settings = read_settings(session, cluster)
     parameters = _parameters(plan, run)
@@ -88,7 +99,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         ended=run.end_date,
         note=run.note or "",
         run=parameters,
-        plan_hash=_text(plan.get(("plan", "hash"))),
+        plan_hash=_text(plan.get("hash")),
         tasks={task_id: fact for (task_id, index), fact in tasks.items() if index < 0},
         passes=[
             [_window(planned, one.group, index, tasks, results, seen) for index, planned in enumerate(listed)]
@@ -101,12 +112,27 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         limits=_limits(cluster, parameters, settings),
         learned=settings.learned,
         debts=read_debts(session, cluster),
-        plan_notes=tuple(_list(plan.get(("plan", "notes")))),
+        plan_notes=tuple(_list(plan.get("notes"))),
     )
 
 
-def read_tasks(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, int], TaskFact]:
-    """Return every task instance of a run by task id and map index."""
+def read_tasks(session: Session, dag_id: str, run_id: str) -> dict[Place, TaskFact]:
+    """Return the tasks that are not mapped, and the first and the last stage of every window."""
+    wanted = or_(TaskInstance.map_index < 0, TaskInstance.task_id.in_([*ADMIT_TASKS, *VERIFY_TASKS]))
+    return _tasks(session, dag_id, run_id, and_(wanted, TaskInstance.state.is_not(None)))
+
+
+def read_stages(session: Session, dag_id: str, run_id: str, indexes: Collection[int]) -> dict[Place, TaskFact]:
+    """Return the stages between the first and the last of the windows at these map indexes, of every pass."""
+    if not indexes:
+        return {}
+    wanted = and_(TaskInstance.task_id.in_(MIDDLE_TASKS), TaskInstance.state.is_not(None))
+    if len(indexes) <= MANY:
+        wanted = and_(wanted, TaskInstance.map_index.in_(indexes))
+    return _tasks(session, dag_id, run_id, wanted)
+
+
+def _tasks(session: Session, dag_id: str, run_id: str, wanted: Any) -> dict[Place, TaskFact]:
     columns = (
         TaskInstance.task_id,
         TaskInstance.map_index,
@@ -116,56 +142,131 @@ def read_tasks(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, in
         TaskInstance.try_number,
         TaskInstance.next_method,
     )
-    found = session.execute(select(*columns).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id))
+    found = session.execute(
+        select(*columns).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, wanted)
+    )
     return {
-        (task_id, index): TaskFact(str(state) if state else None, start, end, tries or 0, waits_for or "")
+        (task_id, index): TaskFact(str(state), start, end, tries or 0, waits_for or "")
         for task_id, index, state, start, end, tries, waits_for in found
     }
 
 
-def read_plan(session: Session, dag_id: str, run_id: str) -> dict[tuple[str, str], Any]:
-    """Return what plan and the replans left, by task id and key."""
-    wanted = or_(
-        and_(XComModel.task_id == "plan", XComModel.key.in_(["planned", "run", "hash", "notes"])),
-        and_(XComModel.task_id.in_([one.source for one in PASSES[1:]]), XComModel.key == "return_value"),
-    )
-    found = session.execute(
-        select(XComModel.task_id, XComModel.key, XComModel.value).where(
-            XComModel.dag_id == dag_id, XComModel.run_id == run_id, wanted
+def read_sources(
+    session: Session, dag_id: str, run_id: str, tasks: Mapping[Place, TaskFact], memory: RunMemory
+) -> dict[str, Source]:
+    """Return what plan and the replans left; it is read again only when they have run again."""
+    made_by = {one.source: tasks.get((one.source, -1), NO_TASK) for one in PASSES}
+    known = {s: memory.sources[s] for s, task in made_by.items() if s in memory.sources
+             and memory.sources[s].made_by == task and task.state == "success"}  # fmt: skip
+    wanted = [source for source in made_by if source not in known]
+    left: dict[str, Json] = {source: {} for source in wanted}
+    if wanted:
+        keys = and_(XComModel.task_id == "plan", XComModel.key.in_(PLAN_KEYS))
+        parts = and_(XComModel.task_id != "plan", XComModel.key == "return_value")
+        found = session.execute(
+            select(XComModel.task_id, XComModel.key, XComModel.value).where(
+                XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.task_id.in_(wanted), or_(keys, parts)
+            )
         )
-    )
-    return {(task_id, key): value for task_id, key, value in found}
+        for task_id, key, value in found:
+            left[task_id][key] = value
+    for source in wanted:
+        listed = _list(left[source].pop("planned" if source == "plan" else "return_value", None))
+        known[source] = Source(made_by[source], [planned_of(w) for w in listed], left[source])
+    memory.sources = known
+    return known
 
 
 def read_results(
-    session: Session, dag_id: str, run_id: str, unverified: Sequence[int]
-) -> tuple[dict[tuple[str, int], Result], dict[tuple[str, int], Seen]]:
+    session: Session,
+    dag_id: str,
+    run_id: str,
+    tasks: Mapping[Place, TaskFact],
+    windows: Sequence[Sequence[Planned]],
+    memory: RunMemory,
+) -> tuple[dict[Place, Result], dict[Place, Seen]]:
     """Return what stages left and what waits said, by task id and map index.
 
-    Of verified windows only the proof is read: it has every number, and a large run is mostly made of them.
+    Of verified windows only proof and minutes are read, once; of waiting ones only what the next ones in the queue say.
     """
-    every = and_(XComModel.task_id.in_([*VERIFY_TASKS, *SETTLING]), XComModel.key == "return_value")
-    others = and_(XComModel.task_id.in_(STAGE_TASKS), XComModel.key.in_(["return_value", SEEN_KEY]))
-    if len(unverified) <= MANY:
-        others = and_(others, XComModel.map_index.in_(unverified))
-    # The minutes of finished windows say how fast customers are.
-    speeds = and_(
-        XComModel.task_id.in_([f"{group}.wait_workflows" for group in GROUPS]), XComModel.key == "return_value"
-    )
+    under_way = _under_way(tasks, windows)
+    fresh = {place for place in _verified(tasks, windows) if memory.proofs.get(place, (None,))[0] != tasks[place]}
+    begun = and_(XComModel.task_id.in_(STAGE_TASKS), XComModel.key.in_([RESULT, LOOK]), _at(under_way))
+    proven = and_(XComModel.task_id.in_([*VERIFY_TASKS, *CLOSED_TASKS]), XComModel.key == RESULT,
+                  _at([index for _, index in fresh]))  # fmt: skip
+    turns = and_(XComModel.task_id.in_(ADMIT_TASKS), XComModel.key == LOOK, _at(_next_ones(tasks, windows)))
+    refused = and_(XComModel.task_id.in_(SETTLING), XComModel.key == RESULT)
     rows = session.execute(
-        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value, XComModel.timestamp).where(
-            XComModel.dag_id == dag_id, XComModel.run_id == run_id, or_(every, others, speeds)
+        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
+            XComModel.dag_id == dag_id, XComModel.run_id == run_id, or_(begun, proven, turns, refused)
         )
     )
-    results: dict[tuple[str, int], Result] = {}
-    seen: dict[tuple[str, int], Seen] = {}
-    for task_id, index, key, value, _ in rows:
-        if key == SEEN_KEY:
+    results: dict[Place, Result] = {}
+    seen: dict[Place, Seen] = {}
+    for task_id, index, key, value in rows:
+        if key == LOOK:
             if (said := seen_of(value)) is not None:
                 seen[task_id, index] = said
         elif (result := result_of(value)) is not None:
             results[task_id, index] = result
+    _remember(memory, tasks, fresh, results)
+    for place in _verified(tasks, windows):
+        for stage, result in memory.proofs.get(place, (None, {}))[1].items():
+            results[_stage(place, stage), place[1]] = result
     return results, seen
+
+
+def _remember(
+    memory: RunMemory, tasks: Mapping[Place, TaskFact], fresh: Collection[Place], results: Mapping[Place, Result]
+) -> None:
+    for place in fresh:
+        if place in results:
+            closed = results.get((_stage(place, "wait_workflows"), place[1]))
+            found = {"verify": results[place], **({"wait_workflows": closed} if closed else {})}
+            memory.proofs[place] = (tasks[place], found)
+
+
+def _stage(place: Place, stage: str) -> str:
+    """Return the task id of another stage of the same pass."""
+    return f"{place[0].rsplit('.', 1)[0]}.{stage}"
+
+
+def _at(indexes: Collection[int]) -> Any:
+    """Return the condition that a map index is one of these; beyond MANY all are read."""
+    return XComModel.map_index.in_(indexes) if len(indexes) <= MANY else XComModel.map_index >= 0
+
+
+def _verified(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Planned]]) -> list[Place]:
+    """Return the places of verify tasks that have ended well."""
+    places = [(f"{group}.verify", i) for group, listed in _passes(windows) for i in range(len(listed))]
+    return [place for place in places if tasks.get(place, NO_TASK).state == "success"]
+
+
+def _under_way(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Planned]]) -> list[int]:
+    """Return the map indexes at which some pass has a window that has begun, or was refused, and is not verified."""
+    ended = ("success", "failed", "upstream_failed")
+    return sorted(
+        {
+            index
+            for group, listed in _passes(windows)
+            for index in range(len(listed))
+            if tasks.get((f"{group}.admit", index), NO_TASK).state in ended
+            and tasks.get((f"{group}.verify", index), NO_TASK).state != "success"
+        }
+    )
+
+
+def _next_ones(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Planned]]) -> list[int]:
+    """Return the map indexes of the first waiting windows of each pass."""
+    found: set[int] = set()
+    for group, listed in _passes(windows):
+        waiting = (i for i in range(len(listed)) if tasks.get((f"{group}.admit", i), NO_TASK).state == "deferred")
+        found.update(islice(waiting, NEXT_ONES))
+    return sorted(found)
+
+
+def _passes(windows: Sequence[Sequence[Planned]]) -> list[tuple[str, Sequence[Planned]]]:
+    return list(zip(GROUPS, windows, strict=True))
 
 
 def read_approval(session: Session, dag_id: str, run_id: str) -> Approval | None:
@@ -222,36 +323,19 @@ def _limits(cluster: str, parameters: Json, settings: Settings) -> Any:
     return limits_now(config, run, settings.override)
 
 
-def _parameters(plan: Mapping[tuple[str, str], Any], run: DagRun) -> Json:
+def _parameters(plan: Mapping[str, Any], run: DagRun) -> Json:
     """Return the effective parameters; before there is a plan, what was sent."""
-    found = _plain(plan.get(("plan", "run")))
+    found = _plain(plan.get("run"))
     return dict(found) if isinstance(found, dict) else dict(run.conf or {})
-
-
-def _windows(plan: Mapping[tuple[str, str], Any], source: str) -> list[Planned]:
-    return [planned_of(w) for w in _list(plan.get((source, "planned" if source == "plan" else "return_value")))]
-
-
-def _unverified(tasks: Mapping[tuple[str, int], TaskFact], windows: Sequence[Sequence[Planned]]) -> list[int]:
-    """Return the map indexes at which some pass has a window that has begun and is not verified."""
-    return sorted(
-        {
-            index
-            for group, listed in zip(GROUPS, windows, strict=True)
-            for index in range(len(listed))
-            if tasks.get((f"{group}.admit", index), NO_TASK).state is not None
-            and tasks.get((f"{group}.verify", index), NO_TASK).state != "success"
-        }
-    )
 
 
 def _window(
     planned: Planned,
     group: str,
     index: int,
-    tasks: Mapping[tuple[str, int], TaskFact],
-    results: Mapping[tuple[str, int], Result],
-    seen: Mapping[tuple[str, int], Seen],
+    tasks: Mapping[Place, TaskFact],
+    results: Mapping[Place, Result],
+    seen: Mapping[Place, Seen],
 ) -> WindowFacts:
     at = {stage: (f"{group}.{stage}", index) for stage in STAGES}
     return WindowFacts(
@@ -264,7 +348,7 @@ def _window(
     )
 
 
-def _refusal(tasks: Mapping[tuple[str, int], TaskFact], results: Mapping[tuple[str, int], Result], note: str) -> str:
+def _refusal(tasks: Mapping[Place, TaskFact], results: Mapping[Place, Result], note: str) -> str:
     """Return why preflight or plan has refused the run, '' when neither has."""
     for task_id in SETTLING:
         if tasks.get((task_id, -1), NO_TASK).state == "failed":

@@ -29,7 +29,7 @@ from airflow.utils.state import DagRunState
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from backfill.api import looks
+from backfill.api import looks, memory
 from backfill.api.app import build_app
 from backfill.api.plugin import URL_PREFIX
 
@@ -63,6 +63,7 @@ def page_app() -> FastAPI:
 def fresh(page_app: FastAPI) -> FastAPI:
     """The app without answers of an earlier test."""
     looks.answers.forget()
+    memory.forget()
     return page_app
 
 
