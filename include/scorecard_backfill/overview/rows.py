@@ -179,8 +179,7 @@ def _tables(window: WindowFacts) -> dict[str, Numbers]:
     verified = _result(window, "verify").tables
     if verified:
         return {
-            table: Numbers(**{name: n[name] for name in FIGURES if name in n})
-            for table, n in sorted(verified.items())
+            table: Numbers(**{name: n[name] for name in FIGURES if name in n}) for table, n in sorted(verified.items())
         }
     counted = _result(window, "delete").rows_before
     return {table: Numbers(before=n) for table, n in sorted(counted.items())}

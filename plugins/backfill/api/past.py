@@ -15,6 +15,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from backfill.kit.xcoms import RESULT, SUMMARY
 from include.scorecard_backfill.overview.history import PastRun
 from include.scorecard_backfill.records import RecordError, plain
 
@@ -25,6 +26,9 @@ RUNS = 50
 
 DIGESTS = 1_000
 """Digests of ended reports that are kept in memory: 20 clusters x RUNS."""
+
+DIGEST = ("planned", "verified", "complete", "customers", "total")
+"""What the history shows of a report."""
 
 _digests: OrderedDict[tuple[str, str, datetime], Json] = OrderedDict()
 
@@ -91,22 +95,29 @@ def _xcoms(session: Session, dag_id: str, run_ids: Collection[str], task_id: str
 
 
 def _reports(session: Session, dag_id: str, run_ids: Collection[str]) -> Mapping[str, Json]:
-    """Return what the reports left, without their windows; a report that was seen before is not read again."""
+    """Return what the reports left, without their windows; a report that was seen before is not read again.
+
+    Reports of earlier releases have no summary: of those the whole is read, once.
+    """
     found = session.execute(
-        select(XComModel.run_id, XComModel.timestamp).where(
+        select(XComModel.run_id, XComModel.key, XComModel.timestamp).where(
             XComModel.dag_id == dag_id,
             XComModel.run_id.in_(run_ids),
             XComModel.task_id == "report",
-            XComModel.key == "return_value",
+            XComModel.key.in_([SUMMARY, RESULT]),
         )
     )
-    stamps = {run_id: (dag_id, run_id, at) for run_id, at in found}
-    missing = [run_id for run_id, stamp in stamps.items() if stamp not in _digests]
-    if missing:
-        for run_id, value in _xcoms(session, dag_id, missing, "report", "return_value"):
-            _digests[stamps[run_id]] = {k: v for k, v in _record(value).items() if k not in ("windows", "missing")}
-        while len(_digests) > DIGESTS:
-            _digests.popitem(last=False)
+    keys: dict[str, str] = {}
+    stamps: dict[str, tuple[str, str, datetime]] = {}
+    for run_id, key, at in found:
+        if keys.get(run_id) != SUMMARY:
+            keys[run_id], stamps[run_id] = key, (dag_id, run_id, at)
+    for key in (SUMMARY, RESULT):
+        missing = [run_id for run_id, stamp in stamps.items() if keys[run_id] == key and stamp not in _digests]
+        for run_id, value in _xcoms(session, dag_id, missing, "report", key) if missing else ():
+            _digests[stamps[run_id]] = {k: v for k, v in _record(value).items() if k in DIGEST}
+    while len(_digests) > DIGESTS:
+        _digests.popitem(last=False)
     return {run_id: _digests.get(stamp, {}) for run_id, stamp in stamps.items()}
 
 

@@ -208,7 +208,7 @@ async def test_history_and_clusters_name_each_run_and_customer(fresh: FastAPI, s
     old.plan([window_record("wayne")])
     old.task("report", "success")
     customers = [{"customer_id": "wayne", "windows": 1, "verified": 1, "tables": {"scorecard": {"removed": 10}}}]
-    old.xcom("report", "return_value", {"planned": 1, "verified": 1, "complete": True, "customers": customers,
+    old.xcom("report", "summary", {"planned": 1, "verified": 1, "complete": True, "customers": customers,
                                         "windows": ["many"], "total": {"scorecard": {"removed": 10}}})  # fmt: skip
     story.commit()
     async with person(fresh, "viewer") as client:

@@ -45,6 +45,12 @@ function months(first: string, total: number): { text: string; days: number }[] 
   return found;
 }
 
+/** The day of the month, each fifth and the first only: there is no room for all. */
+function dayOfMonth(first: string, offset: number): string {
+  const day = new Date(Date.parse(first) + offset * DAY).getUTCDate();
+  return offset === 0 || day === 1 || day % 5 === 0 ? String(day) : "";
+}
+
 /** Customers x days: one cell for each window over its days. The arrow keys walk through it, Enter opens the row. */
 export const Matrix: FC<{ rows: WindowRow[]; chosen: string; onChoose: (key: string) => void }> = ({
   rows,
@@ -112,6 +118,16 @@ export const Matrix: FC<{ rows: WindowRow[]; chosen: string; onChoose: (key: str
                 </th>
               ))}
             </tr>
+            {total <= 62 && (
+              <tr aria-hidden="true">
+                <td />
+                {Array.from({ length: total }, (_, n) => (
+                  <td className="bf-day" key={n}>
+                    {dayOfMonth(first, n)}
+                  </td>
+                ))}
+              </tr>
+            )}
           </thead>
           <tbody>
             {grid.map((line, y) => {
