@@ -5,7 +5,7 @@ import { useLook } from "./api";
 import { count, minutes, moment, path, sumText } from "./format";
 import { Page, Problem } from "./Page";
 import { type Column, Table } from "./parts/Table";
-import type { CustomerLine, DagHistory, RunLine } from "./types";
+import type { CustomerLine, DagHistory, DebtLine, RunLine } from "./types";
 
 const SECONDS = 15;
 
@@ -16,11 +16,24 @@ const total = (rows: Record<string, number>): number => Object.values(rows).redu
 export const DagTab: FC<{ dagId?: string }> = ({ dagId = "" }) => {
   const { data, error } = useLook<DagHistory>("dag", { dag_id: dagId }, () => SECONDS);
   const runs = useMemo(() => runColumns(dagId), [dagId]);
+  const debts = useMemo(() => debtColumns(dagId), [dagId]);
   const customers = useMemo(() => customerColumns(dagId), [dagId]);
   if (!data) return <Page>{error ? <Problem error={error} /> : <p role="status">Loading…</p>}</Page>;
   return (
     <Page>
       {error && <Problem error={error} />}
+      {data.debts.length > 0 && (
+        <section aria-labelledby="bf-debts" className="bf-card">
+          <h2 id="bf-debts">Deleted, not yet verified</h2>
+          <p className="bf-muted">The next plan over these days takes them in.</p>
+          <Table
+            caption="Days that were deleted and are not verified"
+            columns={debts}
+            id={(row) => `${row.customer}-${row.start}-${row.end}`}
+            rows={data.debts}
+          />
+        </section>
+      )}
       <section aria-labelledby="bf-runs" className="bf-card">
         <h2 id="bf-runs">Runs</h2>
         {data.runs.length ? (
@@ -80,6 +93,20 @@ function runColumns(dag: string): Column<RunLine>[] {
       cell: (row) => (row.minutes === null ? "–" : minutes(row.minutes)),
     },
     { name: "who", head: "Asked by", sort: (row) => row.asked_by, cell: (row) => row.asked_by || "–" },
+  ];
+}
+
+function debtColumns(dag: string): Column<DebtLine>[] {
+  return [
+    { name: "customer", head: "Customer", rowHead: true, sort: (row) => row.customer, cell: (row) => row.customer },
+    { name: "days", head: "Days", sort: (row) => row.start, cell: (row) => range([row.start, row.end]) },
+    { name: "since", head: "Since", sort: (row) => row.since, cell: (row) => moment(row.since) },
+    { name: "what", head: "What", cell: (row) => (row.swept ? "swept, not yet verified" : "not yet proven to be back") },
+    {
+      name: "run",
+      head: "Deleted by",
+      cell: (row) => <Link to={`${path(dag, row.run_id)}/plugin/backfill`}>{row.run_id}</Link>,
+    },
   ];
 }
 

@@ -179,12 +179,22 @@ export interface CustomerLine {
   run_id: string;
 }
 
+export interface DebtLine {
+  customer: string;
+  start: string;
+  end: string;
+  since: string | null;
+  run_id: string;
+  swept: boolean;
+}
+
 export interface DagHistory {
   dag_id: string;
   cluster: string;
   made_at: string;
   runs: RunLine[];
   customers: CustomerLine[];
+  debts: DebtLine[];
 }
 
 export interface ClusterLine {

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from include.scorecard_backfill.config.fields import Frozen
+from include.scorecard_backfill.overview.facts import DebtFact
 from include.scorecard_backfill.overview.model import Attention, Counts
 
 Json = Mapping[str, Any]
@@ -59,14 +60,26 @@ class CustomerLine(Frozen):
     run_id: str
 
 
+class DebtLine(Frozen):
+    """Days that were deleted and are not verified. ``swept``: the rows are there, only the proof is owed."""
+
+    customer: str
+    start: str
+    end: str
+    since: datetime | None
+    run_id: str
+    swept: bool
+
+
 class DagHistory(Frozen):
-    """What a cluster's DAG has done."""
+    """What a cluster's DAG has done, and what it owes."""
 
     dag_id: str
     cluster: str
     made_at: datetime
     runs: tuple[RunLine, ...]
     customers: tuple[CustomerLine, ...]
+    debts: tuple[DebtLine, ...] = ()
 
 
 class ClusterLine(Frozen):
@@ -91,7 +104,9 @@ class Clusters(Frozen):
     clusters: tuple[ClusterLine, ...]
 
 
-def history_of(dag_id: str, cluster: str, runs: Sequence[PastRun], now: datetime) -> DagHistory:
+def history_of(
+    dag_id: str, cluster: str, runs: Sequence[PastRun], debts: Sequence[DebtFact], now: datetime
+) -> DagHistory:
     """Return the history. ``runs`` are the newest first."""
     customers: dict[str, CustomerLine] = {}
     for run in runs:
@@ -105,6 +120,10 @@ def history_of(dag_id: str, cluster: str, runs: Sequence[PastRun], now: datetime
         made_at=now,
         runs=tuple(_line(run) for run in runs),
         customers=tuple(customers[name] for name in sorted(customers)),
+        debts=tuple(
+            DebtLine(customer=d.customer_id, start=d.start, end=d.end, since=d.since, run_id=d.run_id, swept=d.swept)
+            for d in sorted(debts, key=lambda d: (d.since is None, d.since, d.label))
+        ),
     )
 
 

@@ -109,8 +109,8 @@ def pause(dag_id: OurDag, body: Pause, session: SessionDep, user: GetUserDep) ->
 
 
 @router.post("/resume", dependencies=[Depends(requires_override)])
-def resume(dag_id: OurDag, session: SessionDep, user: GetUserDep) -> Done:
-    """End a pause; other limits of the override stay in force."""
+def resume(dag_id: OurDag, body: Asked, session: SessionDep, user: GetUserDep) -> Done:
+    """End a pause; other limits of the override stay in force. The body is {}."""
     cluster = cluster_of(dag_id)
     now = read_settings(session, cluster).override
     rest = now.model_dump(mode="json", exclude_none=True) | {"pause": False} if now else {}

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from backfill.api.access import OurDag, cluster_of, rights
 from backfill.api.cache import AnswerCache
 from backfill.api.past import Newest, newest_runs, past_runs
-from backfill.api.read import run_facts
+from backfill.api.read import read_debts, run_facts
 from backfill.settings import DAG_ID_PREFIX
 from include.scorecard_backfill.overview import Overview, overview
 from include.scorecard_backfill.overview.export import KINDS, exported
@@ -59,8 +59,10 @@ def look_at_dag(dag_id: OurDag, session: SessionDep) -> Response:
     """Return the runs of a DAG and each customer's last one."""
 
     def make() -> bytes:
-        now = datetime.now(UTC)
-        return history_of(dag_id, cluster_of(dag_id), past_runs(session, dag_id), now).model_dump_json().encode()
+        cluster = cluster_of(dag_id)
+        debts = read_debts(session, cluster)
+        view = history_of(dag_id, cluster, past_runs(session, dag_id), debts, datetime.now(UTC))
+        return view.model_dump_json().encode()
 
     return packed(answers.get(("dag", dag_id), make))
 

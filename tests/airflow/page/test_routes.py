@@ -170,7 +170,7 @@ async def test_pause_limit_and_resume_write_the_override_with_the_persons_name(f
             await client.post("/actions/pause", params=query, json={"reason": "disk is full", "hours": 2})
         ).status_code == 200
         paused = (await client.get("/run", params=query)).json()
-        assert (await client.post("/actions/resume", params=query)).status_code == 200
+        assert (await client.post("/actions/resume", params=query, json={})).status_code == 200
         resumed = (await client.get("/run", params=query)).json()
         bad = await client.post("/actions/limit", params=query, json=limit | {"hours": 9_999})
     assert (paused["override"]["author"], paused["override"]["pause"], paused["limits"]["max_parallel"]) == (
