@@ -10,7 +10,7 @@ from include.scorecard_backfill.overview.attention import attention_of
 from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts
 from include.scorecard_backfill.overview.figures import counts_of, figures_of
 from include.scorecard_backfill.overview.model import Counts, OverrideView, Overview, Who, WindowRow
-from include.scorecard_backfill.overview.rows import window_rows
+from include.scorecard_backfill.overview.rows import Known, window_rows
 from include.scorecard_backfill.overview.tables import plan_table, report_table
 
 RunState = Literal["planning", "waiting for approval", "running", "complete", "incomplete", "nothing to do", "dry run",
@@ -19,10 +19,10 @@ RunState = Literal["planning", "waiting for approval", "running", "complete", "i
 ENDED = ("success", "failed")
 
 
-def overview(facts: RunFacts, now: datetime) -> Overview:
-    """Return the read model of a run as of ``now`` (aware)."""
+def overview(facts: RunFacts, now: datetime, known: Known | None = None) -> Overview:
+    """Return the read model of a run as of ``now`` (aware). ``known``: see :func:`.rows.window_rows`."""
     going = _going(facts)
-    rows = window_rows(facts, going=going)
+    rows = window_rows(facts, going=going, known=known)
     counts = counts_of(rows)
     state = _state(facts, counts)
     return Overview(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping, Sequence
 from datetime import datetime
 
 from include.scorecard_backfill.overview.facts import NO_TASK, DebtFact, Result, RunFacts, TaskFact, WindowFacts
@@ -20,11 +20,17 @@ FIGURES = tuple(Numbers.model_fields)
 NO_RECORD = "the task has failed without a record; the end of its log says why"
 
 
-def window_rows(facts: RunFacts, *, going: bool) -> tuple[WindowRow, ...]:
+Known = MutableMapping[str, tuple[TaskFact, WindowRow]]
+"""Rows of verified windows by key, each with the verify task that it was made of; a look adds its own."""
+
+
+def window_rows(facts: RunFacts, *, going: bool, known: Known | None = None) -> tuple[WindowRow, ...]:
     """Return the rows of all windows and parts, each window followed by its parts.
 
-    ``going``: False when the run will start nothing any more by itself (ended, rejected, dry run).
+    ``going``: False when the run will start nothing any more by itself (ended, rejected, dry run). ``known``: rows of
+    an earlier look at the same run, so that verified windows are not made again each time.
     """
+    verified: Known = {} if known is None else known
     listed = [window for windows in facts.passes for window in windows]
     parts = defaultdict(list)
     for window in listed:
@@ -36,7 +42,8 @@ def window_rows(facts: RunFacts, *, going: bool) -> tuple[WindowRow, ...]:
     # The parts come first, because a window that was cut is judged by them.
     for window in reversed(listed):
         own = parts.get(window.window.key, [])
-        row = _row(facts, window, reasons.get(window.window.key), going=going, debts=debts)
+        row = _verified_row(facts, window, verified) if _is_verified(window) else None
+        row = row or _row(facts, window, reasons.get(window.window.key), going=going, debts=debts)
         rows[window.window.key] = _cut(row, [rows[p.window.key] for p in own]) if own else row
     return tuple(rows[w.window.key] for w in _in_order(listed, parts))
 
@@ -72,6 +79,14 @@ def _in_order(listed: Sequence[WindowFacts], parts: Mapping[str, Sequence[Window
         if window.window.part_of not in known:
             add(window)
     return found
+
+
+def _verified_row(facts: RunFacts, window: WindowFacts, known: Known) -> WindowRow:
+    """Return the row of a verified window; nothing of it changes unless its verify task runs again."""
+    key, task = window.window.key, window.tasks.get("verify", NO_TASK)
+    if key not in known or known[key][0] != task:
+        known[key] = task, _row(facts, window, None, going=False, debts={})
+    return known[key][1]
 
 
 def _row(

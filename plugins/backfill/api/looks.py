@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from backfill.api.access import OurDag, cluster_of, rights
 from backfill.api.cache import AnswerCache
+from backfill.api.memory import memory_of
 from backfill.api.past import Newest, newest_runs, past_runs
 from backfill.api.read import read_debts, run_facts
 from backfill.settings import DAG_ID_PREFIX
@@ -31,7 +32,7 @@ def run_overview(session: SessionDep, dag_id: str, run_id: str) -> Overview:
     facts = run_facts(session, dag_id, run_id)
     if facts is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, f"DAG {dag_id} has no run {run_id}.")
-    return overview(facts, datetime.now(UTC))
+    return overview(facts, datetime.now(UTC), memory_of(dag_id, run_id).rows)
 
 
 def packed(content: bytes) -> Response:

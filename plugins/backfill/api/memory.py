@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.scorecard_backfill.overview.facts import Planned, Result, TaskFact
+from include.scorecard_backfill.overview.rows import Known
 
 RUNS = 50
 """Runs that are remembered, the last ones that were looked at; a run of 3,000 windows is about 10 MB."""
@@ -31,10 +32,12 @@ class Source:
 
 @dataclass(slots=True)
 class RunMemory:
-    """Of one run: sources by task id; results of verified windows by the place of their verify task."""
+    """Of one run: sources by task id; results of verified windows by the place of their verify task;
+    their rows by key."""
 
     sources: dict[str, Source] = field(default_factory=dict)
     proofs: dict[Place, tuple[TaskFact, Mapping[str, Result]]] = field(default_factory=dict)
+    rows: Known = field(default_factory=dict)
 
 
 _runs: OrderedDict[tuple[str, str], RunMemory] = OrderedDict()
