@@ -12,15 +12,17 @@ its Job: name and env are the Job's.
 
 Kinds on requests: ``stored_then_500`` (``status`` and ``message`` may change it) and ``stored_then_cut`` do
 what was asked and lose the answer, ``stored_then_hang`` does it and holds the answer back; ``conflict_own``
-does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``error`` answers
-``status`` (with ``retry_after`` seconds) and does nothing; ``unauthorized`` answers 401 until a new token is
-made; ``delay`` and ``hang`` hold the request; ``mutate`` merges ``patch`` into the body, as an admission
-webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
-Kinds on objects: ``no_pod`` and ``image_pull_backoff`` hold a Job or pod for ``seconds``; ``fail_container`` ends
-a container with ``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running``
-does so with code 0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``);
-``pod_extra_failed`` lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was counted;
-``job_gone`` removes a Job ``seconds`` after it was ``when`` finished or active.
+does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``quota`` answers 403
+as a full quota does; ``error`` answers ``status`` (with ``retry_after`` seconds) and does nothing; ``unauthorized``
+answers 401 until a new token is made; ``delay`` and ``hang`` hold the request; ``mutate`` merges ``patch`` into the
+body, as an admission webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
+Kinds on objects: ``inject_container`` puts ``inject`` in front of the containers of new pods (of their init
+containers if its restartPolicy is Always), as a service mesh does; ``no_pod`` and ``image_pull_backoff`` hold a Job
+or pod for ``seconds``; ``fail_container`` ends a container (``container``: only the one of this name) with
+``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running`` does so with code
+0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``); ``pod_extra_failed``
+lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was counted; ``job_gone`` removes a Job
+``seconds`` after it was ``when`` finished or active.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ REQUEST_KINDS = frozenset(
         "unauthorized",
         "conflict_own",
         "conflict_foreign",
+        "quota",
         "mutate",
         "delay",
         "hang",
@@ -51,6 +54,7 @@ REQUEST_KINDS = frozenset(
 OBJECT_KINDS = frozenset(
     {
         "no_pod",
+        "inject_container",
         "image_pull_backoff",
         "pod_gone",
         "job_gone",
@@ -67,6 +71,7 @@ _DEFAULT_MATCH: Mapping[str, Mapping[str, str]] = {
     "stored_then_hang": {"method": "POST", "path": "/jobs$"},
     "conflict_own": {"method": "POST", "path": "/jobs$"},
     "conflict_foreign": {"method": "POST", "path": "/jobs$"},
+    "quota": {"method": "POST", "path": "/jobs$"},
     "mutate": {"method": "POST", "path": "/jobs$"},
     "empty_pod_list": {"method": "GET", "path": "/pods$"},
 }
@@ -132,6 +137,8 @@ class Rule:
     log: str = ""
     when: str = "finished"
     patch: Mapping[str, Any] = field(default_factory=dict)
+    inject: Mapping[str, Any] = field(default_factory=dict)
+    container: str = ""
 
 
 def parse_rule(raw: Mapping[str, Any]) -> Rule:
@@ -157,11 +164,13 @@ def _check_values(rule: Rule) -> None:
         value = getattr(rule, name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise FaultRuleError(f"{name} is {value!r}; it must be a number from {least} to {most}")
-    for name in ("reason", "message", "log"):
+    for name in ("reason", "message", "log", "container"):
         if not isinstance(getattr(rule, name), str):
             raise FaultRuleError(f"{name} is {getattr(rule, name)!r}; it must be a text")
     if rule.when not in ("finished", "active"):
         raise FaultRuleError(f"when is {rule.when!r}; it must be finished or active")
+    if not isinstance(rule.inject, Mapping) or (rule.kind == "inject_container") != bool(rule.inject.get("name")):
+        raise FaultRuleError(f"inject is {rule.inject!r}; inject_container needs a container, no other kind takes one")
     if not isinstance(rule.patch, Mapping) or (rule.kind == "mutate") != bool(rule.patch):
         raise FaultRuleError(f"patch is {rule.patch!r}; mutate needs an object to merge, no other kind takes one")
 
@@ -284,11 +293,13 @@ class FaultBook:
         return sorted(taken, key=lambda active: active.rule.kind not in _FIRST_KINDS)
 
     def take_object(
-        self, kind: str, subject: Subject, uid: str, now: float, when: str | None = None
+        self, kind: str, subject: Subject, uid: str, now: float, when: str | None = None, container: str = ""
     ) -> ActiveRule | None:
         """The first rule of this kind (and ``when``) that holds the object ``uid`` or catches it now."""
         for active in self._rules:
             if active.rule.kind != kind or not active.alive(now) or when not in (None, active.rule.when):
+                continue
+            if container and active.rule.container not in ("", container):
                 continue
             if uid in active.caught:
                 return active
