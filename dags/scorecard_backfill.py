@@ -28,7 +28,6 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.sdk import DAG, Param, TriggerRule, get_parsing_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
-from airflow.timetables.trigger import CronTriggerTimetable
 
 from backfill.operators.delete import DeleteOperator
 from backfill.operators.plan import PlanApproval, PlanOperator
@@ -37,6 +36,7 @@ from backfill.operators.reindex import ReindexOperator
 from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.waits import AdmitOperator, VerifyOperator, WaitMutationsOperator, WaitWorkflowsOperator
 from backfill.settings import BROKEN_DAG_ID_PREFIX, DAG_ID_PREFIX, load_all
+from backfill.timetable import ForwardCronTimetable
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.load import ClusterError
 from include.scorecard_backfill.params.form import params_schema
@@ -73,12 +73,12 @@ def stages(group: str, windows: Any, config: ClusterConfig, dag_id: str) -> Any:
 
 def build_dag(config: ClusterConfig) -> DAG:
     """Return the DAG of one cluster."""
-    schedule = config.schedule.cron
+    when = config.schedule
     with DAG(
         dag_id=f"{DAG_ID_PREFIX}{config.name}",
         description=f"Delete and reindex scorecards of {config.name}, one safe window at a time",
         doc_md=__doc__,
-        schedule=CronTriggerTimetable(schedule, timezone=config.timezone) if schedule else None,
+        schedule=ForwardCronTimetable(when.cron, timezone=when.timezone, grace=when.grace) if when.cron else None,
         catchup=False,
         max_active_runs=1,
         params={name: Param(**schema) for name, schema in params_schema().items()},

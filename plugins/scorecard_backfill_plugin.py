@@ -16,9 +16,11 @@ import backfill.operators.reindex
 import backfill.operators.report
 import backfill.operators.undo
 import backfill.operators.waits  # noqa: F401  (imported to be in memory before the fork)
+from backfill.timetable import ForwardCronTimetable
 
 
 class ScorecardBackfillPlugin(AirflowPlugin):
-    """Names the package in `airflow plugins`."""
+    """Names the package in `airflow plugins`, and the timetable that DAG processor and scheduler must find."""
 
     name = "scorecard_backfill"
+    timetables = [ForwardCronTimetable]  # noqa: RUF012  (as Airflow declares it)

@@ -22,6 +22,9 @@ OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"
 LEARNED_VARIABLE = "scorecard_backfill_learned__{cluster}"
 """Airflow Variable with what finished windows say about customers as JSON (include/scorecard_backfill/learned.py)."""
 
+HISTORY_VARIABLE = "scorecard_backfill_history__{cluster}"
+"""Airflow Variable with what the old scripts did as JSON (include/scorecard_backfill/tracking/history.py)."""
+
 
 def clusters_folder() -> Path:
     """Return the folder of cluster files."""

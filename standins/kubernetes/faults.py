@@ -28,7 +28,7 @@ lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was co
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -278,11 +278,13 @@ class FaultBook:
         """Whether the rule with this number is still set and alive (it may be used up)."""
         return any(active.number == number and active.alive(now) for active in self._rules)
 
-    def take_requests(self, facts: RequestFacts, now: float) -> list[ActiveRule]:
-        """The rules that act on this request, counted as used: delays and mutations, then one of another kind."""
+    def take_requests(
+        self, facts: RequestFacts, now: float, kinds: Collection[str] = REQUEST_KINDS
+    ) -> list[ActiveRule]:
+        """The rules of these kinds that act on a request, counted as used: delays and mutations, then one other."""
         taken: list[ActiveRule] = []
         for active in self._rules:
-            if active.rule.kind not in REQUEST_KINDS or active.used_up() or not active.alive(now):
+            if active.rule.kind not in kinds or active.used_up() or not active.alive(now):
                 continue
             if not request_matches(active.rule.match, facts):
                 continue

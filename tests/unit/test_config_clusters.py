@@ -19,10 +19,9 @@ from include.scorecard_backfill.config import (
     Hysteresis,
     KubernetesConfig,
     MustBeZero,
-    ScheduleConfig,
     VerifyBand,
 )
-from include.scorecard_backfill.config.fields import RESERVED_ENV, five_cron_fields, known_zone
+from include.scorecard_backfill.config.fields import RESERVED_ENV, known_zone
 from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, DEFAULTS_FILE, load_clusters, read_mapping
 
 EIGHT = [
@@ -152,43 +151,6 @@ def test_limits_without_profile_are_the_clusters_and_need_an_aware_moment() -> N
     assert {(limits.max_parallel, limits.windows_per_customer) for limits in week} == {(10, 1)}
     with pytest.raises(ValueError, match="2026-01-01T00:00:00 has no time zone"):
         cluster.limits_at(datetime(2026, 1, 1))
-
-
-def test_a_schedule_deletes_only_where_that_is_said_twice() -> None:
-    with pytest.raises(ValidationError, match="allow_scheduled_cleanup: true"):
-        ScheduleConfig(mode="cleanup")
-    assert ScheduleConfig(mode="cleanup", allow_scheduled_cleanup=True).require_approval is True
-    assert ScheduleConfig(cron=None).cron is None
-
-
-@pytest.mark.parametrize(
-    ("line", "word"),
-    [
-        ("0 6 2 *", "4 fields"),
-        ("0 6 2 * * *", "6 fields"),
-        ("@monthly", "1 fields"),
-        ("60 6 2 * *", "minute '60' is not within 0-59"),
-        ("0 24 2 * *", "hour"),
-        ("0 6 0 * *", "day"),
-        ("0 6 2 13 *", "month"),
-        ("0 6 2 * 8", "weekday"),
-        ("0 6 5-2 * *", "day '5-2'"),
-        ("0 6 2 jan *", "month 'jan'"),
-        ("0 6 */0 * *", "day"),
-        ("0 6 2,,3 * *", "day ''"),
-    ],
-)
-def test_a_wrong_cron_line_is_refused_with_its_field(line: str, word: str) -> None:
-    with pytest.raises(ValidationError) as caught:
-        ScheduleConfig(cron=line)
-    assert word in str(caught.value)
-
-
-@given(st.tuples(st.integers(0, 59), st.integers(0, 23), st.integers(1, 31), st.integers(1, 12), st.integers(0, 7)))
-def test_every_line_of_five_numbers_in_range_is_taken(numbers: tuple[int, ...]) -> None:
-    line = " ".join(map(str, numbers))
-    assert five_cron_fields(line) == line
-    assert five_cron_fields("*/15 0-23/2 1,15 * 1-5") == "*/15 0-23/2 1,15 * 1-5"
 
 
 @pytest.mark.parametrize("zone", ["Mars/Base", "", "../etc/passwd", "/etc/localtime", "America", "a\0b"])

@@ -35,11 +35,13 @@ from include.scorecard_backfill.config.fields import (
     Seconds,
     Text,
     Zone,
+    is_zone,
 )
 from include.scorecard_backfill.config.kubernetes import KubernetesConfig
+from include.scorecard_backfill.config.schedule import ScheduleConfig
 from include.scorecard_backfill.config.temporal import TemporalConfig
 from include.scorecard_backfill.config.waits import WaitsConfig
-from include.scorecard_backfill.config.windows import ScheduleConfig, SnapshotConfig, WindowsConfig
+from include.scorecard_backfill.config.windows import SnapshotConfig, WindowsConfig
 
 __all__ = [
     "AdmissionConfig",
@@ -76,7 +78,9 @@ class ClusterConfig(Frozen):
     tags: Annotated[tuple[Text, ...], Strict(False)] = Field(
         default=("scorecard-backfill",), max_length=20, description="Tags shown by Airflow."
     )
-    timezone: Zone = Field(default="UTC", description="IANA zone of the schedule, of 'previous month' and of weekends.")
+    timezone: Zone = Field(
+        default="UTC", description="IANA zone of 'previous month', of weekends, and of the schedule."
+    )
     clickhouse: ClickHouseConfig = Field(default=ClickHouseConfig(), description="Where rows are deleted and counted.")
     kubernetes: KubernetesConfig = Field(default=KubernetesConfig(), description="Where the reindex Job runs.")
     temporal: TemporalConfig = Field(default=TemporalConfig(), description="Where its workflows run.")
@@ -98,6 +102,8 @@ class ClusterConfig(Frozen):
             if section == "kubernetes":
                 defaults["context"] = f"{name}_dev"
             filled[section] = _with_defaults(filled.get(section, {}), defaults)
+        if is_zone(data.get("timezone")):
+            filled["schedule"] = _with_defaults(filled.get("schedule", {}), {"timezone": data["timezone"]})
         return filled
 
     @property
@@ -126,6 +132,6 @@ def _with_defaults(section: Any, defaults: Mapping[str, str]) -> Any:
     if isinstance(section, Mapping):
         return {**section, **{key: value for key, value in defaults.items() if section.get(key, "") == ""}}
     if isinstance(section, Frozen):
-        empty = {key: value for key, value in defaults.items() if getattr(section, key) == ""}
-        return section.model_copy(update=empty)
+        given = section.model_dump(exclude_unset=True)
+        return type(section).model_validate(_with_defaults(given, defaults))
     return section

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from include.scorecard_backfill.planning.schedule import cron_problem
 
 RunMode = Literal["cleanup", "reindex"]
 """cleanup = delete and reindex; reindex = write again only, nothing is deleted."""
@@ -16,6 +17,8 @@ MAX_PARALLEL_LIMIT = 200
 
 MAX_FAILURES_LIMIT = 1_000
 """Upper bound of failed windows before a run stops; a run has at most 1,024 (Airflow's max_map_length)."""
+
+MAX_CUSTOMER_CHARACTERS = 200
 
 RESERVED_ENV = frozenset(
     {
@@ -27,9 +30,6 @@ RESERVED_ENV = frozenset(
     }
 )
 """Variables of the Job that may not stand in `kubernetes.extra_env`: they belong to the window."""
-
-_CRON_FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
-_CRON_ITEM = re.compile(r"(?:\*|(?P<first>[0-9]{1,2})(?:-(?P<last>[0-9]{1,2}))?)(?:/[1-9][0-9]?)?")
 
 
 class Frozen(BaseModel):
@@ -47,26 +47,41 @@ def known_zone(value: str) -> str:
     return value
 
 
-def five_cron_fields(value: str) -> str:
-    """The value, if it is a crontab line of five numeric fields; ValueError otherwise.
+def is_zone(value: object) -> bool:
+    """True if the value names an IANA time zone."""
+    try:
+        return isinstance(value, str) and bool(known_zone(value))
+    except ValueError:
+        return False
+
+
+def readable_cron(value: str) -> str:
+    """The value, if it is a cron line of five fields that fires; ValueError otherwise.
 
     Airflow reads the line again; here a bad one is refused with file and field, before it breaks a DAG.
 
-    >>> five_cron_fields("0 6 2 * *")
+    >>> readable_cron("0 6 2 * *")
     '0 6 2 * *'
     """
-    fields = value.split()
-    if len(fields) != len(_CRON_FIELDS):
-        raise ValueError(f"has {len(fields)} fields, not the 5 of minute hour day month weekday (0 6 2 * *)")
-    for text, (name, low, high) in zip(fields, _CRON_FIELDS, strict=True):
-        for item in text.split(","):
-            match = _CRON_ITEM.fullmatch(item)
-            if match is None:
-                raise ValueError(f"{name} {item!r} is not *, a number or a range such as 1-5, with or without /step")
-            numbers = [int(number) for number in match.group("first", "last") if number is not None]
-            if any(not low <= number <= high for number in numbers) or numbers != sorted(numbers):
-                raise ValueError(f"{name} {item!r} is not within {low}-{high}")
+    problem = cron_problem(value)
+    if problem:
+        raise ValueError(problem)
     return value
+
+
+def customer_id_reason(customer: str) -> str:
+    """Why a text cannot be a customer id in a list that people write, with what to do; "" if it can."""
+    if not customer.strip():
+        return "is blank; remove the empty line"
+    if "," in customer:
+        return "holds a comma; write one id in each place of the list"
+    if customer != customer.strip():
+        return f"has blanks around it; write {customer.strip()!r}"
+    if not customer.isprintable():
+        return "holds a control character; write the id as it is in the database"
+    if len(customer) > MAX_CUSTOMER_CHARACTERS:
+        return f"is longer than {MAX_CUSTOMER_CHARACTERS} characters; write one customer id"
+    return ""
 
 
 def free_env(value: dict[str, str]) -> dict[str, str]:
@@ -79,7 +94,7 @@ def free_env(value: dict[str, str]) -> dict[str, str]:
 
 ClusterName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 ConnId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,200}$")]
-Cron = Annotated[str, AfterValidator(five_cron_fields)]
+Cron = Annotated[str, AfterValidator(readable_cron)]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 ExtraEnv = Annotated[dict[EnvName, str], AfterValidator(free_env)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]

@@ -1,10 +1,10 @@
-"""How large windows are, when a run starts by itself, and whether rows are copied first."""
+"""How large windows are, and whether rows are copied first."""
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from include.scorecard_backfill.config.fields import Cron, Frozen, RunMode
+from include.scorecard_backfill.config.fields import Frozen
 from include.scorecard_backfill.planning.windows import WindowMode
 
 
@@ -21,23 +21,6 @@ class WindowsConfig(Frozen):
         default=360, ge=1, le=10_080, description="Minutes of reindexing of an auto window, once its speed is known."
     )
     cut_at_months: bool = Field(default=True, description="Auto windows end at months, so that partitions stay whole.")
-
-
-class ScheduleConfig(Frozen):
-    """The run that nobody starts: the previous calendar month, all customers."""
-
-    cron: Cron | None = Field(
-        default="0 6 2 * *", description="Five cron fields in the cluster's zone; null = no schedule."
-    )
-    mode: RunMode = Field(default="reindex", description="What a scheduled run does.")
-    allow_scheduled_cleanup: bool = Field(default=False, description="Must be true for mode cleanup: it deletes rows.")
-    require_approval: bool = Field(default=True, description="A scheduled cleanup asks a person before it deletes.")
-
-    @model_validator(mode="after")
-    def _deletes_only_on_purpose(self) -> ScheduleConfig:
-        if self.mode == "cleanup" and not self.allow_scheduled_cleanup:
-            raise ValueError("mode cleanup deletes rows on a schedule; add allow_scheduled_cleanup: true if meant")
-        return self
 
 
 class SnapshotConfig(Frozen):

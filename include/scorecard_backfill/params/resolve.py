@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, Strict
 
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
+from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode, customer_id_reason
 from include.scorecard_backfill.params.form import ParamsError, RunParams, params_schema
+from include.scorecard_backfill.planning.schedule import is_over, over_at
 from include.scorecard_backfill.planning.windows import DateRange, WindowError, WindowMode, parse_day, previous_month
 
 __all__ = [
@@ -39,7 +40,6 @@ Source = Literal["form", "default", "cluster", "schedule", "mode"]
 
 MAX_RANGE_DAYS = 366
 """Longest range of one run: a year. Longer ranges are mostly typing errors, and are done as several runs."""
-MAX_CUSTOMER_CHARACTERS = 200
 
 
 class EffectiveParams(Frozen):
@@ -98,8 +98,8 @@ def effective(
 ) -> EffectiveParams:
     """Resolve the parameters of one run against its cluster and the moment at which it was due.
 
-    A scheduled run is for all customers, the previous calendar month in the cluster's zone, and the mode of the
-    cluster's schedule, whatever the form's defaults say. For other runs both dates empty mean that month too.
+    A scheduled run takes customers, mode and the zone of "previous calendar month" from the cluster's schedule,
+    whatever the form's defaults say. For other runs both dates empty mean that month in the cluster's zone.
 
     Args:
         params: what was sent, over the form's defaults.
@@ -158,26 +158,12 @@ def _customer_problems(params: RunParams) -> list[str]:
         ]
     problems: list[str] = []
     for index, customer in enumerate(params.customers):
-        reason = _id_reason(customer)
+        reason = customer_id_reason(customer)
         if reason:
             problems.append(f"customers: {customer!r} (place {index + 1}) {reason}.")
         elif params.customers.index(customer) != index:
             problems.append(f"customers: {customer!r} is named twice (place {index + 1}); name it once.")
     return problems
-
-
-def _id_reason(customer: str) -> str:
-    if not customer.strip():
-        return "is blank; remove the empty line"
-    if "," in customer:
-        return "holds a comma; write one id in each place of the list"
-    if customer != customer.strip():
-        return f"has blanks around it; write {customer.strip()!r}"
-    if not customer.isprintable():
-        return "holds a control character; write the id as it is in the database"
-    if len(customer) > MAX_CUSTOMER_CHARACTERS:
-        return f"is longer than {MAX_CUSTOMER_CHARACTERS} characters; write one customer id"
-    return ""
 
 
 def _range(
@@ -189,8 +175,9 @@ def _range(
         return None
     try:
         if scheduled or (params.start_date is None and params.end_date is None):
-            days = previous_month(run_after, cluster.zone)
-            field = f"start_date and end_date: empty, so the month before this one in {cluster.timezone}"
+            zone = cluster.schedule.zone if scheduled else cluster.zone
+            days = previous_month(run_after, zone)
+            field = f"start_date and end_date: empty, so the month before this one in {zone.key}"
         else:
             days = _given_range(params)
             field = f"end_date: {days.end} (exclusive)"
@@ -198,10 +185,10 @@ def _range(
         problems += error.problems
         return None
     today = run_after.astimezone(UTC).date()
-    if days.end > today:
+    if not is_over(days, run_after):
         problems.append(
             f"{field}: {days.label} ends after {today}, the UTC day of the run, so it is not over yet; "
-            f"the latest end_date is {today}."
+            f"the latest end_date is {today}, and this range can be done from {over_at(days):%Y-%m-%d %H:%M} UTC on."
         )
         return None
     if days.days > MAX_RANGE_DAYS:
@@ -265,7 +252,8 @@ def _resolved(
     if params.start_date is None:
         sources["start_date"] = sources["end_date"] = "default"
     if scheduled:
-        values |= {"customers": (), "all_customers": True, "mode": cluster.schedule.mode}
+        schedule = cluster.schedule
+        values |= {"customers": schedule.customers, "all_customers": schedule.all_customers, "mode": schedule.mode}
         values["require_approval"] = cluster.schedule.require_approval
         for name in ("customers", "all_customers", "start_date", "end_date", "mode", "require_approval"):
             sources[name] = "schedule"

@@ -15,6 +15,7 @@ from temporalio.service import RPCError
 from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, TopologyError
 from backfill.hooks.kubernetes import JobClient, is_transient, status_of
 from backfill.hooks.temporal import TemporalHook, Workflows
+from backfill.operators.late import refuse_late_start
 from backfill.settings import cluster_config
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
@@ -59,6 +60,7 @@ class PreflightOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
         config = cluster_config(self.cluster)
+        refuse_late_start(context["dag_run"], config)
         run = run_parameters(context, config)
         for line in run.lines():
             self.log.info("parameter %s", line)

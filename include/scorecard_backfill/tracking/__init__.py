@@ -1,0 +1,1 @@
+"""What the old scripts' JSON files say was done: read tolerantly, kept as a history per cluster."""
