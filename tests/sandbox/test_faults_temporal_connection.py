@@ -64,7 +64,7 @@ def cluster(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("kind", ["unavailable", "resource_exhausted", "deadline_exceeded", "internal"])
 async def test_errors_that_pass_are_waited_for(scene: Scene, kind: str) -> None:
     one = await scene.start()
-    trouble = {"kind": kind, "methods": ["ListWorkflowExecutions", "DescribeWorkflowExecution"]}
+    trouble = {"kind": kind, "match": {"method": "ListWorkflowExecutions|DescribeWorkflowExecution"}}
 
     async def begin() -> None:
         scene.server.set_rules(trouble)
@@ -104,7 +104,7 @@ async def test_an_outage_that_lasts_too_long_is_a_failure(scene: Scene, monkeypa
     # The least that a file may say is ten minutes.
     monkeypatch.setattr(WorkflowsTrigger, "outage_seconds", 1.0)
     one = await scene.start()
-    scene.server.set_rules({"kind": "unavailable", "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "unavailable", "match": {"method": "DescribeWorkflowExecution"}})
     began = time.monotonic()
     record = failure(await scene.wait(one))
     assert record["cause"] == "outage"
@@ -117,7 +117,7 @@ async def test_a_call_that_is_never_answered_ends_and_is_made_again(
 ) -> None:
     monkeypatch.setattr(hook_module, "RPC_TIMEOUT", timedelta(seconds=0.5))
     one = await scene.start()
-    scene.server.set_rules({"kind": "delay", "seconds": 60, "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "delay", "seconds": 60, "match": {"method": "DescribeWorkflowExecution"}})
 
     async def answer() -> None:
         scene.server.set_rules()
@@ -128,7 +128,7 @@ async def test_a_call_that_is_never_answered_ends_and_is_made_again(
 
 async def test_a_missing_right_is_said_at_once(scene: Scene) -> None:
     one = await scene.start()
-    scene.server.set_rules({"kind": "permission_denied", "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "permission_denied", "match": {"method": "DescribeWorkflowExecution"}})
     record = failure(await scene.wait(one))
     assert record["cause"] == "error"
     assert "unauthorized" in record["reason"]
@@ -136,7 +136,7 @@ async def test_a_missing_right_is_said_at_once(scene: Scene) -> None:
 
 async def test_waiting_windows_share_their_list_query_also_while_it_fails(scene: Scene, clock: Clock) -> None:
     handles = await asyncio.gather(*(scene.start() for _ in range(20)))
-    scene.server.set_rules({"kind": "resource_exhausted", "methods": ["ListWorkflowExecutions"]})
+    scene.server.set_rules({"kind": "resource_exhausted", "match": {"method": "ListWorkflowExecutions"}})
     triggers = [in_triggerer(scene.trigger(scene.reindexed(handle))) for handle in handles]
     since, loads = len(scene.server.calls()), 1
     waits = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
@@ -186,7 +186,7 @@ def test_preflight_names_a_query_that_the_store_does_not_take(server: Server, cl
 
 
 def test_a_key_that_may_not_see_namespaces_is_only_a_note(server: Server, cluster: ClusterConfig) -> None:
-    server.set_rules({"kind": "permission_denied", "methods": ["DescribeNamespace"]})
+    server.set_rules({"kind": "permission_denied", "match": {"method": "DescribeNamespace"}})
     problems, notes = asked(cluster)
     assert problems == []
     assert len(notes) == 1

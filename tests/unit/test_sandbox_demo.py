@@ -17,6 +17,7 @@ from sandbox.airflow_api import AirflowApi, ApiError, TaskState
 from sandbox.data.generate import generate
 from sandbox.data.spec import rates_spec
 from sandbox.data.truth import TABLES, profile_truth, write_truth
+from sandbox.stack_model import Stack
 from sandbox.stack_wait import DeadlineExceededError
 
 DAG = "scorecard_backfill__sandbox-east"
@@ -201,7 +202,7 @@ def played_demo(monkeypatch: pytest.MonkeyPatch, *, holder: int | None, wrong: l
         return wrong
 
     monkeypatch.setattr(demo, "holder_pid", lambda _state: holder)
-    monkeypatch.setattr(demo.Stack, "load", lambda _state: PlayedStack())
+    monkeypatch.setattr(Stack, "load", lambda _state: PlayedStack())
     monkeypatch.setattr(demo, "running_stack", started)
     monkeypatch.setattr(demo, "login_text", lambda _stack: "login")
     monkeypatch.setattr(demo, "demonstrate", shown)
