@@ -26,7 +26,8 @@ class ProxyKind(StrEnum):
     list_empty: an empty list or count. list_stale: the list shows every workflow as running. list_hides: the
     list leaves out workflows whose id fits `text`. not_found: as after retention.
     invalid_query: refuses queries that fit `text` (default STARTS_WITH). delay: waits `seconds`, then goes on.
-    drop: the proxy closes all connections and does not listen. The others answer with that gRPC status.
+    drop: the proxy closes all connections and does not listen. code: answers with the gRPC status named in
+    `code`. describe_status: a description's status is the number of `code`. The others answer with that status.
     """
 
     LIST_EMPTY = "list_empty"
@@ -41,9 +42,12 @@ class ProxyKind(StrEnum):
     INTERNAL = "internal"
     DELAY = "delay"
     DROP = "drop"
+    CODE = "code"
+    DESCRIBE_STATUS = "describe_status"
 
 
 _ID = {"id": Field(str)}
+_CODE = _ID | {"code": Field(str)}
 _NEEDED = ("id",)
 LANGUAGE = Language(
     {
@@ -52,6 +56,8 @@ LANGUAGE = Language(
         "list_hides": Kind(_ID, _NEEDED, LISTING),
         "invalid_query": Kind(_ID, _NEEDED, LISTING | {"text": "STARTS_WITH"}),
         "not_found": Kind(_ID, _NEEDED, READING_ONE),
+        "code": Kind(_CODE, (*_NEEDED, "code")),
+        "describe_status": Kind(_CODE, (*_NEEDED, "code"), {"method": "DescribeWorkflowExecution"}),
         "delay": Kind(_ID | {"seconds": SECONDS}, _NEEDED),
     },
     ("method", "text"),
@@ -74,6 +80,7 @@ class ProxyRule:
     times: int | None = None
     for_seconds: float | None = None
     seconds: float = 0.0
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
