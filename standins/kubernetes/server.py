@@ -130,7 +130,7 @@ class ApiServer:
                 entry |= {"name": subject.name, "labels": dict(subject.labels)}
         except StatusError as error:
             refused = error  # shown only to a client with a valid token
-        if token != self._token and request.url.path != "/version":
+        if token != self._token and request.url.path.rstrip("/") != "/version":
             raise errors.unauthorized() if token else anonymous(request, call)
         if refused is not None:
             raise refused
@@ -157,7 +157,7 @@ class ApiServer:
     async def _plain_answer(self, call: Call | None, request: Request) -> Response:
         if call is not None:
             return self.api.handle(call)
-        if request.method != "GET" or request.url.path != "/version":
+        if request.method != "GET" or request.url.path.rstrip("/") != "/version":
             raise errors.no_such_path()
         return JSONResponse(VERSION)
 
