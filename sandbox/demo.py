@@ -2,6 +2,8 @@
 
     python -m sandbox.demo --state .sandbox [--cluster east] [--keep | --no-keep] [--seed 1]
 
+A sandbox that runs over the state folder already (`make up`) is used, and goes on running.
+
 Does over Airflow's REST API what a person does in the UI: unpauses the DAG, triggers a run, reads the plan,
 approves it and waits for the report. Exit code 0 only if every window of the plan is verified and the rows
 before, after and removed of each customer and table are those of the generator.
@@ -25,7 +27,7 @@ from sandbox.data.truth import by_customer, read_truth
 from sandbox.demo_table import compare, problems, progress_line, table_lines
 from sandbox.stack import hold, login_lines, running_stack, signals_as_exit
 from sandbox.stack_layout import Options, cluster_names
-from sandbox.stack_lock import StateInUseError
+from sandbox.stack_lock import StateInUseError, holder_pid
 from sandbox.stack_model import AIRFLOW_USER, TOPOLOGIES, Cluster, Stack
 from sandbox.stack_supervisor import PartError
 from sandbox.stack_variants import add_arguments, variant_of
@@ -150,8 +152,8 @@ def clock(started: float) -> Say:
 
 
 def _run(args: argparse.Namespace) -> int:
-    (name,) = cluster_names(args.cluster)
-    say = clock(time.monotonic())
+    if holder_pid(args.state) is not None:
+        return _verdict(args, Stack.load(args.state))
     with (
         signals_as_exit(),
         running_stack(
@@ -159,10 +161,18 @@ def _run(args: argparse.Namespace) -> int:
         ) as stack,
     ):
         print(login_text(stack), flush=True)
-        wrong = demonstrate(stack, stack.cluster(name), say)
-        say("\n".join(["NOT RIGHT:", *wrong]) if wrong else "every window is verified, every count equals the truth")
+        code = _verdict(args, stack)
         if args.keep:
             _stay(stack)
+    return code
+
+
+def _verdict(args: argparse.Namespace, stack: Stack) -> int:
+    """Clean up the month and say whether all of it is right: 0, or 1."""
+    (name,) = cluster_names(args.cluster)
+    say = clock(time.monotonic())
+    wrong = demonstrate(stack, stack.cluster(name), say)
+    say("\n".join(["NOT RIGHT:", *wrong]) if wrong else "every window is verified, every count equals the truth")
     return 1 if wrong else 0
 
 

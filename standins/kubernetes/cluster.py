@@ -41,9 +41,11 @@ class Cluster:
     faults: FaultBook = field(default_factory=FaultBook)
     deny: list[Deny] = field(default_factory=list)
 
-    def take_fault(self, kind: str, subject: Subject, uid: str, when: str | None = None) -> ActiveRule | None:
+    def take_fault(
+        self, kind: str, subject: Subject, uid: str, when: str | None = None, container: str = ""
+    ) -> ActiveRule | None:
         """The rule of this kind that holds the object now, or None (see faults)."""
-        return self.faults.take_object(kind, subject, uid, time.monotonic(), when)
+        return self.faults.take_object(kind, subject, uid, time.monotonic(), when, container)
 
     def job_of(self, pod: Obj) -> Obj | None:
         """The Job that owns a pod, or None."""
