@@ -208,10 +208,13 @@ def test_drop_partition_names_one_partition_of_the_local_table_by_its_id() -> No
     assert tree.find(exp.Where) is None
 
 
-def test_mutations_are_the_unfinished_of_all_and_the_own_of_every_host() -> None:
+def test_mutations_are_the_unfinished_of_all_and_the_own_with_a_row_of_every_host() -> None:
     tree = parsed(sql.mutations_statement(CLUSTER))
-    assert sources(tree) == [("clusterAllReplicas", CLUSTER, ["system.mutations"])]
-    where = tree.find(exp.Where).this
+    [(function, cluster, [view])] = sources(tree)
+    assert (function, cluster, view[:12]) == ("clusterAllReplicas", CLUSTER, "view(SELECT ")
+    inner = parsed(view[5:-1])
+    assert inner.find(exp.Group) is None
+    where = inner.find(exp.Where).this
     assert isinstance(where, exp.Or)
     assert where.left.sql("clickhouse") == "is_done = 0"
     assert "'backfill:'" in where.right.sql("clickhouse")

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from include.scorecard_backfill.life import Seen
+from include.scorecard_backfill.records import Deleted
 from include.scorecard_backfill.sql import parse_marker
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
@@ -117,6 +119,31 @@ def _view(host: str, found: list[Mutation], accepted: bool) -> HostView:
             state = "failing" if mutation.fail_reason else "running"
             return HostView(host, state, mutation.parts_to_do, mutation.fail_reason)
     return HostView(host, "done")
+
+
+def seen_of(deleted: Deleted, mutations: Iterable[Mutation], hosts: Iterable[str]) -> Seen:
+    """Return what the hosts show of everything that a delete stage has sent, all tables together.
+
+    ``done`` only when every expected host has worked every statement off. A host that shows none of it and is not known
+    to have taken it counts as ``queued``: whether it ever will is decided by time, not by one look.
+    """
+    expected = sorted(hosts)
+    if not deleted.sent:
+        return "nothing"
+    if not expected:
+        return "unknown"
+    mine = own(mutations, deleted.key, deleted.generation)
+    states = {
+        view.state
+        for sent in deleted.sent
+        for view in host_views(Sent(sent.name, sent.at, frozenset(sent.accepted), sent.partitions), mine, expected)
+    }
+    # Of several statements on a host the view shows a killed one first; another one may still be at work beside it.
+    if states & {"running", "failing"} or any(not m.is_done and not m.is_killed for m in mine):
+        return "unfinished"
+    if "killed" in states:
+        return "dead"
+    return "queued" if "absent" in states else "done"
 
 
 def judge_table(
