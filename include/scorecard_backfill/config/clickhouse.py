@@ -121,7 +121,6 @@ class ClickHouseConfig(Frozen):
     volume_table: Identifier = Field(
         default="scorecard", description="Table of the volumes; may be a conversations table."
     )
-    volume_time_column: Identifier | None = Field(default=None, description="Its time column; null = time_column.")
     query_timeout_seconds: Seconds = Field(default=120, description="Limit of one SELECT.")
     # distributed_ddl_task_timeout of ClickHouse is 180 s; after it the statement goes on in the background.
     ddl_timeout_seconds: Seconds = Field(default=180, description="Limit of one ON CLUSTER statement until its answer.")
@@ -143,14 +142,26 @@ class ClickHouseConfig(Frozen):
     verify_band: VerifyBand = Field(default=VerifyBand(), description="Rows after / before that a cleanup may give.")
     verify_bands: dict[Identifier, VerifyBand] = Field(default={}, description="Other bands, by table.")
     verify_poll_seconds: PollSeconds = Field(default=15, description="Interval of counting again.")
-    verify_equal_polls: Polls = Field(default=2, description="Counts in a row that must agree.")
     verify_deadline_seconds: Seconds = Field(default=1_800, description="Counts must have settled within this.")
-    verify_day_min_rows: int = Field(
-        default=100,
-        ge=1,
-        le=1_000_000_000,
-        description="A day with so many rows before and none after fails, whatever the total is.",
+    verify_tolerance_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=0.5,
+        description="Share of the expected rows of a day, and of a window, that may be missing.",
     )
+    verify_tolerance_rows: int = Field(
+        default=0,
+        ge=0,
+        le=1_000,
+        description="Rows of a day, and of a window, that may be missing whatever the share is.",
+    )
+    verify_small_rows: int = Field(
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="Without a predicate, days with fewer rows before are judged together by the band.",
+    )
+    stable_ids: bool = Field(default=True, description="The reindexer writes a row again under the id that it had.")
     must_be_zero: Annotated[tuple[MustBeZero, ...], Strict(False)] = Field(
         default=(),
         max_length=10,

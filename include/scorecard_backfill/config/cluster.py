@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, Strict, model_validator
@@ -94,6 +94,10 @@ class ClusterConfig(Frozen):
         min_length=1,
         max_length=2,
         description="delete_first, reindex_first, or both; the first one is the form's default.",
+    )
+    approve: Literal["plan", "sweep", "both"] = Field(
+        default="plan",
+        description="What a person approves in order reindex_first: the plan, each sweep with its numbers, or both.",
     )
     snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Copy of the rows before a delete.")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
+from include.scorecard_backfill.proof import Band, Rules
+from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.sql import Names, Slice
-from include.scorecard_backfill.sql.census import CensusPart, IdsOf, Rule, Value, Written
+from include.scorecard_backfill.sql.census import CensusPart, IdsOf, Rule, Value, Written, old_predicate
 
 
 def names_of(config: ClickHouseConfig) -> Names:
@@ -37,6 +39,24 @@ def meant_rule(config: ClickHouseConfig, table: str, beside: Collection[str]) ->
     return IdsOf(rule.id_column, rule.by, config.id_columns[rule.by], decisive) if isinstance(decisive, Value) else None
 
 
+def judging(config: ClickHouseConfig, window: Window) -> Rules:
+    """Return how the balance of a window is judged."""
+    bands = {table: config.band_of(table) for table in config.tables}
+    return Rules(
+        cleanup=window.destructive,
+        share=config.verify_tolerance_share,
+        rows=config.verify_tolerance_rows,
+        band={table: Band(band.min_ratio, band.max_ratio) for table, band in bands.items()},
+        small_rows=config.verify_small_rows,
+        stable_ids=config.stable_ids,
+    )
+
+
+def can_tell_old_rows(config: ClickHouseConfig, window: Window) -> bool:
+    """Return True when every table of a window has a column that tells old rows from those written again."""
+    return all(table in config.written_columns for table, _ in window.slices())
+
+
 def written(config: ClickHouseConfig, table: str, since: datetime) -> Written | None:
     """Return what tells old rows of a table from the ones written since a moment; None without a column for it.
 
@@ -47,6 +67,20 @@ def written(config: ClickHouseConfig, table: str, since: datetime) -> Written | 
     if column is None:
         return None
     return Written(column.column, since - timedelta(seconds=config.clock_skew_seconds), column.unit)
+
+
+def condition_of(config: ClickHouseConfig, table: str, bound: float | None) -> str:
+    """Return the condition of the rows of a table that a DELETE bounded by ``bound`` (epoch seconds) takes, '' for all.
+
+    Raises:
+        ValueError: there is a bound, and no column that tells old rows of the table.
+    """
+    if bound is None:
+        return ""
+    column = written(config, table, datetime.fromtimestamp(bound, UTC))
+    if column is None:
+        raise ValueError(f"{table}: no written_columns is configured, so no row of it is known to be old")
+    return old_predicate(column)
 
 
 def census_part(

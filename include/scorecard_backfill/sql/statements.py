@@ -127,12 +127,25 @@ def parse_marker(command: str) -> tuple[str, int, int] | None:
 
 
 def delete_statement(
-    *, cluster: str, table: str, part: Slice, names: Names, key: str, generation: int, chunk: int = 0
+    *,
+    cluster: str,
+    table: str,
+    part: Slice,
+    names: Names,
+    key: str,
+    generation: int,
+    chunk: int = 0,
+    condition: str = "",
 ) -> str:
-    """Return the heavy DELETE on the local table of every node."""
+    """Return the heavy DELETE on the local table of every node.
+
+    ``condition`` is one of ours (:func:`~include.scorecard_backfill.sql.census.old_predicate`), '' for none: of the
+    window's rows only those for which it is true are deleted.
+    """
+    more = f" AND ({condition})" if condition else ""
     return (
         f"ALTER TABLE {qualified(part.database, table)} ON CLUSTER {quote_string(cluster)}"
-        f" DELETE WHERE {window_predicate(names, part)} AND {marker_literal(key, generation, chunk)} != ''"
+        f" DELETE WHERE {window_predicate(names, part)}{more} AND {marker_literal(key, generation, chunk)} != ''"
     )
 
 

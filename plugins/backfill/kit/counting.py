@@ -10,8 +10,8 @@ from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.stages import StageError
 from backfill.kit.store import COUNTED, RunStore
 from include.scorecard_backfill.proof import without
-from include.scorecard_backfill.records import Counted, Numbers, TableDays, Window
-from include.scorecard_backfill.verdicts.census import Census
+from include.scorecard_backfill.records import Counted, Numbers, TableDays, TableName, Window
+from include.scorecard_backfill.verdicts.census import Census, DayNumbers
 from include.scorecard_backfill.verdicts.counts import Host
 
 SETTLE_TRIES = 12
@@ -21,6 +21,11 @@ SETTLE_SECONDS = 5.0
 
 def table_days(census: Census) -> tuple[TableDays, ...]:
     """Return the numbers of a settled census as a record."""
+    return days_record(census.days)
+
+
+def days_record(tables: Mapping[TableName, DayNumbers]) -> tuple[TableDays, ...]:
+    """Return numbers by table and day as a record, in the order of the tables' names."""
     return tuple(
         TableDays(
             database=database,
@@ -36,7 +41,7 @@ def table_days(census: Census) -> tuple[TableDays, ...]:
                 for day, n in days.items()
             },
         )
-        for (database, table), days in sorted(census.days.items())
+        for (database, table), days in sorted(tables.items())
     )
 
 

@@ -178,12 +178,12 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             await self._prepared()
         except (LookupError, ValueError, TypeError) as error:
             # A ValidationError of pydantic and a RecordError are ValueErrors.
-            yield self._end(self._broken(error))
+            yield self._final_event(self._broken(error))
             return
         await asyncio.sleep(max(0.0, self.args.not_before - time.time()))
         if self.label:
             self.log.info("window %s, key %s", self.label, self.args.key)
-        yield self._end(await self._decided())
+        yield self._final_event(await self._until_decided())
 
     async def _prepared(self) -> None:
         """Prepare, with patience: Airflow's own API may be away while it restarts."""
@@ -212,7 +212,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             )
         )
 
-    def _end(self, look: Look) -> TriggerEvent:
+    def _final_event(self, look: Look) -> TriggerEvent:
         if isinstance(look, Done):
             self.log.info("done: %s", look.why)
             result = look.result if isinstance(look.result, dict) else look.result.to_json()
@@ -226,7 +226,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return TriggerEvent(FailEvent(failure=look.failure).to_json())
         return TaskFailedEvent(xcoms={"return_value": look.failure.to_json()})
 
-    async def _decided(self) -> Look:
+    async def _until_decided(self) -> Look:
         outage_since: float | None = None
         said, said_at = "", 0.0
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import GROUPS
-from backfill.hooks.kubernetes import JobClient, brief
+from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
 from backfill.kit.results import planned, results
@@ -90,7 +91,8 @@ class ReportOperator(BaseOperator):
     def _running(self, windows: Sequence[Window], verified: set[str]) -> Json:
         """Return the run's live Jobs for the report, or why they are not known; the report is red in either case."""
         try:
-            jobs = JobClient(cluster_config(self.cluster)).jobs(cluster_selector(self.cluster))
+            client = KubernetesJobs.for_worker(cluster_config(self.cluster))
+            jobs = asyncio.run(client.jobs(cluster_selector(self.cluster)))
         except Exception as error:
             self.log.exception("the Jobs cannot be listed")
             return {"running_unknown": brief(error)}

@@ -174,7 +174,9 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         """Return a sentence for each host with rows that may not be there any more."""
         if not self._deleted.window.destructive:
             return []
-        return list(await asyncio.to_thread(hook.stale_rows, self._deleted, hosts))
+        found = await asyncio.to_thread(hook.forbidden_rows, list(self.window.slices()), hosts)
+        return [f"{sentence}: {rows} rows on {host}" for sentence, per_host in found for host, rows in per_host.items()
+                if rows]  # fmt: skip
 
     async def _missing(self, hook: BackfillClickHouse, hosts: Sequence[Host]) -> tuple[MissingRows, ...]:
         """Return which rows of the snapshots did not come back; they are named, the balance decides."""
