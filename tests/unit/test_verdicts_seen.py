@@ -46,14 +46,14 @@ def everywhere(**changes: Any) -> list[Mutation]:
 @pytest.mark.parametrize(
     ("what", "listed", "seen"),
     [
-        (Deleted(key=KEY, window=WINDOW, status="nothing"), [], "nothing"),
+        (Deleted(key=KEY, window=WINDOW, status="nothing"), [], "done"),
         (deleted(), everywhere(), "done"),
         (deleted(*HOSTS), [], "done"),
         (deleted("ch-1"), everywhere()[1:], "done"),
-        (deleted(), [], "queued"),
-        (deleted("ch-1", "ch-2"), [], "queued"),
-        (deleted(), everywhere()[1:], "queued"),
-        (deleted(tables=("scorecard", "score")), everywhere(), "queued"),
+        (deleted(), [], "unknown"),
+        (deleted("ch-1", "ch-2"), [], "unknown"),
+        (deleted(), everywhere()[1:], "unknown"),
+        (deleted(tables=("scorecard", "score")), everywhere(), "unknown"),
         (deleted(tables=("scorecard", "score")), [*everywhere(), *everywhere(table="score")], "done"),
         (deleted(), [*everywhere()[1:], mutation("ch-1", is_done=False)], "unfinished"),
         (deleted(), [*everywhere()[1:], mutation("ch-1", is_done=False, fail_reason="x")], "unfinished"),
@@ -65,9 +65,9 @@ def everywhere(**changes: Any) -> list[Mutation]:
             "unfinished",
         ),
         (deleted(generation=2), [*everywhere(generation=2), mutation("ch-1", is_killed=True)], "done"),
-        (deleted(generation=2), everywhere(generation=1), "queued"),
+        (deleted(generation=2), everywhere(generation=1), "unknown"),
         (deleted(*HOSTS, partitions=("202601",)), [], "done"),
-        (deleted("ch-1", partitions=("202601",)), [], "queued"),
+        (deleted("ch-1", partitions=("202601",)), [], "unknown"),
     ],
 )
 def test_what_is_seen(what: Deleted, listed: list[Mutation], seen: str) -> None:

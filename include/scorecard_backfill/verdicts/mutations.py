@@ -121,31 +121,6 @@ def _view(host: str, found: list[Mutation], accepted: bool) -> HostView:
     return HostView(host, "done")
 
 
-def seen_of(deleted: Deleted, mutations: Iterable[Mutation], hosts: Iterable[str]) -> Seen:
-    """Return what the hosts show of everything that a delete stage has sent, all tables together.
-
-    ``done`` only when every expected host has worked every statement off. A host that shows none of it and is not known
-    to have taken it counts as ``queued``: whether it ever will is decided by time, not by one look.
-    """
-    expected = sorted(hosts)
-    if not deleted.sent:
-        return "nothing"
-    if not expected:
-        return "unknown"
-    mine = own(mutations, deleted.key, deleted.generation)
-    states = {
-        view.state
-        for sent in deleted.sent
-        for view in host_views(Sent(sent.name, sent.at, frozenset(sent.accepted), sent.partitions), mine, expected)
-    }
-    # Of several statements on a host the view shows a killed one first; another one may still be at work beside it.
-    if states & {"running", "failing"} or any(not m.is_done and not m.is_killed for m in mine):
-        return "unfinished"
-    if "killed" in states:
-        return "dead"
-    return "queued" if "absent" in states else "done"
-
-
 def judge_table(
     sent: Sent, views: Iterable[HostView], *, now: float, failing_for: float, unchanged_for: float, patience: Patience
 ) -> Verdict:
