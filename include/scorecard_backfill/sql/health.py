@@ -6,6 +6,18 @@ from collections.abc import Iterable
 
 from include.scorecard_backfill.sql import Names, Slice, qualified, quote_string, window_predicate
 
+SERVER_TIME = "SELECT toUnixTimestamp64Milli(now64(3)) AS now"
+"""The clock of the node that is asked, in milliseconds since 1970."""
+
+WRITE_SETTINGS = "SELECT name, value FROM system.settings WHERE name IN ('readonly', 'allow_ddl')"
+"""Settings by which a user may not change anything, whatever its rights are."""
+
+
+def clocks_statement(cluster: str) -> str:
+    """Return the clock of every host, asked at about the same moment: ``host, now`` in milliseconds since 1970."""
+    view = f"SELECT hostName() AS host, now FROM ({SERVER_TIME})"
+    return f"SELECT host, now FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
+
 
 def _everywhere(cluster: str, table: str) -> str:
     return f"clusterAllReplicas({quote_string(cluster)}, system.{table})"

@@ -231,6 +231,17 @@ def tables_statement(cluster: str, tables: Iterable[str]) -> str:
     )
 
 
+def columns_statement(cluster: str, tables: Iterable[str], columns: Iterable[str]) -> str:
+    """Return the columns of interest of tables on every host: ``host, database, table, columns`` as (name, type)."""
+    of_tables, names = (", ".join(quote_string(item) for item in items) for items in (tables, columns))
+    return (
+        "SELECT hostName() AS host, database, table, groupArray((name, type)) AS columns"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.columns)"
+        f" WHERE table IN ({of_tables}) AND name IN ({names})"
+        " AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') GROUP BY host, database, table"
+    )
+
+
 def _merge_source(cluster: str, databases: Iterable[str], tables: Iterable[str]) -> str:
     def regexp(items: Iterable[str]) -> str:
         return quote_string("^(" + "|".join(re.escape(item) for item in items) + ")$")

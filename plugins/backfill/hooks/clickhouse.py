@@ -31,6 +31,8 @@ from backfill.hooks.clickhouse_spool import drain
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.rules import census_part, names_of, written
+from include.scorecard_backfill.planning.columns import column_problems, wanted_columns
+from include.scorecard_backfill.planning.inventory import tables_by_database, without_final
 from include.scorecard_backfill.records import Deleted, Window
 from include.scorecard_backfill.sql import health as sql_health
 from include.scorecard_backfill.sql.census import (
@@ -124,6 +126,11 @@ class BackfillClickHouse(ClickHouseHook):
             )
         return send
 
+    def answer(self, statement: str) -> str:
+        """Return the only value of a statement that takes no FORMAT: CHECK GRANT. Raises the driver's errors."""
+        with self.client() as client:
+            return str(client.command(statement))
+
     def raw(self, statement: str) -> str:
         """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
         with self.client() as client:
@@ -143,7 +150,7 @@ class BackfillClickHouse(ClickHouseHook):
 
     def server_time(self) -> datetime:
         """Return ClickHouse's own time (UTC): what a row that is written now would carry."""
-        (row,) = self.rows("SELECT toUnixTimestamp64Milli(now64(3)) AS now")
+        (row,) = self.rows(sql_health.SERVER_TIME)
         return datetime.fromtimestamp(int(row["now"]) / 1000, UTC)
 
     def census(
@@ -261,6 +268,22 @@ class BackfillClickHouse(ClickHouseHook):
         What waits is flushed first. Raises TopologyError for a silent host.
         """
         return drain(self, self.config.cluster, [database.name for database in window.databases], hosts)
+
+    def tables(
+        self, hosts: Sequence[Host]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]], list[dict[str, Any]]]:
+        """Return the usable tables by database, the problems of the others, and the rows of system.tables, per host.
+
+        Two queries, whatever the number of databases. Usable: planning/inventory.py and planning/columns.py say.
+        """
+        wanted = wanted_columns(self.config)
+        names = [host.name for host in hosts]
+        rows = self.rows(sql.tables_statement(self.config.cluster, wanted))
+        columns = sorted({name for of_table in wanted.values() for name in of_table})
+        kinds = self.rows(sql.columns_statement(self.config.cluster, wanted, columns))
+        usable, _ = tables_by_database(rows, names)
+        unfit = column_problems(kinds, usable, names, self.config) | without_final(rows, self.config.tables)
+        return *tables_by_database(rows, names, unfit), rows
 
     def partition_keys(self, database: str, table: str) -> list[str]:
         """Return the partition keys of a local table on all hosts, each once; more than one means that hosts differ."""
