@@ -285,6 +285,26 @@ class BackfillClickHouse(ClickHouseHook):
         unfit = column_problems(kinds, usable, names, self.config) | without_final(rows, self.config.tables)
         return *tables_by_database(rows, names, unfit), rows
 
+    def held_partitions(
+        self, table: str, part: sql.Slice, wanted: Sequence[str], hosts: Sequence[Host]
+    ) -> dict[str, list[tuple[str, int, int]]]:
+        """Return by host (partition id, rows, foreign rows) of wanted partitions and of others with rows of the slice.
+
+        Raises TopologyError when a host does not answer.
+        """
+        statement = sql_health.partition_statement(
+            cluster=self.config.cluster,
+            database=part.database,
+            table=table,
+            partition_ids=wanted,
+            parts=[part],
+            names=self.names,
+        )
+        held = {str(row["host"]): row["partitions"] for row in self.rows(statement)}
+        if silent := sorted({host.name for host in hosts} - set(held)):
+            raise TopologyError(f"no look at the partitions of {', '.join(silent)}: unknown is not empty")
+        return {host: [(str(p), int(rows), int(foreign)) for p, rows, foreign in found] for host, found in held.items()}
+
     def partition_keys(self, database: str, table: str) -> list[str]:
         """Return the partition keys of a local table on all hosts, each once; more than one means that hosts differ."""
         rows = self.rows(sql.tables_statement(self.config.cluster, [table]))
