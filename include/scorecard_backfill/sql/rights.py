@@ -43,9 +43,9 @@ class Right:
         return f"{self.privilege} ON {database}.{table}"
 
 
-def check_grant_statement(rights: Iterable[Right]) -> str:
-    """Return the statement that answers 1 when the user has all of these rights, its roles included, else 0."""
-    return f"CHECK GRANT {', '.join(right.text for right in rights)}"
+def check_grant_statement(right: Right) -> str:
+    """Return the statement that answers 1 when the user has the right, by its roles, too, else 0."""
+    return f"CHECK GRANT {right.text}"
 
 
 def row_policies_statement(tables: Iterable[str]) -> str:

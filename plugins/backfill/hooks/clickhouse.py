@@ -126,10 +126,10 @@ class BackfillClickHouse(ClickHouseHook):
             )
         return send
 
-    def answer(self, statement: str) -> str:
-        """Return the only value of a statement that takes no FORMAT: CHECK GRANT. Raises the driver's errors."""
+    def answers(self, statements: Sequence[str]) -> list[str]:
+        """Return the only value of each statement; for those that take no FORMAT. Raises the driver's errors."""
         with self.client() as client:
-            return str(client.command(statement))
+            return [str(client.command(statement)) for statement in statements]
 
     def raw(self, statement: str) -> str:
         """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
