@@ -35,7 +35,7 @@ def named_causes(path: Path) -> Iterator[tuple[int, str]]:
 
 def test_every_cause_that_a_verdict_names_is_in_the_table() -> None:
     found = [(path.name, line, word) for path in SOURCES for line, word in named_causes(path)]
-    assert {"killed", "deadline", "lost_rows", "breaker"} <= {word for _, _, word in found}
+    assert {"killed", "stalled", "lost_rows", "breaker"} <= {word for _, _, word in found}
     assert [entry for entry in found if entry[2] not in CAUSES] == []
 
 

@@ -131,7 +131,8 @@ def combinations(stage: Stage, **fixed: Any) -> Iterator[Facts]:
     """Every combination of the facts that the stage looks at."""
     names = [name for name in asked(stage) if name not in fixed]
     for values in itertools.product(*(values_of(name) for name in names)):
-        yield Facts(**dict(zip(names, values, strict=True)), **fixed, generation=1, attempt=1)
+        found: dict[str, Any] = dict(zip(names, values, strict=True))
+        yield Facts(**found, **fixed, generation=1, attempt=1)
 
 
 STEPS: dict[Stage, list[tuple[Facts, Step]]] = {
@@ -276,7 +277,7 @@ def test_no_failure_without_a_way_out_by_a_clear() -> None:
             now = next_step(stage, at)
         if now.action == "fail":
             # A new run: only where rows that were written since could be taken.
-            assert at.written and not at.bounded, (stage, facts, seen)
+            assert (at.written, at.bounded) == (True, False), (stage, facts, seen)
 
 
 def test_a_refusal_to_take_new_rows_stays_one_however_often_it_is_cleared() -> None:

@@ -115,8 +115,8 @@ def test_estimates_of_the_windows_add_up_to_the_range(given_stock: tuple[Invento
         mine = [window for window in windows if window.customer_id == customer]
         own = [v for v in inside if v.customer_id == customer]
         assert sum(w.conversations for w in mine) == sum(v.conversations for v in own if v.table == "scorecard")
-        for table in ("score", "scorecard"):
-            assert sum(w.rows.get(table, 0) for w in mine) == sum(v.rows for v in own if v.table == table)
+        for name in ("score", "scorecard"):
+            assert sum(w.rows.get(name, 0) for w in mine) == sum(v.rows for v in own if v.table == name)
 
 
 @given(inventories(), SPLITS, st.randoms(use_true_random=False))

@@ -109,8 +109,8 @@ def of(form: Any) -> st.SearchStrategy[Any]:
 
 def fields_of(kind: type[BaseModel]) -> st.SearchStrategy[Any]:
     """Any record of a kind: every field is given."""
-    given_fields = {name: of(f.annotation) for name, f in kind.model_fields.items() if name != "v"}
-    return st.builds(kind, **given_fields)
+    forms: dict[str, Any] = {name: f.annotation for name, f in kind.model_fields.items() if name != "v"}
+    return st.builds(kind, **{name: of(form) for name, form in forms.items()})
 
 
 @pytest.mark.parametrize("kind", EVERY, ids=lambda k: k.__name__)
@@ -158,7 +158,8 @@ def test_what_is_not_this_record_is_refused(sample: Record) -> None:
         kind.from_json({**value, "surprise": 1})
     with pytest.raises(RecordError, match="one of kind 'other' is there"):
         kind.from_json({**value, "kind": "other"})
-    for nothing in (None, "", "None", [], 3, "[]"):
+    nothings: tuple[object, ...] = (None, "", "None", [], 3, "[]")
+    for nothing in nothings:
         with pytest.raises(RecordError, match="a record is wanted"):
             kind.from_json(nothing)
     with pytest.raises(RecordError, match="is not JSON"):
@@ -183,12 +184,15 @@ def test_an_inner_record_of_another_version_is_not_read_either() -> None:
         read_event(value)
 
 
+OTHERS: tuple[Any, ...] = ({}, {"kind": 3}, {"kind": "unheard_of", "v": 1}, [1], "7")
+
+
 def test_nothing_is_not_a_record_and_something_else_is_refused() -> None:
     assert [read(nothing) for nothing in (None, "", "None", "null", '""')] == [None] * 5
-    for other in ({}, {"kind": 3}, {"kind": "unheard_of", "v": 1}, [1], "7"):
+    for other in OTHERS:
         with pytest.raises(RecordError, match="a record is wanted"):
             read(other)
-    for other in (None, {}, {"kind": "deleted", "v": 1}, "text"):
+    for other in (None, "text", {"kind": "deleted", "v": 1}, *OTHERS):
         with pytest.raises(RecordError):
             read_event(other)
 
