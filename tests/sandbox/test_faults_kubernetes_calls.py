@@ -16,9 +16,9 @@ from kubernetes.config import incluster_config
 
 from backfill import settings
 from backfill.hooks import kubernetes as hooks
+from backfill.kit.stages import StageError
 from backfill.operators import preflight
 from backfill.operators.checks.kubernetes import kubernetes
-from backfill.operators.common import StageError
 from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
 from backfill.triggers.job import JobTrigger
@@ -101,7 +101,7 @@ def test_an_unknown_context_is_named_and_reaches_nobody(
     config["contexts"] = [item for item in config["contexts"] if item["name"] == "wrong"]
     connect(monkeypatch, kube_config=json.dumps(config))
     with pytest.raises(Exception, match="sandbox-east_dev"):
-        operator(scene).execute(scene.context())
+        scene.start()
     assert scene.posted() == []
 
 
@@ -114,7 +114,7 @@ def test_a_connection_that_names_no_cluster_is_refused_and_not_guessed(
     (problem,) = preflight_problems()
     assert "connection 'kubernetes_kube_faults' names no cluster" in problem
     with pytest.raises(ValueError, match="names no cluster"):
-        operator(scene).execute(scene.context())
+        scene.start()
     payload = event_of(trigger).payload
     assert payload["outcome"] == "unknown"
     assert "names no cluster" in payload["message"]
@@ -130,7 +130,7 @@ def test_a_connection_that_only_the_worker_has_is_named_by_the_trigger(
     assert "missing in the triggerer" in payload["message"]
     assert "kubernetes_kube_faults" in payload["message"]
     with pytest.raises(StageError):
-        scene.operator.job_ended(scene.context(), payload, scene.window)
+        scene.resume(payload)
 
 
 # F012
@@ -169,7 +169,7 @@ def named(function: Any, name: str) -> Any:
 def test_a_right_that_is_taken_away_after_preflight_fails_at_once(scene: Scene) -> None:
     scene.kube.sandbox.deny({"verbs": ["create"], "resources": ["jobs"]})
     with pytest.raises(AirflowFailException, match=r"(?s)cannot be created.*403.*jobs.batch.*cannot create"):
-        operator(scene).execute(scene.context())
+        scene.start()
     assert [row["status"] for row in scene.posted()] == [403]
 
 
@@ -200,7 +200,7 @@ def test_a_job_whose_creation_was_never_answered_is_adopted(scene: Scene, impati
 
 def test_a_restarted_api_server_is_waited_for(scene: Scene) -> None:
     trigger = job_trigger(scene)
-    scene.kube.wait_condition(trigger.job_name, "Complete")
+    scene.kube.wait_condition(trigger.given["job_name"], "Complete")
     scene.kube.sandbox.stop()
     refused: list[str] = []
 
@@ -252,7 +252,7 @@ def test_a_kill_that_may_not_delete_says_so(scene: Scene, impatient: None) -> No
         scene.kill()
     assert [row["status"] for row in scene.deleted()] == [403]
     scene.kube.sandbox.deny()
-    scene.kube.batch.delete_namespaced_job(trigger.job_name, NAMESPACE, propagation_policy="Background")
+    scene.kube.batch.delete_namespaced_job(trigger.given["job_name"], NAMESPACE, propagation_policy="Background")
 
 
 @pytest.mark.parametrize(
