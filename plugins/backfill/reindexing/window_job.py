@@ -32,8 +32,8 @@ from include.scorecard_backfill.ownership import End, Owner, StaleError, owner_o
 from include.scorecard_backfill.records import Failure, JobEvent, Reindexed, Stage, Window
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
+from include.scorecard_backfill.verdicts.failures import mentions_deadlock
 from include.scorecard_backfill.verdicts.jobs import created_at, job_outcome
-from include.scorecard_backfill.verdicts.workflows import classify
 
 JOB_MARGIN_SECONDS = 300
 """Airflow's own time-out of the deferral lies this far behind the Job's deadline, which ends the wait with a reason."""
@@ -318,7 +318,7 @@ class WindowJob:
         text = f"Job {event.job_name}: {event.message}"
         if event.outcome == "unknown":
             raise StageError(f"{event.cause}: {text}; the retry looks at the Job's real state")
-        if event.outcome == "failed" and classify(" ".join(event.log_tail), "") == "deadlock":
+        if event.outcome == "failed" and mentions_deadlock(" ".join(event.log_tail)):
             RunStore(context).set(JUDGED, event.attempt)
             raise StageError(f"{text}; a database deadlock, tried again")
         if event.outcome == "timeout":
