@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
+from backfill.kit import xcoms as kit_xcoms
 from include.scorecard_backfill.config.load import merge
+from include.scorecard_backfill.records import (
+    Counted,
+    Database,
+    Deleted,
+    Numbers,
+    Reindexed,
+    Sent,
+    TableDays,
+    Verified,
+    Window,
+    WorkflowsClosed,
+    plain,
+)
 from tests.kit.store import Store
 
 Json = dict[str, Any]
@@ -29,7 +45,8 @@ SHORT: Json = {
     "name": NAME,
     "timezone": "UTC",
     "clickhouse": {"tables": ["scorecard"], "mutation_poll_seconds": 0.2, "verify_poll_seconds": 0.2},
-    "kubernetes": {"context": NAME, "first_poll_after_seconds": 0, "poll_seconds": 0.2},
+    "waits": {"first_poll_after_seconds": 0},
+    "kubernetes": {"context": NAME, "poll_seconds": 0.2},
     "temporal": {"poll_seconds": 0.2},
     "admission": {"poll_seconds": 0.2},
 }
@@ -67,39 +84,54 @@ def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> N
         monkeypatch.setenv(f"AIRFLOW_CONN_{kind}_{NAME.upper()}", json.dumps(connection))
 
 
-def window(**fields: Any) -> Json:
-    """A window record of the plan."""
-    return {
-        "key": KEY,
-        "cluster": NAME,
-        "customer_id": "acme",
-        "start": "2026-01-01",
-        "end": "2026-02-01",
-        "mode": "cleanup",
-        "databases": [{"name": "acme_voice", "profile_id": "voice", "tables": ["scorecard"]}],
-        "conversations": 100,
-        "rows": {"scorecard": 100},
-        "label": "acme 2026-01-01..2026-02-01",
-        "part_of": "",
-        "before": {},
-    } | fields
+def window(**fields: Any) -> Window:
+    """A window of the plan."""
+    made = Window(
+        key=KEY,
+        cluster=NAME,
+        customer_id="acme",
+        start=date(2026, 1, 1),
+        end=date(2026, 2, 1),
+        mode="cleanup",
+        databases=(Database(name="acme_voice", profile_id="voice", tables=("scorecard",)),),
+        conversations=100,
+        rows={"scorecard": 100},
+    )
+    return made.model_copy(update=fields)
 
 
-def reindexed(attempt: int = 1, *ids: str, **fields: Any) -> Json:
-    """What the reindex stage returned."""
-    return {"key": KEY, "window": window(), "attempt": attempt, "job_name": f"reindex-a{attempt}",
-            "workflow_ids": list(ids), "made_at": 0.0, "status": "reindexed"} | fields  # fmt: skip
+def reindexed(attempt: int = 1, *ids: str, **fields: Any) -> Reindexed:
+    """What the reindex stage left."""
+    made = Reindexed(
+        key=KEY,
+        window=window(),
+        status="reindexed",
+        attempt=attempt,
+        job_name=f"reindex-a{attempt}",
+        workflow_ids=ids,
+    )
+    return made.model_copy(update=fields)
 
 
-def deleted(**fields: Any) -> Json:
-    """What the delete stage returned."""
-    before = [{"database": "acme_voice", "table": "scorecard", "rows": 100, "now": 100, "days": {"2026-01-05": 100}}]
-    sent = [{"database": "acme_voice", "table": "scorecard", "at": 0.0, "accepted": ["node-1-1"], "partitions": []}]
-    return {"key": KEY, "window": window(), "generation": 1, "before": before, "sent": sent, "status": "deleted",
-            "rows_before": {"scorecard": 100}, "statements": 1} | fields  # fmt: skip
+def counted(rows: int = 100, day: str = "2026-01-05") -> Counted:
+    """What was there before the delete: rows of one day."""
+    days = (TableDays(database="acme_voice", table="scorecard", days={day: Numbers(rows=rows)}),)
+    return Counted(key=KEY, now=days, before=days, server_time=0.0)
 
 
-VERIFIED: Json = {"key": KEY, "status": "verified", "tables": {}}
+def deleted(**fields: Any) -> Deleted:
+    """What the delete stage left."""
+    sent = (Sent(database="acme_voice", table="scorecard", at=0.0, accepted=("node-1-1",)),)
+    made = Deleted(key=KEY, window=window(), status="deleted", counted=counted(), generation=1, sent=sent)
+    return made.model_copy(update=fields)
+
+
+def closed(**fields: Any) -> WorkflowsClosed:
+    """What wait_workflows left."""
+    return WorkflowsClosed(key=KEY, status="completed", attempt=1, workflow_ids=("w-1",)).model_copy(update=fields)
+
+
+VERIFIED = Verified(key=KEY, status="verified")
 
 
 @dataclass
@@ -149,6 +181,33 @@ def deferral(call: Any, *args: Any, **kwargs: Any) -> TaskDeferred:
     with pytest.raises(TaskDeferred) as found:
         call(*args, **kwargs)
     return found.value
+
+
+@pytest.fixture
+def airflow_has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TaskInstance]:
+    """Give a trigger the XComs of its run, as its triggerer would; what it shows for the page goes nowhere."""
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        """Keep no XCom."""
+
+    async def pulled(ti: TaskInstance, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        found = ti.xcoms.get((task_id, key))
+        return plain(found.get(map_index) if isinstance(found, dict) and map_index in found else found)
+
+    monkeypatch.setattr(BaseXCom, "aset", nothing)
+    monkeypatch.setattr(kit_xcoms, "apull", pulled)
+
+    def give(trigger: BaseTrigger, task_id: str, xcoms: dict[tuple[str, str], Any] | None = None) -> TaskInstance:
+        plan: dict[tuple[str, str], Any] = {("plan", "return_value"): [window().to_json()], ("plan", "run"): dict(RUN)}
+        ti = TaskInstance(task_id, {**plan, **(xcoms or {})})
+        trigger.task_instance = ti  # type: ignore[assignment]
+        return ti
+
+    return give
+
+
+RUN: Json = {"max_parallel": 4, "sources": {}}
+"""Parameters of the run."""
 
 
 async def events(trigger: BaseTrigger) -> list[TriggerEvent]:

@@ -211,7 +211,7 @@ class NoWorkflows:
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no workflows, no override and no task states; XComs come from the task that asks."""
 
-    async def nothing(*_: Any) -> list[str]:
+    async def nothing(*_: Any, **__: Any) -> list[str]:
         return []
 
     async def no_text(*_: Any) -> None:
