@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -191,7 +192,11 @@ def test_the_deadline_counts_from_the_resume(scene: Scene, monkeypatch: pytest.M
     scene.kube.sandbox.set_faults(suspends(scene))
     trigger = job_trigger(scene)
     looks: list[str] = []
-    look = trigger.look
+    look, prepare = trigger.look, trigger.prepare
+
+    async def patient() -> None:
+        await prepare()
+        trigger._limits = dataclasses.replace(trigger._limits, queue=60)
 
     async def resumed() -> Any:
         found = await look()
@@ -201,6 +206,7 @@ def test_the_deadline_counts_from_the_resume(scene: Scene, monkeypatch: pytest.M
         return found
 
     monkeypatch.setattr(trigger, "look", resumed)
+    monkeypatch.setattr(trigger, "prepare", patient)
     assert scene.end(trigger)["status"] == "reindexed"
     assert "suspended by the queue 'batch'" in looks[0]
 
