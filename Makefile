@@ -21,7 +21,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean
+.PHONY: help ui setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -86,6 +86,9 @@ lint: $(STAMP) ## ruff, mypy, import directions
 format: $(STAMP) ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+ui: ## build the operator's page (ui/) into the plugin; needs Node.js 20 or newer
+	cd ui && npm ci --silent && npm run --silent build
 
 bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks

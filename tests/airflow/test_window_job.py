@@ -39,12 +39,15 @@ from include.scorecard_backfill.records import (
     ResendEvent,
     WorkflowsClosed,
 )
-from tests.kit.waits import KEY, NAME, RUN, VERIFIED, closed, cluster, context, deferral, deleted, window
+from tests.kit.waits import KEY, NAME, VERIFIED, cluster, context, deferral, deleted, window
 
 __all__ = ["cluster"]
 
 Json = dict[str, Any]
 Xcoms = dict[tuple[str, str], Any]
+
+RUN: Json = {"max_parallel": 4, "sources": {}}
+CLOSED = WorkflowsClosed(key=KEY, status="completed", attempt=3, workflow_ids=("w-1",))
 
 SETTLED: dict[str, Xcoms] = {
     "verified": {("windows.verify", "return_value"): {0: json.dumps(json.dumps(VERIFIED.to_json()))}},
@@ -276,7 +279,7 @@ def test_a_job_that_a_killed_worker_had_made_is_adopted_and_not_made_twice(
 
 
 def test_verify_counts_again_after_the_workflows_of_its_own_reindex(cluster: str) -> None:
-    event = ClosedEvent(closed=closed(attempt=3)).to_json()
+    event = ClosedEvent(closed=CLOSED).to_json()
     found = deferral(operator("verify").resume, context("windows.verify"), event=event)
     assert isinstance(found.trigger, VerifyTrigger)
     assert found.trigger.given["attempt"] == 3

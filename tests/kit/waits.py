@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -18,20 +18,19 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
-from backfill.kit import xcoms as kit_xcoms
 from include.scorecard_backfill.config.load import merge
 from include.scorecard_backfill.records import (
     Counted,
     Database,
     Deleted,
     Numbers,
+    Proof,
+    Record,
     Reindexed,
     Sent,
     TableDays,
     Verified,
     Window,
-    WorkflowsClosed,
-    plain,
 )
 from tests.kit.store import Store
 
@@ -39,14 +38,14 @@ Json = dict[str, Any]
 
 NAME = "waits"
 KEY = "0123456789abcdef"
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 
 SHORT: Json = {
     "name": NAME,
     "timezone": "UTC",
     "clickhouse": {"tables": ["scorecard"], "mutation_poll_seconds": 0.2, "verify_poll_seconds": 0.2},
-    "waits": {"first_poll_after_seconds": 0},
     "kubernetes": {"context": NAME, "poll_seconds": 0.2},
+    "waits": {"first_poll_after_seconds": 0},
     "temporal": {"poll_seconds": 0.2},
     "admission": {"poll_seconds": 0.2},
 }
@@ -84,54 +83,81 @@ def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> N
         monkeypatch.setenv(f"AIRFLOW_CONN_{kind}_{NAME.upper()}", json.dumps(connection))
 
 
+WINDOW = Window(
+    key=KEY,
+    cluster=NAME,
+    customer_id="acme",
+    start=date(2026, 1, 1),
+    end=date(2026, 2, 1),
+    mode="cleanup",
+    databases=(Database(name="acme_voice", profile_id="voice", tables=("scorecard",)),),
+    conversations=100,
+    rows={"scorecard": 100},
+)
+BEFORE = TableDays(
+    database="acme_voice",
+    table="scorecard",
+    days={"2026-01-05": Numbers(rows=100, conversations=50, ids=100, meant=10, fingerprint=7)},
+)
+COUNTED = Counted(key=KEY, now=(BEFORE,), before=(BEFORE,), server_time=1_770_000_000.0)
+
+
 def window(**fields: Any) -> Window:
     """A window of the plan."""
-    made = Window(
-        key=KEY,
-        cluster=NAME,
-        customer_id="acme",
-        start=date(2026, 1, 1),
-        end=date(2026, 2, 1),
-        mode="cleanup",
-        databases=(Database(name="acme_voice", profile_id="voice", tables=("scorecard",)),),
-        conversations=100,
-        rows={"scorecard": 100},
-    )
-    return made.model_copy(update=fields)
+    return WINDOW.model_copy(update=fields)
 
 
 def reindexed(attempt: int = 1, *ids: str, **fields: Any) -> Reindexed:
-    """What the reindex stage left."""
-    made = Reindexed(
+    """What the reindex stage returned."""
+    base = Reindexed(
         key=KEY,
-        window=window(),
+        window=WINDOW,
         status="reindexed",
         attempt=attempt,
         job_name=f"reindex-a{attempt}",
         workflow_ids=ids,
     )
-    return made.model_copy(update=fields)
-
-
-def counted(rows: int = 100, day: str = "2026-01-05") -> Counted:
-    """What was there before the delete: rows of one day."""
-    days = (TableDays(database="acme_voice", table="scorecard", days={day: Numbers(rows=rows)}),)
-    return Counted(key=KEY, now=days, before=days, server_time=0.0)
+    return base.model_copy(update=fields)
 
 
 def deleted(**fields: Any) -> Deleted:
-    """What the delete stage left."""
-    sent = (Sent(database="acme_voice", table="scorecard", at=0.0, accepted=("node-1-1",)),)
-    made = Deleted(key=KEY, window=window(), status="deleted", counted=counted(), generation=1, sent=sent)
-    return made.model_copy(update=fields)
+    """What the delete stage returned."""
+    sent = Sent(database="acme_voice", table="scorecard", at=0.0, accepted=("node-1-1",))
+    base = Deleted(key=KEY, window=WINDOW, status="deleted", counted=COUNTED, generation=1, sent=(sent,))
+    return base.model_copy(update=fields)
 
 
-def closed(**fields: Any) -> WorkflowsClosed:
-    """What wait_workflows left."""
-    return WorkflowsClosed(key=KEY, status="completed", attempt=1, workflow_ids=("w-1",)).model_copy(update=fields)
+PROOF = Proof(tables=(), hosts=("node-1-1",), statements=1, workflows=1, accounted=True)
+VERIFIED = Verified(key=KEY, status="verified", proof=PROOF)
+
+Left = dict[tuple[str, str], Any]
+"""XComs that a trigger reads, by (task id, key); of mapped tasks those of its own map index."""
 
 
-VERIFIED = Verified(key=KEY, status="verified")
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> Left:
+    """What the stages of the run have left: a plan of one window; a test adds to it."""
+    found: Left = {
+        ("plan", "return_value"): [WINDOW.to_json()],
+        ("plan", "run"): {"max_parallel": 2, "sources": {}, "overlap": False},
+    }
+
+    async def get(*, key: str, task_id: str, **_: Any) -> Any:
+        value = found.get((task_id, key))
+        return value.to_json() if isinstance(value, Record) else value
+
+    async def put(key: str, value: Any, *, task_id: str, **_: Any) -> None:
+        found[task_id, key] = json.loads(json.dumps(value))
+
+    monkeypatch.setattr(BaseXCom, "aget_one", get)
+    monkeypatch.setattr(BaseXCom, "aset", put)
+    return found
+
+
+def placed(trigger: Any, task_id: str, map_index: int = 0) -> Any:
+    """Return a trigger as the triggerer runs it for this task instance."""
+    trigger.task_instance = TaskInstance(task_id, map_index=map_index)
+    return trigger
 
 
 @dataclass
@@ -181,33 +207,6 @@ def deferral(call: Any, *args: Any, **kwargs: Any) -> TaskDeferred:
     with pytest.raises(TaskDeferred) as found:
         call(*args, **kwargs)
     return found.value
-
-
-@pytest.fixture
-def airflow_has(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TaskInstance]:
-    """Give a trigger the XComs of its run, as its triggerer would; what it shows for the page goes nowhere."""
-
-    async def nothing(*_: Any, **__: Any) -> None:
-        """Keep no XCom."""
-
-    async def pulled(ti: TaskInstance, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        found = ti.xcoms.get((task_id, key))
-        return plain(found.get(map_index) if isinstance(found, dict) and map_index in found else found)
-
-    monkeypatch.setattr(BaseXCom, "aset", nothing)
-    monkeypatch.setattr(kit_xcoms, "apull", pulled)
-
-    def give(trigger: BaseTrigger, task_id: str, xcoms: dict[tuple[str, str], Any] | None = None) -> TaskInstance:
-        plan: dict[tuple[str, str], Any] = {("plan", "return_value"): [window().to_json()], ("plan", "run"): dict(RUN)}
-        ti = TaskInstance(task_id, {**plan, **(xcoms or {})})
-        trigger.task_instance = ti  # type: ignore[assignment]
-        return ti
-
-    return give
-
-
-RUN: Json = {"max_parallel": 4, "sources": {}}
-"""Parameters of the run."""
 
 
 async def events(trigger: BaseTrigger) -> list[TriggerEvent]:

@@ -105,6 +105,10 @@ _LISTED = (
     Cause("killed", "delete", DELETES,
         "The mutation was killed; rows may remain.",
         "Clear the task."),
+    Cause("killed_late", "look", ("verify",),
+        "The mutation was killed after the reindex had begun; rows from before the DELETE may remain.",
+        "Clear wait_mutations, and once more when it asks: it sends the DELETE again if that cannot take new rows;"
+        " where it refuses, start a new run for these days."),
     Cause("not_picked_up", "delete", DELETES,
         "A host never took the DELETE from the DDL queue.",
         "Check that the host runs and that its name is the one in the cluster's definition, then clear the task."),
