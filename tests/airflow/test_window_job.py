@@ -246,7 +246,7 @@ def test_a_cleared_failure_makes_the_job_of_the_next_attempt_and_waits_again(
 
 def test_a_good_end_is_the_record_that_the_next_stage_works_by(cluster: str, jobs: Jobs) -> None:
     found = deferral(operator("reindex").execute, running("reindex"))
-    result = operator("reindex").resume(running("reindex"), event=job_event().to_json(), **found.kwargs)
+    result = operator("reindex").resume(running("reindex"), event=job_event().to_json(), **(found.kwargs or {}))
     assert (result["kind"], result["attempt"], result["workflow_ids"]) == ("reindexed", 2, ["w-2"])
     assert result["window"]["key"] == KEY
 
@@ -275,7 +275,7 @@ def test_a_job_that_a_killed_worker_had_made_is_adopted_and_not_made_twice(
     # The worker died before Airflow knew that it had deferred: the same event again.
     again = deferral(operator(stage).resume, running(stage), event=AGAIN.to_json())
     assert jobs.created == ["reindex-a2"]
-    assert again.trigger.given["job_name"] == "reindex-a2"  # type: ignore[attr-defined]
+    assert again.trigger.given["job_name"] == "reindex-a2"
 
 
 def test_verify_counts_again_after_the_workflows_of_its_own_reindex(cluster: str) -> None:
@@ -352,7 +352,7 @@ def test_a_cleared_reindex_makes_a_new_attempt_after_a_failure_for_good(cluster:
     jobs.add(1, "Complete")
     task = running("reindex")
     adopted = deferral(operator("reindex").execute, task)
-    assert (adopted.trigger.given["attempt"], jobs.created) == (1, [])  # type: ignore[attr-defined]
+    assert (adopted.trigger.given["attempt"], jobs.created) == (1, [])
     RunStore(task).set(FAILED, Failure(key=KEY, stage="reindex", cause="job_failed", reason="r", attempt=1).to_json())
     deferral(operator("reindex").execute, task)
     assert jobs.created == ["reindex-a2"]

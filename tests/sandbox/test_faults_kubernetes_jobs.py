@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import AsyncMock
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
@@ -16,13 +15,13 @@ from backfill import settings
 from backfill.operators import reindex
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.preflight import PreflightOperator
-from backfill.triggers import quiet
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import ANNOTATION_CONTAINER
 from include.scorecard_backfill.names import JOB_NAME_MAX
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER
+from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import event_within, wait_running, window_jobs, window_pods
 from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene
@@ -146,7 +145,10 @@ def test_the_next_attempt_has_labels_and_a_log_of_its_own(scene: Scene) -> None:
 def test_a_good_job_whose_workflows_failed_is_not_adopted_again(scene: Scene) -> None:
     record = scene.go()
     # wait_workflows has judged this attempt's workflows; a person clears it together with reindex.
-    scene.xcoms["windows.wait_workflows", "return_value"] = {"key": scene.window.key, "attempt": record["attempt"]}
+    judged = Failure(
+        key=scene.window.key, stage="wait_workflows", cause="workflow_failed", reason="r", attempt=record["attempt"]
+    )
+    scene.xcoms["windows.wait_workflows", "return_value"] = judged.to_json()
     assert scene.go()["attempt"] == 2
 
 
@@ -297,9 +299,6 @@ def test_a_running_scheduled_job_is_a_refusal_where_that_is_configured(
 
 def test_no_job_is_made_while_a_pod_of_a_deleted_one_still_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pod has its grace period after the Job is gone, and starts workflows in it."""
-    closed = AsyncMock(return_value=[])
-    monkeypatch.setattr(quiet, "shared_workflows", closed)
-    monkeypatch.setattr(quiet, "open_of_window", closed)
     monkeypatch.setattr(QuietTrigger, "poll_seconds", 0.2)
     kept = scene.kube.template()["template"]["spec"]["containers"]
     scene.kube.sandbox.patch_cronjob(template_patch([{**kept[0], "image": STUBBORN}]))
