@@ -12,9 +12,9 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from backfill import settings
-from backfill.operators import reindex
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.preflight import PreflightOperator
+from backfill.reindexing import window_job
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from include.scorecard_backfill.config import ClusterConfig
@@ -285,7 +285,7 @@ def test_a_running_scheduled_job_is_a_refusal_where_that_is_configured(
     config = settings.cluster_config(NAME)
     kubernetes = config.kubernetes.model_copy(update={"active_scheduled_job": "refuse"})
     changed: ClusterConfig = config.model_copy(update={"kubernetes": kubernetes})
-    monkeypatch.setattr(reindex, "cluster_config", lambda _: changed)
+    monkeypatch.setattr(window_job, "cluster_config", lambda _: changed)
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": {"name": "scheduled-.*"}})
     name = scheduled(scene)
     try:
