@@ -114,6 +114,7 @@ class TaskInstance:
     map_index: int = 0
     dag_id: str = f"scorecard_backfill__{NAME}"
     run_id: str = "manual__1"
+    try_number: int = 1
     pulls: list[tuple[str, str]] = field(default_factory=list)
 
     def xcom_pull(self, task_ids: str, key: str = "return_value", map_indexes: Any = "all", **_: Any) -> Any:

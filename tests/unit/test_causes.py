@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,9 @@ from docs import generate
 from include.scorecard_backfill import life
 from include.scorecard_backfill.planning.learned import Customer, Outcome, learn
 from include.scorecard_backfill.planning.replan import too_big
-from include.scorecard_backfill.records import Failure, Window
 from include.scorecard_backfill.verdicts.causes import CAUSES, CLEARS, SIZE, cause_of, decisive, repeated_by
 from include.scorecard_backfill.verdicts.workflows import Execution, Status, judge
+from tests.kit import build
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "include").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
@@ -75,12 +74,8 @@ def test_a_deadlock_is_size_and_can_be_repeated() -> None:
 
 @pytest.mark.parametrize("name", sorted(CAUSES))
 def test_cutting_and_learning_agree_about_size(name: str) -> None:
-    window = Window(
-        key="k", cluster="demo", customer_id="acme", start=date(2026, 1, 1), end=date(2026, 2, 1), mode="cleanup",
-        databases=(),
-    )  # fmt: skip
-    failure = Failure(key="k", stage="wait_workflows", cause=name, reason="it failed")
-    is_cut = too_big([window], [failure]) == [window]
+    window = build.window(days=31)
+    is_cut = too_big([window], [build.failure(window, name)]) == [window]
     is_learned = learn({}, [Outcome("acme", 1_000, cause=name)])["acme"] != Customer()
     assert (is_cut, is_learned) == (CAUSES[name].size, CAUSES[name].size)
 
