@@ -136,8 +136,6 @@ def test_preflight_without_a_connection_names_it_and_fails_for_good(
 ) -> None:
     conn_id = cluster.temporal.conn_id
     monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
-    monkeypatch.setattr(preflight, "_clickhouse", lambda *_: None)
-    monkeypatch.setattr(preflight, "_kubernetes", lambda *_: None)
     operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
     problems: list[str] = []
     operator._guarded(preflight._temporal, cluster, problems, [])
