@@ -16,7 +16,10 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-sandbox test-browser lint format bench chaos lock clean
+COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
+COMPOSE_STATE := .sandbox/compose
+
+.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -67,6 +70,23 @@ test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way t
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
 	$(BIN)/pytest tests/browser
+
+# With LocalExecutor in .env or without: the stack is the celery profile.
+up-compose: export AIRFLOW_EXECUTOR := CeleryExecutor
+up-compose: ## the whole stack in containers: Airflow on Celery, ClickHouse, Temporal, k3s, data (needs docker and .env)
+	mkdir -p $(COMPOSE_STATE)/images
+	$(COMPOSE) build
+	docker save --output $(COMPOSE_STATE)/images/reindexer.tar scorecard-backfill-reindexer:0.1.0
+	$(COMPOSE) up --detach --wait --wait-timeout 900
+
+test-compose: $(STAMP) up-compose ## the same, one real cleanup through the REST API against the truth, and down again
+	$(BIN)/python -m sandbox.data --cluster sandbox-east --state $(COMPOSE_STATE) --seed 1
+	set +e; ( set -a; . ./.env; set +a; $(BIN)/python -m sandbox.accept --url http://127.0.0.1:$${AIRFLOW_PORT:-8080} \
+		--dag scorecard_backfill__sandbox-east --truth $(COMPOSE_STATE)/truth/sandbox-east.json ); \
+	code=$$?; $(MAKE) --no-print-directory down-compose; exit $$code
+
+down-compose: ## end it and remove its volumes
+	$(COMPOSE) down --volumes
 
 lint: $(STAMP) ## ruff, mypy, import directions
 	$(BIN)/ruff check .
