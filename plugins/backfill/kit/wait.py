@@ -59,7 +59,7 @@ Args = TypeVar("Args", bound=WaitArgs)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return True when a client calls the error passing, a listed host has not answered, or Airflow's own API has not."""
+    """Return True when a client calls the error passing, or a host or Airflow's own API has not answered."""
     if isinstance(error, (clickhouse.TopologyError, AirflowRuntimeError)):
         return True
     return clickhouse.is_transient(error) or kubernetes.is_transient(error) or temporal.is_transient(error)
