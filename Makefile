@@ -7,11 +7,16 @@ SHELL := /bin/bash
 PYTHON ?= python3
 STATE ?= .sandbox
 CLUSTERS ?= east,west
+KUBERNETES ?= standin
+DATABASE ?= sqlite
+EXECUTOR ?= local
 LOCK_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.synced
 UV_PIN := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)
+VARIANT = --kubernetes $(KUBERNETES) --database $(DATABASE) --executor $(EXECUTOR)
+REAL_KUBERNETES = tests/standins/test_kubernetes_*.py tests/sandbox/test_kubernetes_*.py tests/sandbox/test_faults_kubernetes*.py
 CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
@@ -19,7 +24,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
-.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose
+.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,11 +42,11 @@ $(BIN)/uv:
 	test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 
-demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows
-	$(BIN)/python -m sandbox.demo --state $(STATE)
+demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows (KUBERNETES=real, DATABASE=postgres EXECUTOR=celery)
+	$(BIN)/python -m sandbox.demo --state $(STATE) $(VARIANT)
 
 up: $(STAMP) ## sandbox only, until Ctrl-C (STATE=.sandbox, CLUSTERS=east,west)
-	$(BIN)/python -m sandbox.stack up --state $(STATE) --clusters $(CLUSTERS)
+	$(BIN)/python -m sandbox.stack up --state $(STATE) --clusters $(CLUSTERS) $(VARIANT)
 
 down: $(STAMP) ## end a running sandbox, also one whose owner was killed
 	$(BIN)/python -m sandbox.stack down --state $(STATE)
@@ -64,6 +69,10 @@ test-airflow: $(STAMP) ## triggers, operators, DAG files
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
 	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
 	.ci/standins tested
+
+test-kubernetes: $(STAMP) ## the tests of Kubernetes' stand-in and of the product, against a real control plane (built with Go)
+	$(BIN)/python -m standins.controlplane.build
+	SANDBOX_KUBERNETES=real $(BIN)/pytest $(REAL_KUBERNETES) -n 2 --dist loadfile --timeout 300 --durations 20
 
 test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way through the REST API
 	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20

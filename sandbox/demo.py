@@ -28,6 +28,7 @@ from sandbox.stack_layout import Options, cluster_names
 from sandbox.stack_lock import StateInUseError
 from sandbox.stack_model import AIRFLOW_USER, TOPOLOGIES, Cluster, Stack
 from sandbox.stack_supervisor import PartError
+from sandbox.stack_variants import add_arguments, variant_of
 from sandbox.stack_wait import DeadlineExceededError
 
 # The month in the middle of the generated data (sandbox/data/spec.py); the end is exclusive.
@@ -153,7 +154,9 @@ def _run(args: argparse.Namespace) -> int:
     say = clock(time.monotonic())
     with (
         signals_as_exit(),
-        running_stack(args.state, Options(seed=args.seed), lambda text: print(text, flush=True)) as stack,
+        running_stack(
+            args.state, Options(seed=args.seed, variant=variant_of(args)), lambda text: print(text, flush=True)
+        ) as stack,
     ):
         print(login_text(stack), flush=True)
         wrong = demonstrate(stack, stack.cluster(name), say)
@@ -180,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, default=Path(".sandbox"), help="folder of everything that is written")
     clusters = [name for full in TOPOLOGIES for name in (full.removeprefix("sandbox-"), full)]
     parser.add_argument("--cluster", default="east", choices=clusters, help="default: east")
+    add_arguments(parser)
     parser.add_argument("--seed", type=int, default=1, help="seed of the data generator")
     parser.add_argument(
         "--keep",

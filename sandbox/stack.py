@@ -24,16 +24,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
-from sandbox.stack_airflow import COMPONENTS, airflow_command, database_path
+from sandbox.stack_airflow import airflow_command, database_path
 from sandbox.stack_layout import (
     Layout,
     Options,
     airflow_process_env,
     cluster_names,
+    components,
     data_command,
     kubernetes_part,
     make_layout,
     parts,
+    service_parts,
     worker_part,
     write_files,
 )
@@ -49,6 +51,7 @@ from sandbox.stack_steps import (
     wait_ready,
 )
 from sandbox.stack_supervisor import PartControl, PartError, Supervisor
+from sandbox.stack_variants import add_arguments, build_control_plane, remove_database, variant_of
 from sandbox.stack_wait import DeadlineExceededError, wait_for
 
 # Each about five times what two busy cores need.
@@ -57,7 +60,7 @@ DATA_DEADLINE_SECONDS = 120
 MIGRATE_DEADLINE_SECONDS = 150
 AIRFLOW_DEADLINE_SECONDS = 180
 DOWN_DEADLINE_SECONDS = 90
-OWNED = ("airflow", "clickhouse", "faults", "kubernetes", "logs", "source", "temporal", "truth")
+OWNED = ("airflow", "clickhouse", "faults", "kubernetes", "logs", "redis", "source", "temporal", "truth")
 
 Say = Callable[[str], None]
 
@@ -104,18 +107,27 @@ def _stop(parts_running: ExitStack, state: Path, token: str, say: Say) -> None:
 
 
 def _start(stack: ExitStack, layout: Layout, say: Say) -> Stack:
+    variant = layout.options.variant
+    if variant.kubernetes == "real":
+        build_control_plane()
     write_files(layout)
+    if layout.options.airflow and variant.database == "postgres":
+        stack.callback(remove_database, layout.state)
+        layout.services.make_database(layout.logs / "initdb.log")
     env = airflow_process_env(layout)
-    supervisor = Supervisor(parts(layout, env), layout.base_env(), layout.logs / "supervisor.log")
+    services = service_parts(layout)
+    supervisor = Supervisor([*services, *parts(layout, env)], layout.base_env(), layout.logs / "supervisor.log")
     supervisor = stack.enter_context(supervisor)
+    _start_services(supervisor, layout, [part.name for part in services])
     migrate = _migrate(stack, layout, env) if layout.options.airflow else None
     _start_standins(supervisor, layout, say)
     loads = _load_data(stack, layout)
     supervisor.start(*(worker_part(cluster) for cluster in layout.clusters))
     if migrate is not None:
         migrate.wait(MIGRATE_DEADLINE_SECONDS)
-        use_wal(database_path(layout.airflow_home))
-        supervisor.start(*COMPONENTS)
+        if variant.database == "sqlite":
+            use_wal(database_path(layout.airflow_home))
+        supervisor.start(*components(layout))
         say("Airflow's database is ready; its components start")
     for load in loads:
         load.wait(DATA_DEADLINE_SECONDS)
@@ -139,6 +151,15 @@ def _start(stack: ExitStack, layout: Layout, say: Say) -> Stack:
     )
     record.save()
     return record
+
+
+def _start_services(supervisor: Supervisor, layout: Layout, names: list[str]) -> None:
+    checks: dict[str, Callable[[], bool]] = {"redis": tcp_answers(layout.services.broker_port)}
+    if "postgres" in names:
+        checks["postgres"] = layout.services.database_ready()
+    supervisor.start(*names)
+    wanted = {name: checks[name] for name in names}
+    wait_ready(wanted, supervisor.check, layout.logs, STANDINS_DEADLINE_SECONDS)
 
 
 def _migrate(stack: ExitStack, layout: Layout, env: dict[str, str]) -> OneShot:
@@ -174,6 +195,7 @@ def _wait_workers(supervisor: Supervisor, layout: Layout) -> None:
 
 
 def _remove_old(state: Path) -> None:
+    remove_database(state)
     for name in OWNED:
         if (state / name).exists():
             shutil.rmtree(state / name)
@@ -226,6 +248,7 @@ def _up(args: argparse.Namespace) -> int:
         port_base=None if args.port_base == "auto" else int(args.port_base),
         seed=args.seed,
         airflow=args.airflow,
+        variant=variant_of(args),
     )
     with signals_as_exit(), running_stack(args.state, options, print) as stack:
         print("\n".join([*login_lines(stack), "Ctrl-C ends everything."]), flush=True)
@@ -285,6 +308,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--port-base", default="auto", help="first of the ports, or auto: any free ones (default)")
     up.add_argument("--seed", type=int, default=1, help="seed of the data generator")
     up.add_argument("--airflow", action=argparse.BooleanOptionalAction, default=True, help="with Airflow (default)")
+    add_arguments(up)
     up.set_defaults(run=_up)
     commands.add_parser("down", parents=[state], help="end a running sandbox").set_defaults(run=_down)
     commands.add_parser("status", parents=[state], help="what runs, and where").set_defaults(run=_status)

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandbox.stack_airflow import (
@@ -30,11 +30,22 @@ from sandbox.stack_model import (
     write_private,
 )
 from sandbox.stack_supervisor import Part
+from sandbox.stack_variants import DOUBLED, Services, Variant, kubernetes_module, worker_commands
 from sandbox.stack_wait import free_ports, ports_from
 
 # From the caller's environment only what a program needs to start; an AIRFLOW__ or AIRFLOW_CONN_ variable of
 # the user's shell must not change what is tried here.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "VIRTUAL_ENV")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TMPDIR",
+    "USER",
+    "VIRTUAL_ENV",
+    "KUBEBUILDER_ASSETS",
+    "CONTROLPLANE_CACHE",
+)
 JOB_IMAGE = "registry.invalid/cron-batch-reindex-conversations:sandbox"
 
 
@@ -44,7 +55,7 @@ class Options:
 
     clusters: full names. port_base: first port, None = any free ones. seed and data_arguments go to the data
     generator, by cluster; worker_env to the Temporal workers (their limits, see sandbox/reindexer/worker.py).
-    airflow False leaves Airflow out, for tests that only need the stand-ins.
+    airflow False leaves Airflow out, for tests that only need the stand-ins. variant: real parts in their place.
     """
 
     clusters: tuple[str, ...] = tuple(TOPOLOGIES)
@@ -54,6 +65,7 @@ class Options:
     worker_env: Mapping[str, str] | None = None
     extra_env: Mapping[str, str] | None = None
     airflow: bool = True
+    variant: Variant = field(default_factory=Variant)
 
     def __post_init__(self) -> None:
         for name in self.clusters:
@@ -81,6 +93,7 @@ class Layout:
     clusters: tuple[Cluster, ...]
     airflow_password: str
     clickhouse_password: str
+    services: Services
 
     @property
     def logs(self) -> Path:
@@ -123,7 +136,7 @@ class Layout:
 def make_layout(state: Path, options: Options, token: str) -> Layout:
     """Choose ports and names; raises OSError when a port of `port_base` is taken."""
     state = state.resolve()
-    count = 2 + sum(len(TOPOLOGIES[name]) + 1 for name in options.clusters)
+    count = 4 + sum(len(TOPOLOGIES[name]) + 1 for name in options.clusters)
     ports = free_ports(count) if options.port_base is None else ports_from(options.port_base, count)
     supply = iter(ports)
     airflow_port, temporal_port = next(supply), next(supply)
@@ -136,6 +149,7 @@ def make_layout(state: Path, options: Options, token: str) -> Layout:
         clusters=tuple(_cluster(name, state, supply) for name in options.clusters),
         airflow_password=secrets.token_urlsafe(12),
         clickhouse_password=secrets.token_urlsafe(12),
+        services=Services(state, next(supply), next(supply)),
     )
 
 
@@ -203,6 +217,7 @@ def airflow_process_env(layout: Layout) -> dict[str, str]:
         **airflow_env(layout.airflow_home, layout.airflow_port),
         **connection_env(layout.clusters, layout.temporal_address, layout.clickhouse_password),
         "SCORECARD_BACKFILL_CLUSTERS": str(CLUSTER_FILES),
+        **layout.services.environment(layout.options.variant),
         **(layout.options.extra_env or {}),
     }
 
@@ -217,9 +232,26 @@ def parts(layout: Layout, airflow: Mapping[str, str]) -> list[Part]:
     for cluster in layout.clusters:
         listed += _cluster_parts(layout, cluster, base)
     if layout.options.airflow:
-        for name, arguments in (COMPONENTS | SPARE_COMPONENTS).items():
+        for name, arguments in (components(layout) | SPARE_COMPONENTS).items():
             listed.append(_part(layout, name, airflow_command(*arguments), airflow))
     return listed
+
+
+def service_parts(layout: Layout) -> list[Part]:
+    """Return the parts that Airflow's components need: none, PostgreSQL, or PostgreSQL and Redis."""
+    variant, services, listed = layout.options.variant, layout.services, []
+    if layout.options.airflow and variant.database == "postgres":
+        listed.append(_part(layout, "postgres", services.database_command(), layout.base_env()))
+    if layout.options.airflow and variant.executor == "celery":
+        listed.append(_part(layout, "redis", services.broker_command(), layout.base_env()))
+    return listed
+
+
+def components(layout: Layout) -> dict[str, tuple[str, ...]]:
+    """Return the Airflow components that are started, with their arguments."""
+    if not layout.options.variant.doubled:
+        return COMPONENTS
+    return {**COMPONENTS, **DOUBLED, **worker_commands(layout.airflow_home)}
 
 
 def _cluster_parts(layout: Layout, cluster: Cluster, base: Mapping[str, str]) -> list[Part]:
@@ -231,7 +263,7 @@ def _cluster_parts(layout: Layout, cluster: Cluster, base: Mapping[str, str]) ->
         _part(
             layout,
             kubernetes_part(cluster),
-            _python("standins.kubernetes", *_kubernetes_arguments(layout, cluster)),
+            _python(kubernetes_module(layout.options.variant), *_kubernetes_arguments(layout, cluster)),
             base,
         )
     )

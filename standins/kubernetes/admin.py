@@ -16,7 +16,7 @@ from starlette.routing import Route
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.faults import parse_rule
 from standins.kubernetes.kubelet import Kubelet
-from standins.kubernetes.rbac import parse_deny
+from standins.kubernetes.rbac import Deny, parse_deny
 from standins.kubernetes.recorder import Recorder, fingerprint
 
 
@@ -84,20 +84,30 @@ class Admin:
         if request.method == "POST":
             try:
                 raw = await request.json()
-                rules = [parse_deny(item) for item in raw["deny"]]
+                await self.apply_rights([parse_deny(item) for item in raw["deny"]])
             except (ValueError, KeyError, TypeError, AttributeError) as error:  # DenyRuleError is a ValueError
                 return JSONResponse({"error": f'expected {{"deny": [rule, ...]}}: {error}'}, 400)
-            self._cluster.deny[:] = rules
         elif request.method == "DELETE":
-            self._cluster.deny.clear()
+            await self.apply_rights([])
         return JSONResponse({"deny_rules": len(self._cluster.deny)})
+
+    async def apply_rights(self, rules: list[Deny]) -> None:
+        """Replace the deny rules. Raises ValueError for rules that cannot be applied."""
+        self._cluster.deny[:] = rules
+
+    async def new_token(self, wanted: str | None) -> str:
+        """The token to use from now on. Raises ValueError if the wanted one cannot be had."""
+        return wanted or secrets.token_urlsafe(24)
 
     async def token(self, request: Request) -> Response:
         """Make a new token the only valid one (``{"token": ...}`` or a random one) and end unauthorized
         faults.
         """
         body = await request.json() if await request.body() else {}
-        token = body.get("token") or secrets.token_urlsafe(24)
+        try:
+            token = await self.new_token(body.get("token"))
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 400)
         self._set_token(token)
         self._cluster.faults.clear(kind="unauthorized")
         return JSONResponse({"fingerprint": fingerprint(token)})

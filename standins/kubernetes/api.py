@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from standins.kubernetes import errors, logs, rbac, watching
+from standins.kubernetes import errors, logs, quota, rbac, watching
 from standins.kubernetes.calls import (
     Call,
     DeleteOptions,
     check_preconditions,
     check_query,
+    check_same,
     delete_options,
+    merge_patch,
     unsupported_media,
 )
 from standins.kubernetes.cluster import Cluster
@@ -37,20 +39,6 @@ ORPHAN_WARNING = (
     'set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning"'
 )
 _MERGE_TYPES = ("application/merge-patch+json", "application/strategic-merge-patch+json")
-
-
-def merge_patch(current: Obj, patch: Obj) -> Obj:
-    """The result of a JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces."""
-    merged = copy.deepcopy(current)
-    for key, value in patch.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            inner = merged.get(key)
-            merged[key] = merge_patch(inner if isinstance(inner, dict) else {}, value)
-        else:
-            merged[key] = copy.deepcopy(value)
-    return merged
 
 
 class Api:
@@ -170,6 +158,7 @@ class Api:
         complete(resource, prepared)
         check_rules(resource, prepared)
         self._store.check_new(resource, prepared)
+        quota.check(self._store, resource, prepared)
         return prepared
 
     def _review(self, call: Call) -> Obj:
@@ -193,6 +182,7 @@ class Api:
     def _update(self, call: Call) -> Response:
         current = self._store.get(call.resource, call.target.namespace, call.name)
         body = self._wanted_state(call, current)
+        check_same(call, current, body)
         version = (body.get("metadata") or {}).get("resourceVersion")
         if version and version != current["metadata"]["resourceVersion"]:
             raise errors.conflict(call.resource, call.name)
@@ -225,7 +215,7 @@ class Api:
     def _delete(self, call: Call) -> Response:
         obj = self._store.get(call.resource, call.target.namespace, call.name)
         options = delete_options(call)
-        check_preconditions(call, options, obj)
+        check_preconditions(call, obj, options.uid, options.version)
         headers = {}
         if call.resource is JOBS and options.policy is None:
             headers["Warning"] = ORPHAN_WARNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,6 +95,20 @@ def _dry_run(value: object) -> bool:
     return bool(values)
 
 
+def merge_patch(current: Obj, patch: Obj) -> Obj:
+    """The result of a JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces."""
+    merged = copy.deepcopy(current)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            inner = merged.get(key)
+            merged[key] = merge_patch(inner if isinstance(inner, dict) else {}, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
 def decode_body(content: bytes, content_type: str) -> Any:
     """The JSON of a request's body, None if it is empty. Raises StatusError 400 or 415."""
     if not content:
@@ -159,16 +174,32 @@ def delete_options(call: Call) -> DeleteOptions:
     )
 
 
-def check_preconditions(call: Call, options: DeleteOptions, obj: Obj) -> None:
-    """Raises StatusError 409 if the stored object is not the one that the client means."""
+def check_preconditions(call: Call, obj: Obj, uid: str | None, version: str | None) -> None:
+    """Raises StatusError 409 if the object to delete is not the one that the client means."""
     meta = obj["metadata"]
-    for label, wanted, found in (
-        ("UID", options.uid, meta["uid"]),
-        ("ResourceVersion", options.version, meta["resourceVersion"]),
+    for label, wanted, found, why in (
+        ("UID", uid, meta["uid"], "deleted and then recreated"),
+        ("ResourceVersion", version, meta["resourceVersion"], "modified"),
     ):
         if wanted is not None and wanted != found:
-            text = f"Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {found}"
-            raise errors.conflict(call.resource, meta["name"], text)
+            text = (
+                f"the {label} in the precondition ({wanted}) does not match the {label} in record ({found}). "
+                f"The object might have been {why}"
+            )
+            raise errors.unmet(call.resource, meta["name"], text)
+
+
+def check_same(call: Call, current: Obj, body: Obj) -> None:
+    """Raises StatusError if a change names another uid: 409 for a PUT, 422 for a PATCH, as the real server does."""
+    meta = current["metadata"]
+    wanted = (body.get("metadata") or {}).get("uid")
+    if wanted in (None, meta["uid"]):
+        return
+    if call.verb == "update":
+        text = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {meta['uid']}"
+        raise errors.conflict(call.resource, meta["name"], text)
+    cause = errors.invalid_value("metadata.uid", wanted, "field is immutable")
+    raise errors.invalid(call.resource, meta["name"], [cause])
 
 
 def pod_spec_of(resource: ResourceType, obj: Obj) -> Obj | None:

@@ -22,6 +22,10 @@ from standins.kubernetes.resources import Obj
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
+REAL_START_SECONDS = 180.0
+"""A real control plane starts in some 10 s on two idle cores."""
+KIND = "SANDBOX_KUBERNETES"
+"""Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
 STOP_SECONDS = 15.0
 CALL_SECONDS = 10.0
 POLL_SECONDS = 0.05
@@ -29,6 +33,14 @@ NAMESPACE = "cresta-cron"
 CRONJOB = "cron-batch-reindex-conversations"
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens 127.0.0.1 without a proxy, whatever the environment says."""
+
+
+def is_real() -> bool:
+    """Whether a real control plane is asked for. Raises ValueError for a value that means nothing."""
+    value = os.environ.get(KIND, "standin")
+    if value not in ("standin", "real"):
+        raise ValueError(f"{KIND} is {value!r}; it must be standin or real")
+    return value == "real"
 
 
 class SandboxError(RuntimeError):
@@ -196,7 +208,8 @@ class KubernetesSandbox(KubernetesAdmin):
     def start(self) -> None:
         """Start the process and wait until it answers. Raises SandboxError."""
         self.kubeconfig.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "standins.kubernetes", "--port", str(self._port)]
+        module = "standins.controlplane" if is_real() else "standins.kubernetes"
+        command = [sys.executable, "-m", module, "--port", str(self._port)]
         command += ["--data", str(self.folder / "data"), "--context", self.context]
         command += ["--kubeconfig", str(self.kubeconfig), "--images", str(self.images_file), *self._options]
         if self._manifests is not None:
@@ -211,7 +224,8 @@ class KubernetesSandbox(KubernetesAdmin):
             raise
 
     def _wait_until_up(self) -> None:
-        end = time.monotonic() + START_SECONDS
+        limit = REAL_START_SECONDS if is_real() else START_SECONDS
+        end = time.monotonic() + limit
         while time.monotonic() < end:
             if self._process is None or self._process.poll() is not None:
                 raise SandboxError(f"the server ended at its start:\n{self.log_tail()}")
@@ -219,7 +233,7 @@ class KubernetesSandbox(KubernetesAdmin):
                 self._port = int(self.url.rpartition(":")[2])
                 return
             time.sleep(POLL_SECONDS)
-        raise SandboxError(f"the server did not answer within {START_SECONDS} s:\n{self.log_tail()}")
+        raise SandboxError(f"the server did not answer within {limit} s:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
         """The end of the server's own log."""

@@ -6,15 +6,19 @@ import asyncio
 import logging
 import time
 from datetime import timedelta
+from functools import partial
 
+from standins.kubernetes import quota
+from standins.kubernetes.calls import merge_patch
 from standins.kubernetes.clock import parse_time, utc_now
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.defaults import TRACKING_FINALIZER, complete
 from standins.kubernetes.deletion import FOREGROUND_FINALIZER, delete_job, delete_pod, owned_pods, release_pod
-from standins.kubernetes.faults import subject_of
+from standins.kubernetes.errors import StatusError
+from standins.kubernetes.faults import RequestFacts, subject_of
 from standins.kubernetes.jobs import JobPlan, condition, finished, plan_job, pod_phase
 from standins.kubernetes.kubelet import Kubelet
-from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, Obj
+from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, QUOTAS, Obj
 from standins.kubernetes.store import random_suffix
 
 log = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ class Controllers:
         self._store = cluster.store
         self._kubelet = kubelet
         self._held_since: dict[tuple[int, str], float] = {}
+        self._over_quota: set[str] = set()
 
     async def run(self) -> None:
         """Pass after pass: after each change, at least every tick while something runs, else every IDLE_SECONDS."""
@@ -64,6 +69,8 @@ class Controllers:
         self._collect_garbage()
         for cronjob in self._store.every(CRONJOBS):
             self._limit_history(cronjob)
+        for limits in self._store.every(QUOTAS):
+            self._store.change(QUOTAS, limits, partial(_set_status, status=quota.usage(self._store, limits)))
         self._kubelet.sync()
 
     def _sync_job(self, job: Obj, pods: list[Obj]) -> None:
@@ -74,6 +81,9 @@ class Controllers:
             return
         backoff = timedelta(seconds=self._cluster.settings.backoff_seconds)
         plan = plan_job(job, pods, utc_now(), backoff, self._held(job))
+        if plan.create and self._refused(job):
+            plan.status["active"] -= plan.create
+            plan.create = 0
         self._apply(job, pods, plan)
 
     def _apply(self, job: Obj, pods: list[Obj], plan: JobPlan) -> None:
@@ -119,9 +129,18 @@ class Controllers:
         }
         if annotations := template.get("metadata", {}).get("annotations"):
             pod_meta["annotations"] = dict(annotations)
-        pod = self._store.prepare(PODS, {"metadata": pod_meta, "spec": template["spec"]})
+        body = self._admitted(job, {"metadata": pod_meta, "spec": template["spec"]})
+        pod = self._store.prepare(PODS, body)
         complete(PODS, pod)
         return self._store.add(PODS, pod)
+
+    def _admitted(self, job: Obj, pod: Obj) -> Obj:
+        """The pod as the mutate rules for pods leave it: a webhook sees what the controller makes, too."""
+        subject = subject_of(job, job["spec"]["template"]["spec"])
+        facts = RequestFacts("POST", f"/api/v1/namespaces/{job['metadata']['namespace']}/pods", subject)
+        for active in self._cluster.faults.take_requests(facts, time.monotonic(), {"mutate"}):
+            pod = merge_patch(pod, dict(active.rule.patch))
+        return pod
 
     def _end_job(self, job: Obj, pods: list[Obj]) -> None:
         """A Job that is marked for deletion: its pods go first if it has the foreground finalizer."""
@@ -175,6 +194,21 @@ class Controllers:
         since = self._held_since.setdefault((active.number, uid), time.monotonic())
         return active.rule.seconds is None or time.monotonic() - since < active.rule.seconds
 
+    def _refused(self, job: Obj) -> bool:
+        """Whether a quota keeps this Job from getting a pod; the first time in a row an Event says so."""
+        meta = job["metadata"]
+        pod = {"metadata": {"name": f"{meta['name'][:57]}-{random_suffix()}", "namespace": meta["namespace"]}}
+        try:
+            quota.check(self._store, PODS, pod)
+        except StatusError as error:
+            if meta["uid"] not in self._over_quota:
+                self._over_quota.add(meta["uid"])
+                text = f"Error creating: {error.message}"
+                self._cluster.emit(("batch/v1", "Job", job), "Warning", "FailedCreate", text, "job-controller")
+            return True
+        self._over_quota.discard(meta["uid"])
+        return False
+
     def _lose(self, job: Obj, pods: list[Obj]) -> None:
         """The faults pod_gone and job_gone."""
         if not self._cluster.faults:
@@ -203,6 +237,10 @@ def _expired(job: Obj, final: Obj) -> bool:
     """Whether the TTL of a Job with this final condition is over."""
     ttl = job["spec"].get("ttlSecondsAfterFinished")
     return ttl is not None and utc_now() >= parse_time(final["lastTransitionTime"]) + timedelta(seconds=ttl)
+
+
+def _set_status(obj: Obj, status: Obj) -> None:
+    obj["status"] = status
 
 
 def _at_rest(job: Obj) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 
-from standins.kubernetes.resources import CRONJOBS, JOBS, NAMESPACES, PODS, SECRETS, Obj, ResourceType
+from standins.kubernetes.resources import CRONJOBS, JOBS, NAMESPACES, PODS, QUOTAS, SECRETS, Obj, ResourceType
 
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 LEGACY_LABELS = ("controller-uid", "job-name")
@@ -100,7 +100,7 @@ def complete(resource: ResourceType, prepared: Obj) -> None:
     fill_in(resource, prepared)
     if resource is JOBS:
         job_identity(prepared)
-    if resource in (JOBS, CRONJOBS):
+    if resource in (JOBS, CRONJOBS, QUOTAS):
         prepared["status"] = {}
     elif resource is PODS:
         prepared["status"] = {"phase": "Pending", "qosClass": "BestEffort"}

@@ -113,6 +113,12 @@ def conflict(resource: ResourceType, name: str, text: str = CONFLICT_TEXT) -> St
     return StatusError(409, "Conflict", message, _details(resource, name))
 
 
+def unmet(resource: ResourceType, name: str, text: str) -> StatusError:
+    """409 for a deletion whose preconditions do not hold; the real server names the kind here, not the resource."""
+    message = f'Operation cannot be fulfilled on {resource.qualified_kind} "{name}": {text}'
+    return StatusError(409, "Conflict", message, {**_details(resource, name), "kind": resource.kind})
+
+
 def invalid(resource: ResourceType, name: str, causes: Sequence[Cause]) -> StatusError:
     """422 with one or more field errors."""
     texts = [f"{cause.field}: {cause.message}" for cause in causes]

@@ -26,7 +26,7 @@ does so with code 0; ``hang_container`` puts a program there that sleeps (for ``
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -269,11 +269,13 @@ class FaultBook:
         """Whether the rule with this number is still set and alive (it may be used up)."""
         return any(active.number == number and active.alive(now) for active in self._rules)
 
-    def take_requests(self, facts: RequestFacts, now: float) -> list[ActiveRule]:
-        """The rules that act on this request, counted as used: delays and mutations, then one of another kind."""
+    def take_requests(
+        self, facts: RequestFacts, now: float, kinds: Collection[str] = REQUEST_KINDS
+    ) -> list[ActiveRule]:
+        """The rules of these kinds that act on a request, counted as used: delays and mutations, then one other."""
         taken: list[ActiveRule] = []
         for active in self._rules:
-            if active.rule.kind not in REQUEST_KINDS or active.used_up() or not active.alive(now):
+            if active.rule.kind not in kinds or active.used_up() or not active.alive(now):
                 continue
             if not request_matches(active.rule.match, facts):
                 continue

@@ -6,20 +6,21 @@ import asyncio
 import copy
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from standins.kubernetes import errors
-from standins.kubernetes.api import Api, list_object, merge_patch
-from standins.kubernetes.calls import Call
+from standins.kubernetes.api import list_object
+from standins.kubernetes.calls import Call, merge_patch
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.errors import StatusError
-from standins.kubernetes.faults import ActiveRule, RequestFacts, Rule
+from standins.kubernetes.faults import REQUEST_KINDS, ActiveRule, RequestFacts, Rule
 from standins.kubernetes.resources import JOBS, PODS, Obj
 
+Answer = Callable[[Call | None], Awaitable[Response]]
 POLL_SECONDS = 0.05
 _REASONS = {
     401: ("Unauthorized", "Unauthorized"),
@@ -67,41 +68,49 @@ def foreign_job(call: Call) -> Obj:
 
 
 class Injector:
-    """Runs the handler of a request under the rules that catch it."""
+    """Runs the handler of a request under the rules of some kinds that catch it.
 
-    def __init__(self, cluster: Cluster, api: Api, stopping: asyncio.Event) -> None:
+    ``store_job`` puts a Job into a namespace (somebody else's, see conflict_foreign).
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store_job: Callable[[str | None, Obj], Awaitable[None]],
+        stopping: asyncio.Event,
+        kinds: Collection[str] = REQUEST_KINDS,
+    ) -> None:
         self._cluster = cluster
-        self._api = api
+        self._store_job = store_job
         self._stopping = stopping
+        self._kinds = kinds
 
-    async def run(
-        self, request: Request, facts: RequestFacts, call: Call | None, answer: Callable[[Call | None], Response]
-    ) -> Response:
+    async def run(self, request: Request, facts: RequestFacts, call: Call | None, answer: Answer) -> Response:
         """The answer, changed by the rules; their kinds are noted in ``request.state.faults``.
 
         ``call`` is None for paths without a resource. Raises StatusError.
         """
-        for active in self._cluster.faults.take_requests(facts, time.monotonic()):
+        for active in self._cluster.faults.take_requests(facts, time.monotonic(), self._kinds):
             rule = active.rule
             request.state.faults = [*getattr(request.state, "faults", []), rule.kind]
             if rule.kind in ("delay", "hang"):
                 if not await self._hold(request, active):
                     return Response(status_code=499)  # the client has gone: nothing is done
             elif rule.kind == "stored_then_hang":
-                stored = answer(call)
+                stored = await answer(call)
                 await self._hold(request, active)
                 return stored
             elif rule.kind == "mutate":
                 if call is not None:
                     call = dataclasses.replace(call, body=merge_patch(call.document(), dict(rule.patch)))
             else:
-                return self._spoiled(rule, call, answer)
-        return answer(call)
+                return await self._spoiled(rule, call, answer)
+        return await answer(call)
 
-    def _spoiled(self, rule: Rule, call: Call | None, answer: Callable[[Call | None], Response]) -> Response:
+    async def _spoiled(self, rule: Rule, call: Call | None, answer: Answer) -> Response:
         """The answer of a rule that does not only wait."""
         if rule.kind in ("stored_then_500", "stored_then_cut", "conflict_own"):
-            answer(call)
+            await answer(call)
         if rule.kind == "stored_then_cut":
             return CutResponse()
         if rule.kind == "unauthorized":
@@ -113,9 +122,8 @@ class Injector:
             return JSONResponse(list_object(PODS, self._cluster.store.version, []))
         if rule.kind == "conflict_foreign":
             if call is not None and call.resource is JOBS:
-                body = foreign_job(call)
-                self._cluster.store.add(JOBS, self._api.prepare(JOBS, call.target.namespace, body, strict=True))
-            return answer(call)
+                await self._store_job(call.target.namespace, foreign_job(call))
+            return await answer(call)
         raise error_of(rule)
 
     async def _hold(self, request: Request, active: ActiveRule) -> bool:

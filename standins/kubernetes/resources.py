@@ -44,6 +44,7 @@ class ResourceType:
 NAMESPACES = ResourceType("", "namespaces", "Namespace", namespaced=False, short_names=("ns",))
 PODS = ResourceType("", "pods", "Pod", short_names=("po",), subresources=("log", "status"))
 SECRETS = ResourceType("", "secrets", "Secret")
+QUOTAS = ResourceType("", "resourcequotas", "ResourceQuota", short_names=("quota",), subresources=("status",))
 EVENTS = ResourceType("", "events", "Event", short_names=("ev",))
 JOBS = ResourceType("batch", "jobs", "Job", subresources=("status",))
 CRONJOBS = ResourceType("batch", "cronjobs", "CronJob", short_names=("cj",), subresources=("status",))
@@ -53,7 +54,7 @@ ACCESS_REVIEWS = ResourceType(
 RULES_REVIEWS = ResourceType(
     "authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview", False, verbs=("create",)
 )
-ALL_TYPES = (NAMESPACES, PODS, SECRETS, EVENTS, JOBS, CRONJOBS, ACCESS_REVIEWS, RULES_REVIEWS)
+ALL_TYPES = (NAMESPACES, PODS, SECRETS, QUOTAS, EVENTS, JOBS, CRONJOBS, ACCESS_REVIEWS, RULES_REVIEWS)
 _BY_PLURAL: Mapping[tuple[str, str], ResourceType] = {(t.group, t.plural): t for t in ALL_TYPES}
 _BY_KIND: Mapping[tuple[str, str], ResourceType] = {(t.api_version, t.kind): t for t in ALL_TYPES}
 

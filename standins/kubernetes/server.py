@@ -28,12 +28,24 @@ from standins.kubernetes.faults import RequestFacts
 from standins.kubernetes.injection import Injector
 from standins.kubernetes.kubelet import Kubelet
 from standins.kubernetes.recorder import Recorder, fingerprint
-from standins.kubernetes.resources import parse_path, verb_of
+from standins.kubernetes.resources import JOBS, Obj, parse_path, verb_of
 
 log = logging.getLogger(__name__)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+ANONYMOUS = "system:anonymous"
 SHUTDOWN_SECONDS = 2
 """How long open requests may take to end at the stop."""
+
+
+def anonymous(request: Request, call: Call | None) -> StatusError:
+    """The refusal of a request without a token: a real server takes it for the user system:anonymous."""
+    if call is not None:
+        target, resource = call.target, call.resource
+        shown = f"{resource.plural}/{target.subresource}" if target.subresource else resource.plural
+        return errors.forbidden(resource, target.name, ANONYMOUS, call.verb, shown, target.namespace)
+    verb = request.method.lower()
+    text = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{request.url.path}"'
+    return StatusError(403, "Forbidden", text)
 
 
 class ApiServer:
@@ -49,7 +61,7 @@ class ApiServer:
         self._kubelet = Kubelet(cluster)
         self._controllers = Controllers(cluster, self._kubelet)
         self._recorder = Recorder(cluster.settings.data / "requests.jsonl")
-        self._injector = Injector(cluster, self.api, self.stopping)
+        self._injector = Injector(cluster, self._store_job, self.stopping)
         self.on_failure: Callable[[], None] = lambda: None
 
     def app(self) -> Starlette:
@@ -119,7 +131,7 @@ class ApiServer:
         except StatusError as error:
             refused = error  # shown only to a client with a valid token
         if token != self._token and request.url.path != "/version":
-            raise errors.unauthorized()
+            raise errors.unauthorized() if token else anonymous(request, call)
         if refused is not None:
             raise refused
         facts = RequestFacts(request.method, request.url.path, subject)
@@ -139,7 +151,10 @@ class ApiServer:
             raise errors.method_not_allowed()
         return Call(request.method, request.url.path, query, body, content_type, target, verb)
 
-    def _plain_answer(self, call: Call | None, request: Request) -> Response:
+    async def _store_job(self, namespace: str | None, job: Obj) -> None:
+        self.cluster.store.add(JOBS, self.api.prepare(JOBS, namespace, job, strict=True))
+
+    async def _plain_answer(self, call: Call | None, request: Request) -> Response:
         if call is not None:
             return self.api.handle(call)
         found = discover(request.url.path.rstrip("/")) if request.method == "GET" else None

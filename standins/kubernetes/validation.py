@@ -52,12 +52,12 @@ def check_schema(resource: ResourceType, obj: Obj, strict: bool) -> None:
 
     Raises StatusError 400 (cannot be decoded) or 422 (a rule is broken).
     """
-    for field, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
-        if obj.get(field, wanted) != wanted:
-            raise errors.bad_request(
-                f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f'{field} "{obj[field]}" does not match "{wanted}"'
-            )
+    version, kind = obj.get("apiVersion", resource.api_version), obj.get("kind", resource.kind)
+    if (version, kind) != (resource.api_version, resource.kind):
+        raise errors.bad_request(
+            f'{kind} in version "{str(version).rpartition("/")[2]}" cannot be handled as a {resource.kind}: '
+            f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
+        )
     document = {**obj, "apiVersion": resource.api_version, "kind": resource.kind}
     try:
         kubernetes_validate.validate(document, SCHEMA_VERSION, strict=strict)

@@ -21,7 +21,7 @@ from kubernetes import client as sync_client
 from kubernetes import config as sync_config
 from kubernetes.client.rest import ApiException
 
-from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesSandbox
+from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesSandbox, is_real
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
@@ -32,7 +32,8 @@ STUBBORN = "registry.invalid/ignores-term:1"
 SLEEPER = "registry.invalid/sleeps:1"
 BROKEN = "registry.invalid/exits-3:1"
 CONTEXT = "sandbox-east_dev"
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0 if is_real() else 20.0
+"""A real Job controller waits 10 s after the first failed pod, 20 s after the second."""
 POLL_SECONDS = 0.03
 
 HELLO = 'echo "customer=$RUN_ONLY_FOR_CUSTOMER_IDS start=$REINDEX_START_TIME from=$FROM_IMAGE pod=$POD_NAME"; echo bye'

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from standins.kubernetes.api import merge_patch
+from standins.kubernetes.calls import merge_patch
 from standins.kubernetes.errors import StatusError
 from standins.kubernetes.faults import FaultBook, FaultRuleError, RequestFacts, Subject, parse_rule
 from standins.kubernetes.processtable import ProcessTable, is_same_group, start_ticks

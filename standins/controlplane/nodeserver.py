@@ -1,0 +1,170 @@
+"""What the API server calls: the node's log endpoint and the two webhooks, over HTTPS on 127.0.0.1.
+
+The port shows the cluster's certificate and asks for none: like the stand-in's own endpoints it is for this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from standins.controlplane.calls import Calls
+from standins.controlplane.certs import Certificates
+from standins.kubernetes import logs
+from standins.kubernetes.calls import merge_patch, pod_spec_of
+from standins.kubernetes.cluster import Cluster
+from standins.kubernetes.errors import StatusError
+from standins.kubernetes.faults import RequestFacts, subject_of
+from standins.kubernetes.resources import JOBS, PODS, Obj, ResourceType
+
+log = logging.getLogger(__name__)
+WEBHOOK_SECONDS = 10
+_TYPES = {resource.plural: resource for resource in (JOBS, PODS)}
+
+
+class NodeServer:
+    """Handlers of the endpoints."""
+
+    def __init__(self, cluster: Cluster, stopping: asyncio.Event) -> None:
+        self._cluster = cluster
+        self._stopping = stopping
+        self._held_since: dict[tuple[int, str], float] = {}
+
+    def app(self) -> Starlette:
+        """The application."""
+        return Starlette(
+            routes=[
+                Route("/containerLogs/{namespace}/{pod}/{container}", self.logs),
+                Route("/mutate", self.mutate, methods=["POST"]),
+                Route("/admit", self.admit, methods=["POST"]),
+            ]
+        )
+
+    async def logs(self, request: Request) -> Response:
+        """A container's log, as a kubelet gives it; the API server has checked who asks."""
+        names = request.path_params
+        pod = self._cluster.store.find(PODS, names["namespace"], names["pod"])
+        if pod is None:
+            return PlainTextResponse(f'pod "{names["pod"]}" does not exist', 404)
+        try:
+            query = logs.parse_query({**request.query_params, "container": names["container"]})
+            path, container = logs.choose_file(self._cluster, pod, query)
+        except StatusError as error:
+            return PlainTextResponse(error.message, error.code)
+        if query.follow:
+            lines = logs.follow(self._cluster, pod, path, container, query, self._stopping)
+            return StreamingResponse(lines, media_type="text/plain")
+        return PlainTextResponse(logs.select(logs.read(path), query))
+
+    async def mutate(self, request: Request) -> Response:
+        """Apply the mutate rules to a new Job or pod."""
+        asked = (await request.json())["request"]
+        resource, new = _TYPES[asked["resource"]["resource"]], asked["object"]
+        changed = new
+        path = f"/{resource.api_version}/namespaces/{asked['namespace']}/{resource.plural}"
+        subject = subject_of({**new, "metadata": named(asked)}, pod_spec_of(resource, new))
+        if resource is PODS:
+            subject = self._cluster.pod_subject({**new, "metadata": named(asked)})
+        facts = RequestFacts("POST", path, subject)
+        for active in self._cluster.faults.take_requests(facts, time.monotonic(), {"mutate"}):
+            changed = merge_patch(changed, dict(active.rule.patch))
+        steps = [
+            {"op": "add", "path": f"/{key}", "value": changed[key]} for key in changed if changed[key] != new.get(key)
+        ]
+        patch = {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(steps).encode()).decode()}
+        return reviewed(asked, {"allowed": True} | (patch if steps else {}))
+
+    async def admit(self, request: Request) -> Response:
+        """Refuse a Job's pod while the fault no_pod holds its Job."""
+        asked = (await request.json())["request"]
+        pod = {**asked["object"], "metadata": named(asked)}
+        job = self._cluster.job_of(pod)
+        if job is not None and self._held(job):
+            return reviewed(asked, {"allowed": False, "status": {"message": "no pod for this Job now (sandbox)"}})
+        return reviewed(asked, {"allowed": True})
+
+    def _held(self, job: Obj) -> bool:
+        uid = job["metadata"]["uid"]
+        active = self._cluster.take_fault("no_pod", subject_of(job, job["spec"]["template"]["spec"]), uid)
+        if active is None:
+            return False
+        since = self._held_since.setdefault((active.number, uid), time.monotonic())
+        return active.rule.seconds is None or time.monotonic() - since < active.rule.seconds
+
+
+def named(asked: Obj) -> Obj:
+    """The metadata of a new object, with the namespace that it may have left to its URL."""
+    meta: Obj = asked["object"].get("metadata") or {}
+    return {**meta, "namespace": asked["namespace"], "name": meta.get("name") or asked.get("name") or ""}
+
+
+def reviewed(asked: Obj, verdict: Obj) -> Response:
+    """An AdmissionReview with the answer."""
+    answer = {"uid": asked["uid"], **verdict}
+    return JSONResponse({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": answer})
+
+
+def _hook(name: str, url: str, ca: Path, resources: tuple[ResourceType, ...]) -> Obj:
+    groups = sorted({resource.group for resource in resources})
+    rule = {
+        "apiGroups": groups,
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": [resource.plural for resource in resources],
+    }
+    return {
+        "name": f"{name}.sandbox.example.com",
+        "clientConfig": {"url": url, "caBundle": base64.b64encode(ca.read_bytes()).decode()},
+        "rules": [rule],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": WEBHOOK_SECONDS,
+        "failurePolicy": "Fail",
+    }
+
+
+async def install_webhooks(calls: Calls, port: int, ca: Path) -> None:
+    """Tell the API server of the two webhooks, with the port of this start."""
+    base = "/apis/admissionregistration.k8s.io/v1"
+    for kind, hook, resources in (("mutating", "mutate", (JOBS, PODS)), ("validating", "admit", (PODS,))):
+        path = f"{base}/{kind}webhookconfigurations"
+        hooks = [_hook(hook, f"https://127.0.0.1:{port}/{hook}", ca, resources)]
+        if not await calls.make(path, {"metadata": {"name": "sandbox"}, "webhooks": hooks}):
+            await calls.send("PATCH", f"{path}/sandbox", {"webhooks": hooks}, "application/merge-patch+json")
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn that leaves the signals to the server for the clients."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def https_server(app: Starlette, certs: Certificates) -> QuietServer:
+    """A server for the node's endpoints."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ssl_certfile=str(certs.node.cert),
+        ssl_keyfile=str(certs.node.key),
+        ssl_cert_reqs=ssl.CERT_NONE,
+        timeout_graceful_shutdown=1,
+    )
+    return QuietServer(config)
