@@ -1,7 +1,7 @@
 """What Airflow asks a provider package for.
 
-Found through the installed package's entry point, or through plugins/scorecard_backfill-*.dist-info where the folders are
-mounted. Airflow stops if its name is not that of the distribution, so both have the same (docs/adr/0021).
+Found through the installed package's entry point, or through plugins/scorecard_backfill-*.dist-info where the folders
+are mounted. Airflow stops if its name is not that of the distribution, so both have the same (docs/adr/0021).
 """
 
 from __future__ import annotations
