@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from airflow.sdk.log import redact_for_test
+from airflow.sdk._shared.secrets_masker import redact
 
 from backfill.hooks import secrets
 from backfill.hooks.secrets import FRESH_SECONDS, SecretCache, SecretError, reference_of, resolved, resolved_now
