@@ -4,9 +4,9 @@ The ClickHouse connection says so in its extra, and has no password of its own:
 
     {"secure": true, "password_secret": "clickhouse/clickhouse-cluster#admin_password"}
 
-It is read through the `kubernetes_<cluster>` connection (another one: `kubernetes_conn_id`, `kubernetes_context`), which
-needs *get* on that one Secret. The password lives in this process's memory only, for FRESH_SECONDS, and Airflow's log
-masks it. A password that was changed is read again after that time at the latest.
+It is read through the `kubernetes_<cluster>` connection (another one: `kubernetes_conn_id`, `kubernetes_context`),
+which needs *get* on that one Secret. The password lives in this process's memory only, for FRESH_SECONDS, and Airflow's
+log masks it. A password that was changed is read again after that time at the latest.
 """
 
 from __future__ import annotations
