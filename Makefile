@@ -24,7 +24,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
-.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose
+.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose test-versions nightly audit sbom
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -79,6 +79,31 @@ test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way t
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
 	$(BIN)/pytest tests/browser
+
+# Interpreters that uv finds on this machine (or can fetch, where it may). The lock is one for all of them.
+VERSIONS ?= 3.11 3.12 3.13
+test-versions: $(STAMP) ## unit and Airflow tests on each Python of VERSIONS with the locked packages (long)
+	for version in $(VERSIONS); do \
+		env=.sandbox/versions/$$version; \
+		$(BIN)/uv venv --quiet --clear --python $$version $$env \
+			&& $(BIN)/uv pip sync --quiet --python $$env/bin/python --require-hashes requirements.lock \
+			&& $$env/bin/python -m pytest tests/unit tests/airflow -q || exit 1; \
+	done
+
+# What would be installed today: the newest of everything that pyproject.toml allows, with the tools of the lock.
+nightly: $(STAMP) ## unit and Airflow tests with the newest packages that the project allows, not the locked ones (long)
+	$(BIN)/uv venv --quiet --clear .sandbox/versions/newest
+	sed 's/==.*//' requirements-dev.txt requirements.txt | grep -v '^-r' | sed 's/^celery$$/celery<5.7/' > .sandbox/versions/newest.txt
+	$(BIN)/uv pip install --quiet --python .sandbox/versions/newest/bin/python -r .sandbox/versions/newest.txt
+	$(BIN)/uv pip freeze --python .sandbox/versions/newest/bin/python | diff - <(sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' requirements.lock) || true
+	.sandbox/versions/newest/bin/python -m pytest tests/unit tests/airflow -q
+
+audit: $(STAMP) ## the lock and what is installed, as far as that can be judged without a network
+	$(BIN)/python docs/bill.py --audit
+
+sbom: $(STAMP) ## bill of materials of everything that is locked (CycloneDX), to .sandbox/sbom.cdx.json
+	mkdir -p .sandbox
+	$(BIN)/python docs/bill.py --sbom > .sandbox/sbom.cdx.json
 
 # With LocalExecutor in .env or without: the stack is the celery profile.
 up-compose: export AIRFLOW_EXECUTOR := CeleryExecutor
