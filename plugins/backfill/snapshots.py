@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from backfill.hooks.clickhouse import BackfillClickHouse, sum_days
-from backfill.triggers.mutations import slices
 from include.scorecard_backfill import sql
+from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.sql import snapshots as sql_snapshot
 from include.scorecard_backfill.verdicts.counts import Host
 
@@ -27,14 +27,14 @@ class Snapshots:
         self.hosts = hosts
         self.cluster = hook.config.cluster
 
-    def take(self, window: Json, tables: Iterable[tuple[str, str]], keep_days: int) -> list[str]:
+    def take(self, window: Window, tables: Iterable[tuple[str, str]], keep_days: int) -> list[str]:
         """Copy the window's rows of the (database, table) pairs and return the side tables, as ``database.name``.
 
         Raises SnapshotError when a host's copy does not hold exactly the rows that the host counts.
         """
         wanted = set(tables)
         until = datetime.now(UTC).date() + timedelta(days=keep_days)
-        return [self._take(t, p, window["key"], until) for t, p in slices(window) if (p.database, t) in wanted]
+        return [self._take(t, p, window.key, until) for t, p in list(window.slices()) if (p.database, t) in wanted]
 
     def _take(self, table: str, part: sql.Slice, key: str, until: date) -> str:
         name = sql_snapshot.snapshot_table(table, key)
@@ -71,11 +71,11 @@ class Snapshots:
                  if copied.get(host, 0) != rows]  # fmt: skip
         return ", ".join(wrong)
 
-    def missing(self, window: Json, snapshots: Iterable[str]) -> dict[str, Json]:
+    def missing(self, window: Window, snapshots: Iterable[str]) -> dict[str, Json]:
         """Return by ``database.table`` how many rows of the copy are not there (``count``), and some ids (``ids``)."""
         known = set(snapshots)
         found: dict[str, Json] = {}
-        for table, part in slices(window):
+        for table, part in list(window.slices()):
             if f"{part.database}.{sql_snapshot.snapshot_table(table, window['key'])}" not in known:
                 continue
             statement = sql_snapshot.missing_statement(
@@ -83,7 +83,7 @@ class Snapshots:
                 table=table,
                 part=part,
                 names=self.hook.names,
-                key=window["key"],
+                key=window.key,
                 id_column=self.hook.config.id_columns[table],
             )
             found[f"{part.database}.{table}"] = self._once_per_shard(self.hook.rows(statement))
@@ -103,10 +103,10 @@ class Snapshots:
         rows = self.hook.rows(sql_snapshot.snapshots_statement(self.cluster))
         return {f"{row['database']}.{row['name']}" for row in rows}
 
-    def restore(self, window: Json, snapshots: Iterable[str]) -> None:
+    def restore(self, window: Window, snapshots: Iterable[str]) -> None:
         """Insert the missing rows of every table of the window that has a snapshot."""
         known = set(snapshots)
-        for table, part in slices(window):
+        for table, part in list(window.slices()):
             if f"{part.database}.{sql_snapshot.snapshot_table(table, window['key'])}" in known:
                 self.hook.raw(
                     sql_snapshot.restore_statement(
@@ -115,7 +115,7 @@ class Snapshots:
                         distributed=table + self.hook.config.distributed_suffix,
                         part=part,
                         names=self.hook.names,
-                        key=window["key"],
+                        key=window.key,
                         id_column=self.hook.config.id_columns[table],
                     )
                 )

@@ -18,6 +18,7 @@ from airflow.sdk import BaseHook, Variable
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from backfill import settings
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.triggers.admit import AdmitTrigger
 from backfill.triggers.base import WaitTrigger
@@ -235,8 +236,9 @@ async def test_workflows_of_another_window_are_never_taken_over(key: str, cluste
     trigger = WorkflowsTrigger(
         cluster=NAME, reindexed=reindexed(1, "w-1"), previous={"status": "failed", "reindexed": newer}
     )
+    trigger.config = settings.cluster_config(NAME)
     trigger.prepare()
-    assert trigger._ids == (["w-5"] if key == KEY else ["w-1"])
+    assert trigger._by_log == (["w-5"] if key == KEY else ["w-1"])
 
 
 HOSTS = (Host("node-1-1", 1), Host("node-2-1", 2))

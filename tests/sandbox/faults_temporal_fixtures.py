@@ -44,7 +44,7 @@ LIMIT_SECONDS = 30.0
 
 SHORT: Json = {
     "name": NAME,
-    "temporal": {"poll_seconds": 0.2, "outage_seconds": 600},
+    "temporal": {"poll_seconds": 0.2, "outage_seconds": 600, "settle_seconds": 0.5},
     "kubernetes": {"first_poll_after_seconds": 0},
 }
 

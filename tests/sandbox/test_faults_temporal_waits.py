@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from backfill.hooks.temporal import Workflows
-from backfill.triggers import workflows as trigger_module
 from backfill.triggers.workflows import customer_ids, open_of_window
 from include.scorecard_backfill.verdicts.causes import SIZE
 from tests.sandbox.faults_temporal_fixtures import (
@@ -65,8 +64,7 @@ async def test_workflows_that_the_log_did_not_name_are_waited_for_until_they_are
     assert set(result["workflow_ids"]) == {one.id, two.id}
 
 
-async def test_a_reindex_without_any_workflow_is_a_failure(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trigger_module, "SETTLE_SECONDS", 0.5)
+async def test_a_reindex_without_any_workflow_is_a_failure(scene: Scene) -> None:
     first = failure(await drive(scene.trigger(scene.reindexed())))
     assert first["cause"] == "too_few_workflows"
     again = await drive(scene.trigger(scene.reindexed(), previous=first))
@@ -118,7 +116,7 @@ async def test_a_failed_workflow_that_a_person_has_reset_needs_no_new_job(scene:
         ("hang", "heartbeat_timeout", "HEARTBEAT timeout"),
         ("fail ERROR: deadlock detected (SQLSTATE 40P01)", "deadlock", "40P01"),
         ("fail disk is full", "workflow_failed", "Boom: disk is full"),
-        ("expire", "start_to_close_timeout", "timed_out"),
+        ("expire", "workflow_timeout", "timed_out"),
     ],
 )
 async def test_a_bad_end_is_a_failure_with_its_cause(scene: Scene, order: str, cause: str, text: str) -> None:
@@ -236,7 +234,7 @@ async def test_workflows_of_a_customer_are_not_those_of_a_longer_name(scene: Sce
     one, two = await scene.start(short), await scene.start(long)
     await scene.listed(one, two)
     workflows = Workflows(scene.client, scene.config)
-    since = 0.0 + trigger_module.CLOCK_SKEW_SECONDS
+    since = scene.config.temporal.clock_skew_seconds
     assert await customer_ids(workflows, scene.window(short), since) == [one.id]
     assert await customer_ids(workflows, scene.window(long), since) == [two.id]
     await scene.ends(one)
@@ -251,6 +249,6 @@ async def test_ids_with_quotes_and_signs_are_found_and_find_nothing_else(scene: 
     handles = [await scene.start(customer) for customer in customers]
     await scene.listed(*handles)
     workflows = Workflows(scene.client, scene.config)
-    since = trigger_module.CLOCK_SKEW_SECONDS
+    since = scene.config.temporal.clock_skew_seconds
     found = [await customer_ids(workflows, scene.window(customer), since) for customer in customers]
     assert found == [[handle.id] for handle in handles]

@@ -14,7 +14,6 @@ from include.scorecard_backfill.verdicts.workflows import (
     Execution,
     Status,
     belongs_to,
-    classify,
     created_workflows,
     judge,
     minutes_of,
@@ -87,26 +86,6 @@ def test_a_wait_shows_progress_and_what_failed_already() -> None:
     )
     many = {f"w-{n}": Execution(f"w-{n}", "running") for n in range(60)}
     assert len(judge(list(many), many).reasons) == 6
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "cause"),
-    [
-        ("activity Heartbeat timeout", "failed", "heartbeat_timeout"),
-        ("TIMEOUT_TYPE_HEARTBEAT", "timed_out", "heartbeat_timeout"),
-        ("ERROR: deadlock detected (SQLSTATE 40P01)", "failed", "deadlock"),
-        ("pq: 40p01", "failed", "deadlock"),
-        ("activity StartToClose timeout", "failed", "start_to_close_timeout"),
-        ("TIMEOUT_TYPE_START_TO_CLOSE", "failed", "start_to_close_timeout"),
-        ("", "timed_out", "workflow_timeout"),
-        ("", "terminated", "terminated"),
-        ("by operations", "canceled", "canceled"),
-        ("nil pointer", "failed", "workflow_failed"),
-        ("", "completed", "workflow_failed"),
-    ],
-)
-def test_a_cause_is_read_from_the_text_first_and_then_from_the_status(text: str, status: str, cause: str) -> None:
-    assert classify(text, status) == cause
 
 
 LINE = "Created reindex conversations job: name=a/b/{0}, execution_id={0}, cluster=ingestion"

@@ -12,7 +12,7 @@ from include.scorecard_backfill.sql import Slice
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement: a DELETE of ``part``, or dropping ``partitions``.
+    """One statement: a DELETE of ``part`` (of the rows for which ``condition`` holds), or dropping ``partitions``.
 
     ``chunk`` numbers the single days of a large delete from 1; 0 is the whole window. A chunk must be done on every
     host before the next step is sent.
@@ -23,6 +23,7 @@ class Step:
     kind: Literal["delete", "drop"] = "delete"
     chunk: int = 0
     partitions: tuple[str, ...] = ()
+    condition: str = ""
 
     @property
     def name(self) -> tuple[str, str]:

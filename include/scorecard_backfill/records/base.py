@@ -13,11 +13,10 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from include.scorecard_backfill.config.fields import Order as Order
+
 VERSION = 1
 """Version of every record's form; a change of any field's meaning or name raises it."""
-
-Order = Literal["delete_first", "reindex_first"]
-"""Whether a window's rows go before they are written again, or only those that were not written again, afterwards."""
 
 Stage = Literal["admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify"]
 STAGES: tuple[Stage, ...] = get_args(Stage)

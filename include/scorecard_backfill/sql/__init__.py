@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from include.scorecard_backfill.sql.statements import (
-    COUNT_SETTINGS,
     MARKER_PREFIX,
     Names,
     Slice,
     answering_hosts_statement,
     any_drop_needles,
-    count_statement,
     day_literal,
     ddl_queue_statement,
     delete_statement,
@@ -34,13 +32,11 @@ from include.scorecard_backfill.sql.statements import (
 )
 
 __all__ = [
-    "COUNT_SETTINGS",
     "MARKER_PREFIX",
     "Names",
     "Slice",
     "answering_hosts_statement",
     "any_drop_needles",
-    "count_statement",
     "day_literal",
     "ddl_queue_statement",
     "delete_statement",

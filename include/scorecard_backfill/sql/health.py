@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from include.scorecard_backfill.sql import Names, Slice, qualified, quote_identifier, quote_string, window_predicate
+from include.scorecard_backfill.sql import Names, Slice, qualified, quote_string, window_predicate
 
 
 def _everywhere(cluster: str, table: str) -> str:
@@ -64,17 +64,4 @@ def partition_sizes_statement(*, cluster: str, database: str, table: str) -> str
         f" FROM {_everywhere(cluster, 'parts')}"
         f" WHERE active AND database = {quote_string(database)} AND table = {quote_string(table)}"
         " GROUP BY host, partition_id"
-    )
-
-
-def stale_statement(
-    *, cluster: str, tables: Iterable[tuple[str, Slice]], names: Names, column: str, equals: str | int
-) -> str:
-    """Return the rows (FINAL, each shard once) of the slices in which ``column`` has a value: ``table, rows``."""
-    value = str(equals) if isinstance(equals, int) else quote_string(equals)
-    return " UNION ALL ".join(
-        f"SELECT {quote_string(table)} AS table, count() AS rows"
-        f" FROM cluster({quote_string(cluster)}, {qualified(part.database, table)}) FINAL"
-        f" WHERE {window_predicate(names, part)} AND {quote_identifier(column)} = {value}"
-        for table, part in tables
     )

@@ -7,7 +7,7 @@ Identifiers and literals go through :func:`quote_identifier` and :func:`quote_st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -17,13 +17,6 @@ MARKER_PREFIX = "backfill:"
 _MARKER = re.compile(r"'backfill:([0-9a-f]{16}):([0-9]+)(?:\.([0-9]+))?'")
 _UNSAFE_IN_NAME = re.compile(r"[\x00-\x1f]")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-COUNT_SETTINGS: Mapping[str, int] = {
-    "optimize_use_projections": 0,
-    "skip_unavailable_shards": 0,
-}
-"""Projections may still hold rows that a lightweight delete hid (ClickHouse#50613); a host that does not answer
-must be an error and never a smaller count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +52,10 @@ def quote_identifier(name: str) -> str:
 
 
 def quote_string(value: str) -> str:
-    """Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
+    r"""Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
 
     >>> print(quote_string("O'Neil; DROP"))
-    'O\\'Neil; DROP'
+    'O\'Neil; DROP'
     """
     return "'" + "".join(_ESCAPES.get(char, char) for char in value) + "'"
 
@@ -130,12 +123,25 @@ def parse_marker(command: str) -> tuple[str, int, int] | None:
 
 
 def delete_statement(
-    *, cluster: str, table: str, part: Slice, names: Names, key: str, generation: int, chunk: int = 0
+    *,
+    cluster: str,
+    table: str,
+    part: Slice,
+    names: Names,
+    key: str,
+    generation: int,
+    chunk: int = 0,
+    condition: str = "",
 ) -> str:
-    """Return the heavy DELETE on the local table of every node."""
+    """Return the heavy DELETE on the local table of every node.
+
+    ``condition`` is one of ours (:func:`~include.scorecard_backfill.sql.census.old_predicate`), '' for none: of the
+    window's rows only those for which it is true are deleted.
+    """
+    more = f" AND ({condition})" if condition else ""
     return (
         f"ALTER TABLE {qualified(part.database, table)} ON CLUSTER {quote_string(cluster)}"
-        f" DELETE WHERE {window_predicate(names, part)} AND {marker_literal(key, generation, chunk)} != ''"
+        f" DELETE WHERE {window_predicate(names, part)}{more} AND {marker_literal(key, generation, chunk)} != ''"
     )
 
 
@@ -159,29 +165,6 @@ def drop_partition_needles(database: str, table: str, partition_id: str) -> tupl
 def any_drop_needles(database: str, table: str) -> tuple[str, ...]:
     """Return texts that together every DROP PARTITION of a table holds."""
     return database, table, "DROP PARTITION ID "
-
-
-_ANSWERING_LEG = (
-    "SELECT '' AS database, '' AS table, hostName() AS host, '' AS day, count() AS rows"
-    " FROM clusterAllReplicas({cluster}, system.one) GROUP BY host"
-)
-
-
-def count_statement(*, cluster: str, tables: Sequence[tuple[str, Slice]], names: Names) -> str:
-    """Return one statement that counts (FINAL) every listed (table, slice) on every replica, per UTC day.
-
-    Rows: ``database, table, host, day, rows``. A host without matching rows has no row in a leg, so the first leg
-    (empty database and table) lists each host that answered, with 1.
-    """
-    legs = [_ANSWERING_LEG.format(cluster=quote_string(cluster))]
-    legs.extend(
-        f"SELECT {quote_string(part.database)} AS database, {quote_string(table)} AS table, hostName() AS host,"
-        f" toString(toDate({quote_identifier(names.time)}, 'UTC')) AS day, count() AS rows"
-        f" FROM clusterAllReplicas({quote_string(cluster)}, {qualified(part.database, table)}) FINAL"
-        f" WHERE {window_predicate(names, part)} GROUP BY host, day"
-        for table, part in tables
-    )
-    return " UNION ALL ".join(legs)
 
 
 def topology_statement(cluster: str) -> str:

@@ -26,6 +26,9 @@ MARKDOWN = "markdown"
 TERMS = "terms"
 """Of `plan` and `approve`: what is to be executed, and its digest (planning/terms.py)."""
 
+REFUSED = "refused"
+"""Of `preflight` and `plan`: the sentence by which a run was refused before anything was done."""
+
 CUT = "cut"
 """Of the replans: keys of the windows that were cut."""
 

@@ -10,9 +10,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.records import parse
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
+from include.scorecard_backfill.records import plain as parse
 
 Json = dict[str, Any]
 
