@@ -24,7 +24,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
-.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose test-versions nightly audit sbom
+.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose test-versions nightly audit sbom check-connections
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -79,6 +79,9 @@ test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way t
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
 	$(BIN)/pytest tests/browser
+
+check-connections: $(STAMP) ## a table of every connection, right and version: what works, what not, how to mend it
+	$(BIN)/python -W ignore -m backfill.check
 
 # Interpreters that uv finds on this machine (or can fetch, where it may). The lock is one for all of them.
 VERSIONS ?= 3.11 3.12 3.13

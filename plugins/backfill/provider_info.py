@@ -26,6 +26,17 @@ TEMPORAL_FIELDS: dict[str, dict[str, Any]] = {
         "schema": TEXT,
         "description": "Name in the server's certificate when it is not the host's.",
     },
+    "port_forward": {
+        "label": "Port-forward",
+        "schema": TEXT,
+        "description": "namespace/service:port, reached through the Kubernetes API; host and port are not used then.",
+    },
+    "kubernetes_conn_id": {
+        "label": "Kubernetes connection of the port-forward",
+        "schema": TEXT,
+        "description": "Empty: kubernetes_<cluster>.",
+    },
+    "kubernetes_context": {"label": "Kube context of the port-forward", "schema": TEXT},
     "codec_endpoint": {
         "label": "Codec endpoint",
         "schema": TEXT,

@@ -18,6 +18,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,9 +126,11 @@ class SecretCache:
         self._kept[reference] = (self._clock(), password)
         return password
 
-    def forget(self, conn_id: str) -> None:
-        """Forget what was read through a Kubernetes connection: the server has just refused it."""
-        self._kept = {reference: kept for reference, kept in self._kept.items() if reference.conn_id != conn_id}
+    def refused(self, password: str | None) -> bool:
+        """Forget a password that the server has just refused. False if it is none of those that were read here."""
+        before = len(self._kept)
+        self._kept = {reference: kept for reference, kept in self._kept.items() if kept[1] != password}
+        return len(self._kept) < before
 
 
 async def read_secret(reference: Reference, extra: Mapping[str, Any]) -> str:
@@ -189,4 +192,12 @@ def resolved_now(connection: Connection, conn_id: str, context: str) -> Connecti
     if reference is None:
         return connection
     extra = BaseHook.get_connection(reference.conn_id).extra_dejson
-    return with_password(connection, asyncio.run(_cache.password(reference, extra)))
+    # In a thread of its own, as the caller's may have an event loop that runs.
+    with ThreadPoolExecutor(1) as thread:
+        password = thread.submit(lambda: asyncio.run(_cache.password(reference, extra))).result()
+    return with_password(connection, password)
+
+
+def refused(password: str | None) -> bool:
+    """Return True if a password that ClickHouse has just refused came from a Secret: the next call reads it again."""
+    return _cache.refused(password)

@@ -60,39 +60,40 @@ class PreflightOperator(BaseOperator):
             self.log.info("parameter %s", line)
         problems: list[str] = []
         notes: list[str] = []
-        for check in (_clickhouse, kubernetes, _temporal):
-            self._guarded(check, config, problems, notes)
+        for check in CHECKS:
+            guarded(check, config, problems, notes)
         for note in notes:
             self.log.warning("%s", note)
         if problems:
             raise AirflowFailException("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
         return {"cluster": config.name, "notes": notes}
 
-    def _guarded(
-        self,
-        check: Callable[[ClusterConfig, list[str], list[str]], None],
-        config: ClusterConfig,
-        problems: list[str],
-        notes: list[str],
-    ) -> None:
-        name = check.__name__.strip("_")
-        conn_id = getattr(config, name).conn_id
-        try:
-            BaseHook.get_connection(conn_id)
-            check(config, problems, notes)
-        except AirflowNotFoundException:
-            problems.append(
-                f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
-            )
-        except (NativePortError, TopologyError, JobError, RefusedError) as error:
-            problems.append(f"{name}: {error}")
-        except (ClickHouseError, RPCError, OSError, ValueError, AirflowException) as error:
-            problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
-        except Exception as error:
-            # Every client has its own exception classes; preflight must name all systems that fail, not the first.
-            if status_of(error) is None and not is_transient(error):
-                raise
-            problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
+
+def guarded(
+    check: Callable[[ClusterConfig, list[str], list[str]], None],
+    config: ClusterConfig,
+    problems: list[str],
+    notes: list[str],
+) -> None:
+    """Run one check and turn what it raises into a problem that names the connection. Other errors pass through."""
+    name = check.__name__.strip("_")
+    conn_id = getattr(config, name).conn_id
+    try:
+        BaseHook.get_connection(conn_id)
+        check(config, problems, notes)
+    except AirflowNotFoundException:
+        problems.append(
+            f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
+        )
+    except (NativePortError, TopologyError, JobError, RefusedError) as error:
+        problems.append(f"{name}: {error}")
+    except (ClickHouseError, RPCError, OSError, ValueError, AirflowException) as error:
+        problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
+    except Exception as error:
+        # Every client has its own exception classes; preflight must name all systems that fail, not the first.
+        if status_of(error) is None and not is_transient(error):
+            raise
+        problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
 
 
 def _clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
@@ -113,3 +114,7 @@ def _clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) ->
 
 def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
     temporal_checks.check(config, problems, notes)
+
+
+CHECKS = (_clickhouse, kubernetes, _temporal)
+"""One for each system, named like its section of the cluster's file."""
