@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from kubernetes_asyncio.config import ConfigException
 from temporalio.service import RPCError
 
 from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, TopologyError
@@ -87,7 +88,7 @@ def guarded(
         )
     except (NativePortError, TopologyError, JobError, RefusedError) as error:
         problems.append(f"{name}: {error}")
-    except (ClickHouseError, RPCError, OSError, ValueError, AirflowException) as error:
+    except (ClickHouseError, RPCError, OSError, ValueError, AirflowException, ConfigException) as error:
         problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
     except Exception as error:
         # Every client has its own exception classes; preflight must name all systems that fail, not the first.
