@@ -24,7 +24,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
-.PHONY: help setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose test-versions nightly audit sbom check-connections
+.PHONY: help ui setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose test-versions nightly audit sbom check-connections
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -134,6 +134,9 @@ lint: $(STAMP) ## ruff, mypy, import directions
 format: $(STAMP) ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+ui: ## build the operator's page (ui/) into the plugin; needs Node.js 20 or newer
+	cd ui && npm ci --silent && npm run --silent build
 
 bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks

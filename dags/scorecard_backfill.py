@@ -29,6 +29,7 @@ from airflow.configuration import conf
 from airflow.sdk import DAG, Param, TriggerRule, chain, get_parsing_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.kit.debts import cluster_asset
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
@@ -113,7 +114,8 @@ def build_dag(config: ClusterConfig) -> DAG:
     ) as dag:
         name, worker = config.name, retries(config, 3)
         preflight = PreflightOperator(task_id="preflight", cluster=name, **worker)
-        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, **worker)
+        asset = cluster_asset(name)
+        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, inlets=[asset], **worker)
         approve = PlanApproval(
             task_id="approve",
             subject=f"Delete and reindex on {name}?",
@@ -129,7 +131,8 @@ def build_dag(config: ClusterConfig) -> DAG:
             task_id="replan_days", cluster=name, group="smaller_windows", max_windows=MAX_WINDOWS, **whatever
         )
         days = stages("single_days", again.output, config)
-        report = ReportOperator(task_id="report", cluster=name, **whatever)
+        # An asset is known to Airflow as long as a task names it; the debts are kept in its state.
+        report = ReportOperator(task_id="report", cluster=name, inlets=[asset], outlets=[asset], **whatever)
         tidy = TidyOperator(task_id="tidy", cluster=name, **worker).as_teardown()
         preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report >> tidy
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.

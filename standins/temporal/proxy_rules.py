@@ -3,7 +3,8 @@
 Faults file (JSON): `{"rules": [{"id": "a", "kind": "unavailable", "for_seconds": 5}]}`. Rule keys: id and
 kind (required); methods (names such as DescribeWorkflowExecution; each kind has a default); contains (text
 that the query or the workflow id must contain); times (calls that it hits); for_seconds (life, from when the
-proxy first reads the rule); seconds (delay). Without times and for_seconds a rule holds until it is removed.
+proxy first reads the rule); seconds (delay); code (of code and describe_status). Without times and for_seconds
+a rule holds until it is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class ProxyKind(StrEnum):
     list_empty: an empty list or count. list_stale: the list shows every workflow as running. list_hides: the
     list leaves out workflows whose id has the text of `contains`. not_found: as after retention.
     invalid_query: refuses queries with the text (default STARTS_WITH). delay: waits `seconds`, then goes on.
-    drop: the proxy closes all connections and does not listen. The others answer with that gRPC status.
+    drop: the proxy closes all connections and does not listen. code: answers with the gRPC status named in
+    `code`. describe_status: a description's status is the number of `code`. The others answer with that status.
     """
 
     LIST_EMPTY = "list_empty"
@@ -39,6 +41,8 @@ class ProxyKind(StrEnum):
     INTERNAL = "internal"
     DELAY = "delay"
     DROP = "drop"
+    CODE = "code"
+    DESCRIBE_STATUS = "describe_status"
 
 
 _DEFAULT_METHODS = {
@@ -47,6 +51,7 @@ _DEFAULT_METHODS = {
     ProxyKind.LIST_HIDES: LISTING,
     ProxyKind.INVALID_QUERY: LISTING,
     ProxyKind.NOT_FOUND: READING_ONE,
+    ProxyKind.DESCRIBE_STATUS: frozenset({"DescribeWorkflowExecution"}),
 }
 
 
@@ -65,6 +70,7 @@ class ProxyRule:
     times: int | None = None
     for_seconds: float | None = None
     seconds: float = 0.0
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +145,8 @@ def _rule(entry: Any) -> ProxyRule:
             raise ProxyFaultError(f"{where}: {name} is {value!r}, must be 0 or more")
     if kind is ProxyKind.LIST_HIDES and not entry.get("contains"):
         raise ProxyFaultError(f"{where}: list_hides needs `contains`, a part of the ids to hide")
+    if (kind in (ProxyKind.CODE, ProxyKind.DESCRIBE_STATUS)) is not bool(entry.get("code")):
+        raise ProxyFaultError(f"{where}: {kind} {'needs' if not entry.get('code') else 'takes no'} `code`")
     methods: frozenset[str] = frozenset(entry.get("methods") or _DEFAULT_METHODS.get(kind, frozenset()))
     contains = entry.get("contains") or ("STARTS_WITH" if kind is ProxyKind.INVALID_QUERY else "")
     return ProxyRule(**(entry | {"kind": kind, "methods": methods, "contains": contains}))

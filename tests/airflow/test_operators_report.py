@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES
+from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.operators import report as module
 from backfill.operators.report import ReplanOperator, ReportOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
@@ -38,7 +39,11 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
     """Kubernetes Jobs of the cluster."""
     listed: list[Json] = []
-    monkeypatch.setattr(module, "JobClient", lambda config: SimpleNamespace(jobs=lambda selector: listed))
+
+    async def found(selector: str) -> list[Json]:
+        return listed
+
+    monkeypatch.setattr(KubernetesJobs, "for_worker", lambda config: SimpleNamespace(jobs=found))
     return listed
 
 
@@ -120,7 +125,7 @@ def test_jobs_that_cannot_be_listed_are_said_and_spoil_no_report(cluster: str, m
     def refuse(config: Any) -> None:
         raise ConnectionError("no route to the API server")
 
-    monkeypatch.setattr(module, "JobClient", refuse)
+    monkeypatch.setattr(KubernetesJobs, "for_worker", refuse)
     task = run(WINDOWS, delete=deletes(), verify={0: verified(KEYS[0])})
     text, left = rejected(task)
     assert "2 of 3 windows are not verified" in text

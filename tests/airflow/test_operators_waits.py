@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill import jobmaker
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.operators import reindex as reindex_module
 from backfill.operators.common import RunStore, StageError
 from backfill.operators.delete import DeleteOperator, SendsDeletes
@@ -27,6 +29,7 @@ from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.verify import VerifyTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill import names
+from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 from tests.kit.waits import (
     KEY,
     NAME,
@@ -68,7 +71,7 @@ def no_servers(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a server was asked")
 
     monkeypatch.setattr(BackfillClickHouse, "__init__", refuse)
-    monkeypatch.setattr(reindex_module, "JobClient", refuse)
+    monkeypatch.setattr(KubernetesJobs, "for_worker", refuse)
     monkeypatch.setattr(reindex_module, "TemporalHook", refuse)
 
 
@@ -141,23 +144,28 @@ class Jobs:
         labels = {names.LABEL_WINDOW: KEY, names.LABEL_ATTEMPT: str(attempt)}
         conditions = [{"type": condition, "status": "True"}] if condition else []
         name = f"reindex-a{attempt}"
-        metadata = {"name": name, "labels": labels, "creationTimestamp": "2026-02-01T00:00:00Z"}
+        metadata = {"name": name, "uid": name, "labels": labels, "creationTimestamp": "2026-02-01T00:00:00Z"}
         self.stored[name] = {"metadata": metadata, "status": {"conditions": conditions}}
         return self.stored[name]
 
-    def jobs(self, selector: str = "") -> list[Json]:
+    async def jobs(self, selector: str = "") -> list[Json]:
         """All Jobs."""
         return list(self.stored.values())
 
-    def pods(self, selector: str = "") -> list[Json]:
+    async def pods(self, selector: str = "") -> list[Json]:
         """No pod of an earlier attempt still ends."""
         return []
 
-    def cronjob(self) -> Json:
+    async def cronjob(self) -> Json:
         """The CronJob."""
         return {}
 
-    def create_job(self, manifest: Json) -> Json:
+    async def adopt_job(self, name: str, owner: Any) -> Json:
+        """Its owner is changed."""
+        self.stored[name]["metadata"]["annotations"] = {ANNOTATION_OWNER: owner.text}
+        return self.stored[name]
+
+    async def create_job(self, manifest: Json) -> Json:
         """Store a new one."""
         self.created.append(manifest["metadata"]["name"])
         return self.add(manifest["attempt"])
@@ -174,8 +182,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     def manifest(cronjob: Json, request: Any) -> Json:
         return {"metadata": {"name": f"reindex-a{request.attempt}"}, "attempt": request.attempt}
 
-    monkeypatch.setattr(reindex_module, "JobClient", made)
-    monkeypatch.setattr(reindex_module, "build_job", manifest)
+    monkeypatch.setattr(KubernetesJobs, "for_worker", made)
+    monkeypatch.setattr(jobmaker, "build_job", manifest)
+    monkeypatch.setattr(jobmaker, "changed_window", lambda job, request: [])
     monkeypatch.setattr(reindex_module, "open_since", none_open)
     monkeypatch.setattr(reindex_module, "open_ids", none_open)
     monkeypatch.setattr(reindex_module, "override_text", lambda cluster: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from tests.sandbox.drive import Driver
 
 TIMEOUT_SECONDS = 600
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+RUNNING = "SANDBOX_RUNNING"
+"""Environment variable: state folder of a sandbox that runs already (make up), which is then not ended either."""
 SHOTS = "SANDBOX_SHOTS"
 """Environment variable: folder for a picture of the page at the end of each test, also of one that failed."""
 
@@ -48,9 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A sandbox with Airflow and the cluster east."""
+    """A sandbox with Airflow, its clusters east and west; the one that runs already when RUNNING names its folder."""
+    if running_already := os.environ.get(RUNNING):
+        yield Stack.load(Path(running_already))
+        return
     state = tmp_path_factory.mktemp("browser") / "state"
-    with running_stack(state, Options(clusters=("sandbox-east",))) as running:
+    with running_stack(state, Options()) as running:
         yield running
 
 
@@ -70,10 +76,10 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
-@pytest.fixture
-def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+@contextmanager
+def logged_in(browser: Browser, stack: Stack, width: int = 1600) -> Iterator[Page]:
     """A page of a logged-in user; no script error may happen on it."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, base_url=stack.airflow_url)
+    context = browser.new_context(viewport={"width": width, "height": 1000}, base_url=stack.airflow_url)
     made = context.new_page()
     errors: list[str] = []
     made.on("pageerror", lambda error: errors.append(str(error)))
@@ -83,7 +89,14 @@ def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iter
     made.get_by_role("button", name="Sign in").click()
     made.wait_for_url("**/")
     yield made
-    if folder := os.environ.get(SHOTS):
-        made.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)
     context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of a logged-in user."""
+    with logged_in(browser, stack) as made:
+        yield made
+        if folder := os.environ.get(SHOTS):
+            made.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)

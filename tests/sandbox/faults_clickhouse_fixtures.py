@@ -73,6 +73,7 @@ class TaskInstance:
     task_id: str
     xcoms: dict[tuple[str, str], Any]
     map_index: int = 0
+    try_number: int = 1
 
     def xcom_pull(self, task_ids: str, key: str = "return_value", map_indexes: Any = None) -> Any:
         """Return what a task left."""

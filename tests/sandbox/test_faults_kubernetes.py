@@ -20,11 +20,13 @@ from airflow.triggers.base import TriggerEvent
 
 from backfill import settings, taken
 from backfill.operators import reindex
+from backfill.operators.checks.kubernetes import RIGHTS, kubernetes
 from backfill.operators.common import StageError
-from backfill.operators.preflight import KUBERNETES_RIGHTS, PreflightOperator, _kubernetes
+from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
+from backfill.triggers.room import RoomTrigger
 from include.scorecard_backfill.names import digest
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.kit.store import Store
@@ -34,6 +36,7 @@ from tests.standins.kubernetes_fixtures import CONTEXT, Kube, kube, server, uniq
 __all__ = ["kube", "server"]
 
 Json = dict[str, Any]
+Trigger = JobTrigger | QuietTrigger | RoomTrigger
 NAME = "kube-faults"
 LIMIT_SECONDS = 25.0
 SHORT: Json = {
@@ -45,6 +48,7 @@ SHORT: Json = {
         "first_poll_after_seconds": 0,
         "poll_seconds": 0.2,
         "deadline_seconds": 8,
+        "queue_timeout_seconds": 3,
         "startup_timeout_seconds": 4,
         "pull_error_grace_seconds": 2,
     },
@@ -59,6 +63,7 @@ class Scene:
     customer: str
     xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
     store: Store = field(default_factory=Store)
+    try_number: int = 1
 
     @property
     def window(self) -> Json:
@@ -79,12 +84,12 @@ class Scene:
 
     def context(self) -> Json:
         """What a running task gets."""
-        task = FakeTask("windows.reindex", self.xcoms)
+        task = FakeTask("windows.reindex", self.xcoms, try_number=self.try_number)
         self.xcoms["plan", "return_value"] = [self.window]
         self.xcoms["plan", "run"] = {"max_parallel": 10, "sources": {}}
         return {"ti": task, "task_state_store": self.store, "dag_run": task}
 
-    def start(self) -> JobTrigger | QuietTrigger:
+    def start(self) -> Trigger:
         """Run the worker half and return the trigger that it defers to."""
         self.operator = ReindexOperator(task_id="reindex", cluster=NAME, window=self.window)
         with pytest.raises(TaskDeferred) as deferred:
@@ -93,7 +98,7 @@ class Scene:
         assert trigger.serialize()[1] == json.loads(json.dumps(trigger.serialize()[1]))
         return type(trigger)(**trigger.serialize()[1])
 
-    def end(self, trigger: JobTrigger | QuietTrigger) -> Any:
+    def end(self, trigger: Trigger) -> Any:
         """Run the trigger to its event and the worker half behind it."""
         return self.operator.job_ended(self.context(), event_of(trigger).payload, self.window)
 
@@ -142,7 +147,7 @@ def states_are(state: str | Exception | None) -> Iterator[None]:
         yield
 
 
-def event_of(trigger: JobTrigger | QuietTrigger) -> TriggerEvent:
+def event_of(trigger: Trigger) -> TriggerEvent:
     """Return a trigger's only event."""
 
     async def first() -> TriggerEvent:
@@ -233,7 +238,7 @@ def test_a_failed_job_shows_its_log_and_a_clear_makes_a_new_one(scene: Scene) ->
     payload = event_of(trigger).payload
     assert payload["outcome"] == "failed"
     assert any("boom" in line for line in payload["log_tail"])
-    with pytest.raises(AirflowFailException, match="new attempt"):
+    with pytest.raises(AirflowFailException, match="makes a new Job"):
         scene.operator.job_ended(scene.context(), payload, scene.window)
     record = scene.go()
     assert record["attempt"] == 2
@@ -253,7 +258,7 @@ def test_an_image_that_cannot_be_pulled_fails_within_its_limit(scene: Scene) -> 
     scene.kube.sandbox.set_faults({"kind": "image_pull_backoff", "match": scene.match})
     with pytest.raises(AirflowFailException, match=r"cannot_start.*ImagePull"):
         scene.go()
-    assert [r["query"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
+    assert [r["body"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
 
 
 def test_a_short_pull_error_is_waited_for(scene: Scene) -> None:
@@ -264,7 +269,7 @@ def test_a_short_pull_error_is_waited_for(scene: Scene) -> None:
 def test_a_job_that_never_ends_is_ended_by_its_own_deadline(scene: Scene) -> None:
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match})
     # The Job's own deadline and the wait's are the same; whichever is seen first.
-    with pytest.raises(AirflowFailException, match=r"DeadlineExceeded|has not ended within 8 s"):
+    with pytest.raises(AirflowFailException, match=r"DeadlineExceeded|not ended within 8 s"):
         scene.go()
     assert scene.posted()[0]["body"]["spec"]["activeDeadlineSeconds"] == 8
 
@@ -273,7 +278,7 @@ def test_a_running_task_that_is_killed_deletes_its_live_job(scene: Scene) -> Non
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": scene.match})
     scene.start()
     scene.kill()
-    assert [r["query"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
+    assert [r["body"]["propagationPolicy"] for r in scene.deleted()] == ["Background"]
     # Once more there is nothing to delete, and that is no error.
     scene.kill()
 
@@ -367,13 +372,13 @@ def test_a_scheduled_job_of_the_cronjob_is_waited_for(scene: Scene) -> None:
     assert scene.go()["attempt"] == 1
 
 
-@pytest.mark.parametrize("right", KUBERNETES_RIGHTS)
+@pytest.mark.parametrize("right", RIGHTS)
 def test_a_missing_right_is_named_before_anything_is_deleted(scene: Scene, right: tuple[str, str, str, str]) -> None:
     verb, _, resource, subresource = right
     name = f"{resource}/{subresource}" if subresource else resource
     scene.kube.sandbox.deny({"verbs": [verb], "resources": [name]})
     problems: list[str] = []
-    _kubernetes(settings.cluster_config(NAME), problems, [])
+    kubernetes(settings.cluster_config(NAME), problems, [])
     assert [p for p in problems if f"may not {verb} {name}" in p and NAMESPACE in p], problems
 
 
@@ -381,6 +386,6 @@ def test_a_missing_connection_is_named(scene: Scene, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AIRFLOW_CONN_KUBERNETES_KUBE_FAULTS")
     problems: list[str] = []
     config = settings.cluster_config(NAME)
-    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(_kubernetes, config, problems, [])
+    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(kubernetes, config, problems, [])
     assert problems
     assert "'kubernetes_kube_faults'" in problems[0]

@@ -17,8 +17,9 @@ from kubernetes.config import incluster_config
 from backfill import settings
 from backfill.hooks import kubernetes as hooks
 from backfill.operators import preflight
+from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.common import StageError
-from backfill.operators.preflight import PreflightOperator, _kubernetes
+from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
 from backfill.triggers.job import JobTrigger
 from standins.kubernetes.client import NAMESPACE
@@ -71,7 +72,7 @@ def preflight_problems() -> list[str]:
     """What preflight says about the Kubernetes part of the scene's cluster."""
     problems: list[str] = []
     PreflightOperator(task_id="preflight", cluster=NAME)._guarded(
-        _kubernetes, settings.cluster_config(NAME), problems, []
+        kubernetes, settings.cluster_config(NAME), problems, []
     )
     return problems
 
@@ -179,7 +180,7 @@ def test_a_right_that_is_taken_away_after_preflight_fails_at_once(scene: Scene) 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """One call may take a second instead of thirty, a repeated deletion pauses shortly."""
     monkeypatch.setattr(hooks, "REQUEST_TIMEOUT", (1, 1))
-    monkeypatch.setattr(hooks, "DELETE_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(hooks, "TRY_PAUSE_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("path", ["/jobs$", "/pods$"])
@@ -268,7 +269,7 @@ def test_a_deferred_task_that_a_person_ended_loses_its_job_and_one_that_moves_do
 
     with states_are(state):
         cancelled(trigger)
-    assert [row["query"]["propagationPolicy"] for row in scene.deleted()] == ["Background"] * deleted
+    assert [row["body"]["propagationPolicy"] for row in scene.deleted()] == ["Background"] * deleted
     assert len(window_jobs(scene)) == (0 if deleted else 1)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from backfill.hooks.temporal import Workflows
+from backfill.kit.look import Wait
 from backfill.triggers.workflows import customer_ids, open_of_window
+from include.scorecard_backfill.records import ReindexEvent
 from include.scorecard_backfill.verdicts.causes import SIZE
 from tests.sandbox.faults_temporal_fixtures import (
     Scene,
@@ -68,7 +70,7 @@ async def test_a_reindex_without_any_workflow_is_a_failure(scene: Scene) -> None
     first = failure(await drive(scene.trigger(scene.reindexed())))
     assert first["cause"] == "too_few_workflows"
     again = await drive(scene.trigger(scene.reindexed(), previous=first))
-    assert (again.payload["action"], again.payload["attempt"]) == ("reindex", 1)
+    assert ReindexEvent.from_json(again.payload).attempt == 1
 
 
 async def test_continue_as_new_is_followed(scene: Scene) -> None:
@@ -156,9 +158,8 @@ async def test_a_cleared_failure_asks_for_a_new_job_and_does_not_look_at_dead_wo
     await one.terminate(reason="operations")
     first = failure(await scene.wait(one))
     event = await drive(scene.trigger(scene.reindexed(one), previous=first))
-    assert event.payload["action"] == "reindex"
-    assert event.payload["attempt"] == 1
-    assert event.payload["window"] == scene.window()
+    asked = ReindexEvent.from_json(event.payload)
+    assert (asked.attempt, asked.window) == (1, scene.window())
     # The attempt that was made then is judged by itself.
     two = await scene.start()
     await two.terminate(reason="operations")
@@ -195,21 +196,24 @@ async def test_a_running_workflow_that_vanishes_is_no_success(scene: Scene) -> N
     assert failure(await scene.wait(one, steps=(nothing, forget)))["cause"] == "workflows_gone"
 
 
-async def test_progress_is_read_from_the_heartbeats(scene: Scene) -> None:
-    one = await scene.start()
+async def test_progress_is_read_from_the_heartbeats_and_kept_to_the_end(scene: Scene) -> None:
+    one, two = await scene.start(), await scene.start()
     await one.signal("do", "hang")
-    trigger: Any = in_triggerer(scene.trigger(scene.reindexed(one)))
-    trigger.config = scene.config
-    trigger.prepare()
-    texts: list[str] = []
 
     async def told() -> bool:
-        trigger._polls = 0
-        texts.append((await trigger.look()).verdict.text)
-        return "5 of 10 conversations" in texts[-1]
+        found = await one.describe()
+        return any(a.HasField("heartbeat_details") for a in found.raw_description.pending_activities)
 
-    await until(told, f"progress; the last texts are {texts[-3:]}")
-    await one.terminate(reason="seen")
+    await until(told, "a heartbeat")
+    waits: list[Wait] = []
+
+    async def cancel_one() -> None:
+        await one.terminate(reason="seen")
+
+    steps = (*[nothing] * 5, cancel_one, *[nothing] * 5, lambda: scene.ends(two))
+    failure(await drive(scene.trigger(scene.reindexed(one, two)), *steps, waits=waits))
+    assert "5 of 10 conversations" in waits[4].text
+    assert {(w.done, w.total) for w in waits} == {(5, 10)}
 
 
 async def test_a_wait_goes_on_in_another_triggerer(scene: Scene) -> None:

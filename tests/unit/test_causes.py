@@ -15,6 +15,7 @@ from include.scorecard_backfill.planning.learned import Customer, Outcome, learn
 from include.scorecard_backfill.planning.replan import too_big
 from include.scorecard_backfill.verdicts.causes import CAUSES, CLEARS, SIZE, cause_of, decisive, repeated_by
 from include.scorecard_backfill.verdicts.workflows import Execution, Status, judge
+from tests.kit import build
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "include").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")])
@@ -34,7 +35,7 @@ def named_causes(path: Path) -> Iterator[tuple[int, str]]:
 
 def test_every_cause_that_a_verdict_names_is_in_the_table() -> None:
     found = [(path.name, line, word) for path in SOURCES for line, word in named_causes(path)]
-    assert {"killed", "deadline", "lost_rows", "breaker"} <= {word for _, _, word in found}
+    assert {"killed", "stalled", "lost_rows", "breaker"} <= {word for _, _, word in found}
     assert [entry for entry in found if entry[2] not in CAUSES] == []
 
 
@@ -62,8 +63,8 @@ def test_a_deadlock_is_size_and_can_be_repeated() -> None:
 
 @pytest.mark.parametrize("name", sorted(CAUSES))
 def test_cutting_and_learning_agree_about_size(name: str) -> None:
-    window = {"key": "k", "start": "2026-01-01", "end": "2026-02-01"}
-    is_cut = too_big([window], [{"key": "k", "status": "failed", "cause": name}]) == [window]
+    window = build.window(days=31)
+    is_cut = too_big([window], [build.failure(window, name)]) == [window]
     is_learned = learn({}, [Outcome("acme", 1_000, cause=name)])["acme"] != Customer()
     assert (is_cut, is_learned) == (CAUSES[name].size, CAUSES[name].size)
 

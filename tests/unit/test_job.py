@@ -15,13 +15,13 @@ from include.scorecard_backfill import names
 from include.scorecard_backfill.job import (
     ANNOTATION_CONTAINER,
     INSTANTIATE_ANNOTATION,
-    WINDOW_ENV,
     JobError,
     JobRequest,
     build_job,
     suspended,
     window_selector,
 )
+from include.scorecard_backfill.jobtemplate.rules import WINDOW_ENV
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 
 CRONJOB: dict[str, Any] = yaml.safe_load("""

@@ -49,6 +49,7 @@ def judging(config: ClickHouseConfig, window: Window) -> Rules:
         band={table: Band(band.min_ratio, band.max_ratio) for table, band in bands.items()},
         small_rows=config.verify_small_rows,
         stable_ids=config.stable_ids,
+        owed={table.name: frozenset(table.days) for table in window.before},
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from include.scorecard_backfill.config.fields import Order as Order
 
@@ -43,6 +43,14 @@ class Record(Part):
 
     kind: str
     v: int = VERSION
+
+    @field_validator("v")
+    @classmethod
+    def _readable(cls, value: int) -> int:
+        # Also of a record within a record, which from_json does not see.
+        if value != VERSION:
+            raise ValueError(f"version {value} of the record cannot be read (this release reads {VERSION})")
+        return value
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""

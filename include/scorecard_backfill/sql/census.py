@@ -168,7 +168,8 @@ def _numbers(condition: str, names: Names, id_column: str, meant: str) -> tuple[
         f"uniqExactIf({quote_identifier(names.conversation)}, {condition})",
         f"uniqExactIf({quote_identifier(id_column)}, {condition})",
         f"countIf(({condition}) AND ({meant}))",
-        f"sumIf(cityHash64(toString({quote_identifier(id_column)})), ({condition}) AND NOT ({meant}))",
+        # Each id once: a row that was doubled before is not missing when it is there once afterwards.
+        f"sumDistinctIf(cityHash64(toString({quote_identifier(id_column)})), ({condition}) AND NOT ({meant}))",
     )
 
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 from include.scorecard_backfill.verdicts.causes import decisive
-from include.scorecard_backfill.verdicts.failures import mentions_deadlock
 from include.scorecard_backfill.verdicts.started import Ids
 
 Status = Literal[
@@ -96,11 +95,6 @@ def minutes_of(executions: Iterable[Execution]) -> float:
 def belongs_to(workflow_id: str, *, prefix: str, customer_id: str, profiles: Iterable[str]) -> bool:
     """Return True when an id is ``<prefix>-<customer>-<profile>-<uuid>`` of exactly this customer and a profile."""
     return bool(Ids(prefix, customer_id, tuple(profiles)).profile_of(workflow_id))
-
-
-def classify(text: str, status: str = "") -> str:
-    """Return ``deadlock`` when a log text speaks of one, else ''."""
-    return "deadlock" if mentions_deadlock(text) else ""
 
 
 def progress_of(details: Iterable[object]) -> tuple[int | None, int | None]:

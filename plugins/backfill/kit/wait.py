@@ -277,7 +277,8 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return Failed(self.failure(Verdict("failed", (reason,), "configuration")))
         if not is_transient(error):
             self.log.exception("cannot go on")
-            return Failed(self.failure(Verdict("failed", (text,), "error")))
+            cause = "access_denied" if kubernetes.is_permission(error) else "error"
+            return Failed(self.failure(Verdict("failed", (text,), cause)))
         if temporal.is_lost(error):
             shared_poll().drop(("temporal", self.args.cluster))
         if for_seconds >= self.outage_seconds:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from airflow.sdk import BaseHook, BaseOperator
 
 from backfill.groups import GROUPS
-from backfill.hooks.kubernetes import KubernetesJobs
+from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, is_permission
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.kit import xcoms
 from backfill.kit.results import planned
@@ -22,21 +22,24 @@ from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.reindexing.jobmaker import JobMaker, JobRefusedError, NoRoomError, NotMadeError, attempt_of, live_ones
 from backfill.settings import cluster_config
 from backfill.slots import Place, override_text, stage_ids
-from backfill.taken import me
+from backfill.taken import me, person_ended_worker_task, run_in_thread
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
 from include.scorecard_backfill import life
-from include.scorecard_backfill.job import JobRequest
-from include.scorecard_backfill.ownership import End, StaleError, owner_of, parse_owner
+from include.scorecard_backfill.job import JobRequest, window_selector
+from include.scorecard_backfill.ownership import End, Owner, StaleError, owner_of, parse_owner
 from include.scorecard_backfill.records import Failure, JobEvent, Reindexed, Stage, Window
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
+from include.scorecard_backfill.verdicts.failures import mentions_deadlock
 from include.scorecard_backfill.verdicts.jobs import created_at, job_outcome
-from include.scorecard_backfill.verdicts.workflows import classify
 
 JOB_MARGIN_SECONDS = 300
 """Airflow's own time-out of the deferral lies this far behind the Job's deadline, which ends the wait with a reason."""
+
+END_SECONDS = 60.0
+"""A worker that is being killed ends its Job within this time, or leaves it to the Job's own deadline."""
 
 JUDGED = "judged"
 """Newest attempt whose end this task has judged itself and that Airflow's retry must not adopt again."""
@@ -57,6 +60,8 @@ class WindowJob:
         self.config = cluster_config(cluster)
         self.stage = stage
         self.log = operator.log
+        # Kept from the beginning: a signal handler cannot ask Airflow for the connection.
+        self._client: KubernetesJobs | None = None
 
     def ensure(
         self, context: Mapping[str, Any], window: Window, failed_attempt: int = 0, room_since: float = 0.0
@@ -76,12 +81,16 @@ class WindowJob:
         except JobRefusedError as error:
             self._fail(context, window, error.cause, str(error), failed_attempt, error.do)
         except StaleError as error:
-            self._fail(context, window, "error", str(error), failed_attempt)
+            self._fail(context, window, "stale_try", str(error), failed_attempt)
+        except KubeCallError as error:
+            if not is_permission(error):
+                raise
+            self._fail(context, window, "access_denied", str(error), failed_attempt)
         except NotMadeError as error:
             raise StageError(str(error)) from None
 
     def _ensure(self, context: Mapping[str, Any], window: Window, failed_attempt: int, room_since: float) -> NoReturn:
-        client = KubernetesJobs.for_worker(self.config)
+        client = self._client = KubernetesJobs.for_worker(self.config)
         maker = JobMaker(client, me(context["ti"]), self.log)
         spent = max(self._judged(context, window), failed_attempt)
         while True:
@@ -282,11 +291,34 @@ class WindowJob:
         )
         return record
 
+    def killed(self, ti: Any, window: Window) -> None:
+        """End the live Job of this very try when a person has ended it; for ``on_kill`` of a worker.
+
+        A worker that is being shut down gets the same signal, and so does one whose task was cleared: the Job lives on,
+        and the next try adopts it.
+        """
+        if not person_ended_worker_task(ti, self.log):
+            self.log.info("nobody has ended this try of the task: its Job is left to the next one")
+            return
+        run_in_thread(lambda: self._end_own(me(ti), window), END_SECONDS, self.log, "ending the Job")
+
+    async def _end_own(self, mine: Owner, window: Window) -> None:
+        client = self._client or KubernetesJobs(self.config)
+        live = live_ones(await client.jobs(window_selector(window.key)))
+        if not live:
+            self.log.info("this task was ended by a person; window %s has no live Job", window.label)
+        for job in live:
+            owner = owner_of(job)
+            own = owner if owner and owner.same_task(mine) and owner.try_number == mine.try_number else None
+            decided = await client.end_job(job["metadata"]["name"], own, job["metadata"]["uid"])
+            done = "was deleted" if isinstance(decided, End) else f"is left alone: {decided.why}"
+            self.log.info("a person ended this task: Job %s %s", job["metadata"]["name"], done)
+
     def _raise_for(self, context: Mapping[str, Any], event: JobEvent, window: Window) -> NoReturn:
         text = f"Job {event.job_name}: {event.message}"
         if event.outcome == "unknown":
             raise StageError(f"{event.cause}: {text}; the retry looks at the Job's real state")
-        if event.outcome == "failed" and classify(" ".join(event.log_tail), "") == "deadlock":
+        if event.outcome == "failed" and mentions_deadlock(" ".join(event.log_tail)):
             RunStore(context).set(JUDGED, event.attempt)
             raise StageError(f"{text}; a database deadlock, tried again")
         if event.outcome == "timeout":

@@ -13,6 +13,7 @@ from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, brief, is_p
 from backfill.kit.look import Look, Wake, wait
 from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
+from backfill.settings import cluster_config
 from backfill.taken import person_ended_deferred_task
 from include.scorecard_backfill.job import cluster_selector, container_of
 from include.scorecard_backfill.ownership import End, parse_owner
@@ -101,13 +102,14 @@ class JobTrigger(WaitTrigger[JobArgs]):
         """
         if not await person_ended_deferred_task(self.task_instance, self.log):
             return
-        decided = await KubernetesJobs(self.config).end_job(
-            self.args.job_name, parse_owner(self.args.owner), self.args.uid
+        args = self.model.model_validate(self.given)
+        decided = await KubernetesJobs(cluster_config(args.cluster)).end_job(
+            args.job_name, parse_owner(args.owner), args.uid
         )
         if isinstance(decided, End):
-            self.log.info("Job %s was deleted because a person ended its task", self.args.job_name)
+            self.log.info("Job %s was deleted because a person ended its task", args.job_name)
         else:
-            self.log.info("Job %s is left alone: %s", self.args.job_name, decided.why)
+            self.log.info("Job %s is left alone: %s", args.job_name, decided.why)
 
     def _plain(self, event: TriggerEvent) -> TriggerEvent:
         """Return a failure of the wait itself as an unknown end of the Job: the worker looks at its real state."""

@@ -8,10 +8,13 @@ from typing import Any
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, is_transient
 from backfill.kit.look import Failed, Look, Wake, wait
 from backfill.kit.wait import WaitArgs, WaitTrigger
-from include.scorecard_backfill.job import JobRequest, build_job
+from include.scorecard_backfill.job import JobError, JobRequest, build_job
 from include.scorecard_backfill.records import GoEvent
 from include.scorecard_backfill.verdicts.base import failed
 from include.scorecard_backfill.verdicts.podreasons import create_refusal
+
+REFUSED = {"forbidden": "access_denied"}
+"""Cause of a refusal that no time mends; any other is one of the Job itself."""
 
 
 class RoomArgs(WaitArgs):
@@ -34,11 +37,18 @@ class RoomTrigger(WaitTrigger[RoomArgs]):
         """Interval of asking."""
         return self.config.kubernetes.poll_seconds
 
+    @property
+    def outage_seconds(self) -> float:
+        """How long the API server may be unreachable."""
+        return float(self.config.kubernetes.outage_seconds)
+
     async def look(self) -> Look:
         """Ask once. A dry run counts against the quota like the real creation, and stores nothing."""
         client = KubernetesJobs(self.config)
         try:
             await client.create_job(build_job(await client.cronjob(), JobRequest(**self.args.request)), dry_run=True)
+        except JobError as error:
+            return Failed(self.failure(failed("job_refused", str(error))))
         except KubeCallError as error:
             if is_transient(error):
                 raise
@@ -46,7 +56,7 @@ class RoomTrigger(WaitTrigger[RoomArgs]):
             if meaning == "quota":
                 return self._full(error)
             if meaning != "exists":
-                cause = "access_denied" if meaning == "forbidden" else "job_refused"
+                cause = REFUSED.get(meaning, "job_refused")
                 return Failed(self.failure(failed(cause, str(error))))
         return Wake(GoEvent(key=self.args.key, why="there is room for the Job"), "there is room for the Job")
 

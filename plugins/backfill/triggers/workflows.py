@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -236,6 +237,9 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
             if found.status == "missing" and before is not None and before.status in rules.CLOSED:
                 # The namespace's retention has removed it since; how it ended was seen and stays true.
                 continue
+            if found.done is None and before is not None and before.run_id == found.run_id:
+                # Only an activity that is pending tells its progress.
+                found = replace(found, done=before.done, total=before.total)
             self._known[i] = found
 
 

@@ -38,7 +38,8 @@ class RemoteCodec(PayloadCodec):
         parts = urlsplit(self._url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("extra.codec_endpoint must be an http(s) address")
-        # Credentials may stand in an address, too.
+        if parts.username or parts.password:
+            raise ValueError("extra.codec_endpoint may not hold credentials; put them into extra.codec_auth")
         self.address = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
         self._headers = {"Content-Type": "application/json", "X-Namespace": namespace}
         if auth:

@@ -107,10 +107,10 @@ async def read_extra(connection: Connection) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"connection {connection.conn_id}: extra must be a JSON object")
     for name in ("client_private_key", "codec_auth"):
-        # Airflow masks what it knows by its name; codec_auth is none of these.
-        if found.get(name) and found[name] != API_KEY:
-            await amask_secret(found[name], name)
-            await amask_secret(str(found[name]).removeprefix("Bearer "), name)
+        # Without its name: by that Airflow would mask only what it knows, and it does not know codec_auth.
+        if (value := found.get(name)) and value != API_KEY:
+            await amask_secret(value)
+            await amask_secret(str(value).removeprefix("Bearer "))
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
