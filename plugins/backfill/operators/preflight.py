@@ -41,35 +41,6 @@ def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
         raise AirflowFailException(f"the run's parameters are refused, nothing was deleted:\n{error}") from None
 
 
-class PreflightOperator(BaseOperator):
-    """Checks parameters, connections, rights and reachability; fails at once and names all that is wrong."""
-
-    def __init__(self, *, cluster: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.cluster = cluster
-
-    def execute(self, context: Any) -> dict[str, Any]:
-        """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
-        with kept_refusal(context):
-            return self._checked(context)
-
-    def _checked(self, context: Any) -> dict[str, Any]:
-        config = cluster_config(self.cluster)
-        refuse_late_start(context["dag_run"], config)
-        run = run_parameters(context, config)
-        for line in run.lines():
-            self.log.info("parameter %s", line)
-        problems: list[str] = []
-        notes: list[str] = []
-        for check in CHECKS:
-            guarded(check, config, problems, notes)
-        for note in notes:
-            self.log.warning("%s", note)
-        if problems:
-            raise AirflowFailException("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
-        return {"cluster": config.name, "notes": notes}
-
-
 def guarded(
     check: Callable[[ClusterConfig, list[str], list[str]], None],
     config: ClusterConfig,
@@ -97,6 +68,37 @@ def guarded(
         problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
 
 
+class PreflightOperator(BaseOperator):
+    """Checks parameters, connections, rights and reachability; fails at once and names all that is wrong."""
+
+    _guarded = staticmethod(guarded)
+
+    def __init__(self, *, cluster: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
+        with kept_refusal(context):
+            return self._checked(context)
+
+    def _checked(self, context: Any) -> dict[str, Any]:
+        config = cluster_config(self.cluster)
+        refuse_late_start(context["dag_run"], config)
+        run = run_parameters(context, config)
+        for line in run.lines():
+            self.log.info("parameter %s", line)
+        problems: list[str] = []
+        notes: list[str] = []
+        for check in checks():
+            guarded(check, config, problems, notes)
+        for note in notes:
+            self.log.warning("%s", note)
+        if problems:
+            raise AirflowFailException("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
+        return {"cluster": config.name, "notes": notes}
+
+
 def _clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
     hook = BackfillClickHouse(config)
     hosts = hook.topology()
@@ -117,5 +119,6 @@ def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> N
     temporal_checks.check(config, problems, notes)
 
 
-CHECKS = (_clickhouse, kubernetes, _temporal)
-"""One for each system, named like its section of the cluster's file."""
+def checks() -> tuple[Callable[[ClusterConfig, list[str], list[str]], None], ...]:
+    """Return one check for each system, named like its section of the cluster's file."""
+    return (_clickhouse, kubernetes, _temporal)

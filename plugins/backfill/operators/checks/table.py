@@ -17,7 +17,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import checked_extra
 from backfill.hooks.temporal import TemporalHook
-from backfill.operators.preflight import CHECKS, guarded
+from backfill.operators.preflight import checks, guarded
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.verdicts.remedies import Line, markdown, remedy_of, skew_line
@@ -29,7 +29,7 @@ SKEW_SECONDS = 5.0
 def check_cluster(config: ClusterConfig) -> list[Line]:
     """Look at everything that a run of the cluster needs, harmlessly; nothing is written anywhere."""
     lines: list[Line] = []
-    for check in CHECKS:
+    for check in checks():
         problems: list[str] = []
         notes: list[str] = []
         guarded(check, config, problems, notes)
@@ -45,7 +45,7 @@ def check_cluster(config: ClusterConfig) -> list[Line]:
 
 def _short(sentence: str) -> str:
     """Return a sentence without the system's name, which has a column of its own."""
-    for check in CHECKS:
+    for check in checks():
         sentence = sentence.removeprefix(f"{check.__name__.strip('_')}: ")
     return sentence
 
