@@ -77,9 +77,7 @@ def test_the_first_one_has_nothing_to_wait_for() -> None:
     assert send(1, statement(13), drop("scorecard")) == [statement(1)]
 
 
-TOO_LARGE = (
-    "There was an error on [node-2:9000]: Code: 359. DB::Exception: Not dropped (TOO_LARGE)"
-)
+TOO_LARGE = "There was an error on [node-2:9000]: Code: 359. DB::Exception: Not dropped (TOO_LARGE)"
 
 
 def dropping(answer: DdlAnswer) -> tuple[Deleter, Step]:
