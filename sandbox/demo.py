@@ -38,6 +38,8 @@ MONTH = (date(2026, 1, 1), date(2026, 2, 1))
 PLAN_DEADLINE_SECONDS = 180
 RUN_DEADLINE_SECONDS = 900
 LOOK_SECONDS = 1.0
+REQUEST_SECONDS = 150.0
+"""Of one call of Airflow's REST API: minutes on a machine that is busy with other things."""
 # After so long without a change a line says so; a window takes about 20 s in each stage at most.
 QUIET_SECONDS = 60.0
 
@@ -127,7 +129,7 @@ def show_result(report: dict[str, Any], truth_file: Path, say: Say) -> list[str]
 
 def demonstrate(stack: Stack, cluster: Cluster, say: Say) -> list[str]:
     """Clean up the month on one cluster of a running sandbox and return what is wrong, [] when nothing is."""
-    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password) as api:
+    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password, REQUEST_SECONDS) as api:
         report = clean_month(api, cluster.dag_id, say)
     return show_result(report, cluster.truth, say)
 
