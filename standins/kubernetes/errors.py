@@ -157,8 +157,3 @@ def forbidden(
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     text = f'User "{user}" cannot {verb} resource "{shown}" in API group "{resource.group}" {where}'
     return StatusError(403, "Forbidden", f"{what} is forbidden: {text}", _details(resource, name))
-
-
-def gone(requested: int, oldest: int) -> StatusError:
-    """410 for a watch from a version that is no longer kept."""
-    return StatusError(410, "Expired", f"too old resource version: {requested} ({oldest})")
