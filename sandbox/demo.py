@@ -30,7 +30,7 @@ from sandbox.stack_layout import Options, cluster_names
 from sandbox.stack_lock import StateInUseError, holder_pid
 from sandbox.stack_model import AIRFLOW_USER, TOPOLOGIES, Cluster, Stack
 from sandbox.stack_supervisor import PartError
-from sandbox.stack_variants import add_arguments, variant_of
+from sandbox.stack_variants import Variant, add_arguments, variant_of
 from sandbox.stack_wait import DeadlineExceededError
 
 # The month in the middle of the generated data (sandbox/data/spec.py); the end is exclusive.
@@ -154,14 +154,12 @@ def clock(started: float) -> Say:
 
 
 def _run(args: argparse.Namespace) -> int:
+    options = Options(seed=args.seed, variant=variant_of(args))
     if holder_pid(args.state) is not None:
+        if options.variant != Variant():
+            raise StateInUseError(f"a sandbox of unknown parts runs over {args.state}; end it, or name another --state")
         return _verdict(args, Stack.load(args.state))
-    with (
-        signals_as_exit(),
-        running_stack(
-            args.state, Options(seed=args.seed, variant=variant_of(args)), lambda text: print(text, flush=True)
-        ) as stack,
-    ):
+    with signals_as_exit(), running_stack(args.state, options, lambda text: print(text, flush=True)) as stack:
         print(login_text(stack), flush=True)
         code = _verdict(args, stack)
         if args.keep:
