@@ -11,13 +11,14 @@ What is the same as in a real cluster
     propagation of a Job's deletion (Orphan), Foreground and Background deletion, garbage collection by
     ownerReferences, the Job's conditions in their order (SuccessCriteriaMet, Complete; FailureTarget,
     Failed; Suspended), back-off, deadline, TTL, history limits for Jobs that a CronJob controls, log
-    reading, init containers and native sidecars.
+    reading, init containers and native sidecars. Compared with kube-apiserver 1.36 by the same tests
+    (standins.controlplane, ADR 20).
 
 What it does NOT do
     - No scheduler for CronJobs: they are stored, and only their history limits are applied, to Jobs whose
       ownerReference to the CronJob has ``controller: true``. ``status.active`` of a CronJob is not kept.
-    - No nodes, no scheduling, no resource limits, no volumes, no service accounts, no network policy, no
-      probes and no ephemeral containers.
+    - No nodes, no scheduling, no resource limits, no volumes, no service accounts (a real server makes no pod
+      whose account does not exist), no network policy, no probes and no ephemeral containers.
     - A container's ``command`` is ignored (the images file gives the program); ``args`` are added to it.
       Values such as ``$(NAME)`` are not expanded. Env sources are values, Secrets, and metadata.name,
       .namespace, .uid.
@@ -30,7 +31,8 @@ What it does NOT do
       only warns by default. Unknown query parameters are refused with 400; a real server ignores them. Both
       are meant: they show a client's mistake.
     - No watch, no deletion of collections, no list of groups and resources (405, 404): no client here asks for them.
-    - No managedFields, no tables, no protobuf, no OpenAPI; of admission what the fault rules and ResourceQuota do.
+    - No managedFields, no tables, no protobuf, no OpenAPI, no admission policies. What a webhook would change are
+      fault rules (mutate, inject_container); ResourceQuotas count Jobs and pods only.
     - RBAC: everything is allowed but what a deny rule of ``/_sandbox/rbac`` names. Plain HTTP, one token.
     - The back-off after a failed pod (``--backoff-seconds``, 1 s) and the longest grace period
       (``--max-grace-seconds``, 2 s) are shorter than the real 10 s and 30 s.

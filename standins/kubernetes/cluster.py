@@ -47,6 +47,14 @@ class Cluster:
         """The rule of this kind that holds the object now, or None (see faults)."""
         return self.faults.take_object(kind, subject, uid, time.monotonic(), when, container)
 
+    def inject_container(self, subject: Subject, uid: str, spec: Obj) -> None:
+        """The fault inject_container, in place, on the spec of a new pod."""
+        active = self.take_fault("inject_container", subject, uid)
+        if active is not None:
+            injected = dict(active.rule.inject)
+            place = "initContainers" if injected.get("restartPolicy") == "Always" else "containers"
+            spec[place] = [injected, *spec.get(place, [])]
+
     def job_of(self, pod: Obj) -> Obj | None:
         """The Job that owns a pod, or None."""
         for reference in pod["metadata"].get("ownerReferences", []):

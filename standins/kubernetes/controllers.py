@@ -131,7 +131,8 @@ class Controllers:
             pod_meta["annotations"] = dict(annotations)
         body = self._admitted(job, {"metadata": pod_meta, "spec": template["spec"]})
         pod = self._store.prepare(PODS, body)
-        self._inject(job, pod)
+        subject = subject_of(job, job["spec"]["template"]["spec"])
+        self._cluster.inject_container(subject, pod["metadata"]["uid"], pod["spec"])
         complete(PODS, pod)
         return self._store.add(PODS, pod)
 
@@ -142,15 +143,6 @@ class Controllers:
         for active in self._cluster.faults.take_requests(facts, time.monotonic(), {"mutate"}):
             pod = merge_patch(pod, dict(active.rule.patch))
         return pod
-
-    def _inject(self, job: Obj, pod: Obj) -> None:
-        """The fault inject_container, in place."""
-        subject = subject_of(job, job["spec"]["template"]["spec"])
-        active = self._cluster.take_fault("inject_container", subject, pod["metadata"]["uid"])
-        if active is not None:
-            injected = dict(active.rule.inject)
-            place = "initContainers" if injected.get("restartPolicy") == "Always" else "containers"
-            pod["spec"][place] = [injected, *pod["spec"].get(place, [])]
 
     def _end_job(self, job: Obj, pods: list[Obj]) -> None:
         """A Job that is marked for deletion: its pods go first if it has the foreground finalizer."""

@@ -238,9 +238,17 @@ def _pod_causes(spec: Obj, path: str) -> Iterator[Cause]:
         seen.add(name)
         if not container.get("image"):
             yield required(f"{field}.image")
-        if ".initContainers[" in field and container.get("restartPolicy", "Always") != "Always":
-            yield unsupported(f"{field}.restartPolicy", container["restartPolicy"], ["Always"])
+        yield from _restart_causes(container.get("restartPolicy"), field)
         yield from _env_causes(container.get("env") or [], f"{field}.env")
+
+
+def _restart_causes(policy: str | None, field: str) -> Iterator[Cause]:
+    """Kubernetes 1.35 lets every container have a policy of its own; here only an init container may, and Always."""
+    if policy not in (None, "Always", "Never", "OnFailure"):
+        yield unsupported(f"{field}.restartPolicy", policy, ["Always", "Never", "OnFailure"])
+    elif policy is not None and (policy != "Always" or ".initContainers[" not in field):
+        text = "Forbidden: the sandbox does not simulate the restart policy of a single container"
+        yield Cause(f"{field}.restartPolicy", "FieldValueForbidden", text)
 
 
 def _env_causes(env: list[Obj], path: str) -> Iterator[Cause]:
