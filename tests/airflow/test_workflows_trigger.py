@@ -13,6 +13,7 @@ import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
 from backfill.hooks.temporal import RefusedError
+from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.triggers import workflows as module
 from backfill.triggers.workflows import ClosedTrigger, WorkflowsTrigger, customer_ids, open_of_window
@@ -123,8 +124,8 @@ async def trigger(
     async def pull(*_: Any) -> Any:
         return None
 
-    monkeypatch.setattr(module.xcoms, "arecord", record)
-    monkeypatch.setattr(module.xcoms, "apull", pull)
+    monkeypatch.setattr(xcoms, "arecord", record)
+    monkeypatch.setattr(xcoms, "apull", pull)
     made = cls(cluster="demo", group="windows", key="k")
     made.args = made.model.model_validate(made.given)
     made.config = CONFIG

@@ -11,11 +11,12 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from kubernetes_asyncio.config import ConfigException
 from temporalio.service import RPCError
 
-from backfill.hooks.clickhouse import NativePortError, TopologyError
+from backfill.hooks.clickhouse import NativePortError, PinnedSettingError, TopologyError
 from backfill.hooks.kubernetes import is_transient, status_of
 from backfill.hooks.temporal import RefusedError
 from backfill.kit.stages import kept_refusal
 from backfill.operators.checks import temporal as temporal_checks
+from backfill.operators.checks.clickhouse import clickhouse
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.late import refuse_late_start
 from backfill.settings import cluster_config
