@@ -123,8 +123,8 @@ async def trigger(
     async def pull(*_: Any) -> Any:
         return None
 
-    monkeypatch.setattr(module.xcoms, "arecord", record)
-    monkeypatch.setattr(module.xcoms, "apull", pull)
+    monkeypatch.setattr("backfill.kit.xcoms.arecord", record)
+    monkeypatch.setattr("backfill.kit.xcoms.apull", pull)
     made = cls(cluster="demo", group="windows", key="k")
     made.args = made.model.model_validate(made.given)
     made.config = CONFIG
