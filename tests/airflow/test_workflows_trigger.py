@@ -124,8 +124,8 @@ async def trigger(
     async def pull(*_: Any) -> Any:
         return None
 
-    monkeypatch.setattr(xcoms, "arecord", record)
-    monkeypatch.setattr(xcoms, "apull", pull)
+    monkeypatch.setattr("backfill.kit.xcoms.arecord", record)
+    monkeypatch.setattr("backfill.kit.xcoms.apull", pull)
     made = cls(cluster="demo", group="windows", key="k")
     made.args = made.model.model_validate(made.given)
     made.config = CONFIG
