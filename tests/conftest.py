@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).resolve().parent
-FOLDERS = ("unit", "airflow", "standins", "sandbox", "browser")
+FOLDERS = ("unit", "airflow", "matrix", "standins", "sandbox", "browser")
 
 # No deadline, as the machine may be busy; few examples, as the whole must be quick.
 settings.register_profile("quick", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
