@@ -1,23 +1,24 @@
-"""A sandbox with one cluster, and a headless Chromium that is logged in to its Airflow."""
+"""A headless Chromium that is logged in to the shared sandbox's Airflow."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from sandbox.airflow_api import AirflowApi
-from sandbox.stack import running_stack
-from sandbox.stack_layout import Options
 from sandbox.stack_model import AIRFLOW_USER, Stack
 from tests.sandbox.drive import Driver
 
 TIMEOUT_SECONDS = 600
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+RUNNING = "SANDBOX_RUNNING"
+"""Environment variable: state folder of a sandbox that runs already (make up), which is then not ended either."""
 SHOTS = "SANDBOX_SHOTS"
 """Environment variable: folder for a picture of the page at the end of each test, also of one that failed."""
 
@@ -46,34 +47,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"no Chromium on this machine ({', '.join(PROGRAMS)})"))
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A sandbox with Airflow and the cluster east."""
-    state = tmp_path_factory.mktemp("browser") / "state"
-    with running_stack(state, Options(clusters=("sandbox-east",))) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def east(stack: Stack) -> Iterator[Driver]:
+@pytest.fixture
+def east(stack: Stack, api: AirflowApi) -> Driver:
     """What the servers have seen."""
-    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password) as api:
-        yield Driver(api, stack, stack.cluster("east"))
+    return Driver(api, stack, stack.cluster("east"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium of the machine."""
+    """Chromium of the machine. Ended with the module: its driver keeps an event loop in this thread."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
         yield running
         running.close()
 
 
-@pytest.fixture
-def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+@contextmanager
+def logged_in(browser: Browser, stack: Stack, width: int = 1600) -> Iterator[Page]:
     """A page of a logged-in user; no script error may happen on it."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, base_url=stack.airflow_url)
+    context = browser.new_context(viewport={"width": width, "height": 1000}, base_url=stack.airflow_url)
     made = context.new_page()
     errors: list[str] = []
     made.on("pageerror", lambda error: errors.append(str(error)))
@@ -83,7 +75,14 @@ def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iter
     made.get_by_role("button", name="Sign in").click()
     made.wait_for_url("**/")
     yield made
-    if folder := os.environ.get(SHOTS):
-        made.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)
     context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser: Browser, stack: Stack, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of a logged-in user."""
+    with logged_in(browser, stack) as made:
+        yield made
+        if folder := os.environ.get(SHOTS):
+            made.screenshot(path=Path(folder) / f"{request.node.name}.png", full_page=True)

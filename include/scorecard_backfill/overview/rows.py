@@ -1,0 +1,264 @@
+"""One row for each window: its state, its stage and since when, and why it is not further."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping, Sequence
+from datetime import datetime
+
+from include.scorecard_backfill.overview.facts import NO_TASK, DebtFact, Result, RunFacts, TaskFact, WindowFacts
+from include.scorecard_backfill.overview.links import links_of
+from include.scorecard_backfill.overview.model import Numbers, Stage, State, WindowRow
+from include.scorecard_backfill.overview.queue import Waiting, waiting_reasons
+from include.scorecard_backfill.verdicts.admission import phase_of
+
+LIVE = frozenset({"running", "queued", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "restarting"})
+BROKEN = frozenset({"failed", "upstream_failed", "skipped", "removed"})
+
+VERIFIED = "verified"
+FIGURES = tuple(Numbers.model_fields)
+NO_RECORD = "the task has failed without a record; the end of its log says why"
+
+
+Known = MutableMapping[str, tuple[TaskFact, WindowRow]]
+"""Rows of verified windows by key, each with the verify task that it was made of; a look adds its own."""
+
+
+def window_rows(facts: RunFacts, *, going: bool, known: Known | None = None) -> tuple[WindowRow, ...]:
+    """Return the rows of all windows and parts, each window followed by its parts.
+
+    ``going``: False when the run will start nothing any more by itself (ended, rejected, dry run). ``known``: rows of
+    an earlier look at the same run, so that verified windows are not made again each time.
+    """
+    verified: Known = {} if known is None else known
+    listed = [window for windows in facts.passes for window in windows]
+    parts = defaultdict(list)
+    for window in listed:
+        if window.window.part_of:
+            parts[window.window.part_of].append(window)
+    reasons = waiting_reasons(facts) if going else {}
+    debts = {d.window: d for d in facts.debts}
+    rows: dict[str, WindowRow] = {}
+    # The parts come first, because a window that was cut is judged by them.
+    for window in reversed(listed):
+        own = parts.get(window.window.key, [])
+        row = _verified_row(facts, window, verified) if _is_verified(window) else None
+        row = row or _row(facts, window, reasons.get(window.window.key), going=going, debts=debts)
+        rows[window.window.key] = _cut(row, [rows[p.window.key] for p in own]) if own else row
+    return tuple(rows[w.window.key] for w in _in_order(listed, parts))
+
+
+def leaves(rows: Sequence[WindowRow]) -> list[WindowRow]:
+    """Return the rows that decide: windows without parts, and the smallest parts of those that were cut.
+
+    A window that was verified although it has parts decides for itself.
+    """
+    children: dict[str, list[WindowRow]] = defaultdict(list)
+    for row in rows:
+        children[row.part_of].append(row)
+
+    def below(row: WindowRow) -> Iterable[WindowRow]:
+        smaller = children.get(row.key, [])
+        if not smaller or row.stage == "done":
+            return [row]
+        return (leaf for child in smaller for leaf in below(child))
+
+    return [leaf for row in children[""] for leaf in below(row)]
+
+
+def _in_order(listed: Sequence[WindowFacts], parts: Mapping[str, Sequence[WindowFacts]]) -> list[WindowFacts]:
+    found: list[WindowFacts] = []
+
+    def add(window: WindowFacts) -> None:
+        found.append(window)
+        for part in parts.get(window.window.key, ()):
+            add(part)
+
+    known: Container[str] = {w.window.key for w in listed}
+    for window in listed:
+        if window.window.part_of not in known:
+            add(window)
+    return found
+
+
+def _verified_row(facts: RunFacts, window: WindowFacts, known: Known) -> WindowRow:
+    """Return the row of a verified window; nothing of it changes unless its verify task runs again."""
+    key, task = window.window.key, window.tasks.get("verify", NO_TASK)
+    if key not in known or known[key][0] != task:
+        known[key] = task, _row(facts, window, None, going=False, debts={})
+    return known[key][1]
+
+
+def _row(
+    facts: RunFacts,
+    window: WindowFacts,
+    waiting: Waiting | None,
+    *,
+    going: bool,
+    debts: Mapping[str, DebtFact],
+) -> WindowRow:
+    planned = window.window
+    states = [window.tasks.get(stage, NO_TASK) for stage in planned.stages]
+    stage, state = _place(window, states, going=going)
+    reason, cause, todo = _why(window, stage, state)
+    row = WindowRow(
+        key=planned.key,
+        label=planned.label,
+        customer=planned.customer_id,
+        start=planned.start,
+        end=planned.end,
+        state=state,
+        stage=stage,
+        group=window.group,
+        index=window.index,
+        since=_since(facts, planned.stages, states, stage),
+        reason=reason,
+        cause=cause,
+        todo=todo,
+        percent=_percent(window, stage, state),
+        conversations=planned.conversations,
+        tables=_tables(window),
+        attempts=max((r.attempt for r in window.results.values()), default=0),
+        part_of=planned.part_of,
+        gone_since=_gone_since(window, state, stage, debts.get(planned.key)),
+        may_end_job=any(t.state in LIVE and t.waits_for == "job_ended" for t in states),
+        links=links_of(facts, window),
+    )
+    if waiting is None or state != "waiting":
+        return row
+    return row.model_copy(update={"reason": waiting.reason, "blocker": waiting.blocker, "place": waiting.place})
+
+
+def _place(window: WindowFacts, states: Sequence[TaskFact], *, going: bool) -> tuple[Stage, State]:
+    """Return the stage and the state of a window by its results first, then by what Airflow does with its tasks."""
+    if _is_verified(window):
+        return "done", "verified"
+    phase = phase_of(states[0].state, [t.state for t in states[1:]])
+    stages = window.window.stages
+    if phase == "waiting":
+        return "admit", "waiting" if going else "not_started"
+    if phase == "failed":
+        if states[0].state in BROKEN:
+            return "admit", "not_started"
+        return _first(stages, states, lambda t: t.state in BROKEN), "failed"
+    live = going or any(t.state in LIVE for t in states)
+    return _first(stages, states, lambda t: t.state != "success"), "working" if live else "failed"
+
+
+def _first(stages: Sequence[Stage], states: Sequence[TaskFact], wanted: Callable[[TaskFact], bool]) -> Stage:
+    return next((stage for stage, task in zip(stages, states, strict=True) if wanted(task)), stages[-1])
+
+
+def _result(window: WindowFacts, stage: str) -> Result:
+    found = window.results.get(stage)
+    return found if found is not None and found.key in ("", window.window.key) else Result()
+
+
+def _is_verified(window: WindowFacts) -> bool:
+    found = _result(window, "verify")
+    return found.status == VERIFIED and found.key == window.window.key
+
+
+def _why(window: WindowFacts, stage: Stage, state: State) -> tuple[str, str, str]:
+    """Return reason, cause and remedy of a failure, or what the wait said when it last looked."""
+    if state in ("verified", "waiting"):
+        return "", "", ""
+    found = _result(window, stage)
+    if state in ("failed", "not_started"):
+        if found.status == "failed":
+            return found.reason, found.cause, found.todo
+        return (NO_RECORD if state == "failed" else ""), "", ""
+    seen = window.seen.get(stage)
+    return (seen.reason if seen else ""), "", ""
+
+
+def _since(facts: RunFacts, stages: Sequence[Stage], states: Sequence[TaskFact], stage: Stage) -> datetime | None:
+    if stage == "done":
+        return states[-1].ended
+    index = stages.index(stage)
+    before = states[index - 1].ended if index else None
+    approved = facts.approval.answered_at if facts.approval else None
+    return states[index].started or before or approved or facts.started
+
+
+def _percent(window: WindowFacts, stage: Stage, state: State) -> int | None:
+    if state == "verified":
+        return 100
+    seen = window.seen.get("wait_workflows")
+    if stage not in ("wait_workflows", "verify") or seen is None or seen.done is None or not seen.total:
+        return None
+    return min(100, max(0, int(100 * seen.done / seen.total)))
+
+
+def _tables(window: WindowFacts) -> dict[str, Numbers]:
+    verified = _result(window, "verify").tables
+    if verified:
+        return {
+            table: Numbers(**{name: n[name] for name in FIGURES if name in n}) for table, n in sorted(verified.items())
+        }
+    counted = _result(window, "delete").rows_before
+    return {table: Numbers(before=n) for table, n in sorted(counted.items())}
+
+
+def _gone_since(window: WindowFacts, state: State, stage: Stage, debt: DebtFact | None) -> datetime | None:
+    """Return since when rows of the window are deleted and not known to be back, None when they are.
+
+    In the order reindex_first only rows that were written again are deleted: none is ever gone.
+    """
+    deleted = _result(window, "delete")
+    if state == "verified" or window.window.order == "reindex_first":
+        return None
+    if (not deleted.statements and debt is None) or (state == "working" and stage == "verify"):
+        return None
+    if debt is not None and debt.since is not None:
+        return debt.since
+    return deleted.at or window.tasks.get("delete", NO_TASK).ended
+
+
+def _cut(row: WindowRow, parts: Sequence[WindowRow]) -> WindowRow:
+    """Return the row of a window that was cut: what its parts say together."""
+    if row.state == "verified":
+        return row.model_copy(update={"parts": len(parts)})
+    done = [p for p in parts if p.state == "verified"]
+    said = f"too big, cut into {len(parts)}"
+    tables = sum_numbers(p.tables for p in parts) if len(done) == len(parts) else row.tables
+    if len(done) == len(parts):
+        state: State = "verified"
+    elif any(p.state in ("working", "waiting", "cut") for p in parts):
+        state, said = "cut", f"{said}; {len(done)} of them verified"
+    else:
+        broken = next(p for p in parts if p.state != "verified")
+        state, said = (
+            "failed",
+            f"{said}; {len(parts) - len(done)} of them not verified: {broken.label}: {broken.reason}",
+        )
+    gone = None if state == "verified" else min((p.gone_since for p in parts if p.gone_since), default=row.gone_since)
+    return row.model_copy(
+        update={
+            "state": state,
+            "stage": "wait_workflows",
+            "reason": said,
+            "parts": len(parts),
+            "percent": _mean_percent(parts),
+            "tables": tables,
+            "gone_since": gone,
+            "may_end_job": False,
+        }
+    )
+
+
+def _mean_percent(parts: Sequence[WindowRow]) -> int:
+    weight = sum(max(1, p.conversations) for p in parts)
+    return int(sum((p.percent or 0) * max(1, p.conversations) for p in parts) / weight)
+
+
+def sum_numbers(items: Iterable[Mapping[str, Numbers]]) -> dict[str, Numbers]:
+    """Return the sums per table; a figure is known only where some item knows it."""
+    total: dict[str, dict[str, int]] = {}
+    for tables in items:
+        for table, numbers in tables.items():
+            held = total.setdefault(table, {})
+            for name in FIGURES:
+                if (value := getattr(numbers, name)) is not None:
+                    held[name] = held.get(name, 0) + value
+    return {table: Numbers(**held) for table, held in sorted(total.items())}

@@ -1,0 +1,234 @@
+"""From Airflow's database to the facts of a run, in a number of queries that does not depend on the windows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from airflow.models.asset import AssetModel
+from airflow.models.asset_state_store import AssetStateStoreModel
+from airflow.models.dagrun import DagRun
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.variable import Variable
+from sqlalchemy import select
+from sqlalchemy.orm import Session, lazyload, selectinload
+
+from backfill.api.access import cluster_of
+from backfill.api.memory import Place, memory_of
+from backfill.api.windows import (
+    SETTLING,
+    as_json,
+    as_list,
+    read_results,
+    read_sources,
+    read_stages,
+    read_tasks,
+    under_way,
+)
+from backfill.groups import PASSES
+from backfill.kit.debts import PREFIX, cluster_asset
+from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
+from backfill.slots import limits_now
+from include.scorecard_backfill.overview.facts import (
+    NO_TASK,
+    ONE,
+    Approval,
+    DebtFact,
+    Planned,
+    Result,
+    RunFacts,
+    Seen,
+    TaskFact,
+    WindowFacts,
+)
+from include.scorecard_backfill.overview.results import debt_of
+from include.scorecard_backfill.planning.learned import Customer, parse_learned
+from include.scorecard_backfill.planning.overrides import Override, OverrideError, in_force
+from include.scorecard_backfill.planning.terms import digest
+from include.scorecard_backfill.records import STAGES
+
+Json = dict[str, Any]
+
+
+class Settings(NamedTuple):
+    """What a person has set for the cluster, and what is known of its customers."""
+
+    override: Override | None
+    override_error: str
+    learned: Mapping[str, Customer]
+
+
+class Links(NamedTuple):
+    """Addresses of other systems' pages, with {job} and {workflow_id} to be filled."""
+
+    job: str = ""
+    workflow: str = ""
+
+
+def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
+    """Return the facts of a run, None when there is no such run."""
+    run = session.scalars(
+        select(DagRun)
+        .where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        .options(lazyload("*"), selectinload(DagRun.dag_run_note))
+    ).one_or_none()
+    if run is None:
+        return None
+    memory = memory_of(dag_id, run_id)
+    tasks = read_tasks(session, dag_id, run_id)
+    sources = read_sources(session, dag_id, run_id, tasks, memory)
+    windows = [sources[one.source].windows for one in PASSES]
+    tasks |= read_stages(session, dag_id, run_id, under_way(tasks, windows))
+    results, seen = read_results(session, dag_id, run_id, tasks, windows, memory)
+    plan = sources["plan"].others
+    cluster = cluster_of(dag_id)
+    settings = read_settings(session, cluster)
+    parameters = _parameters(plan, run)
+    links = _links(cluster)
+    return RunFacts(
+        dag_id=dag_id,
+        run_id=run_id,
+        cluster=cluster,
+        state=str(run.state or ""),
+        run_type=str(run.run_type),
+        asked_by=run.triggering_user_name or "",
+        queued=run.queued_at,
+        started=run.start_date,
+        ended=run.end_date,
+        note=run.note or "",
+        run=parameters,
+        plan_hash=_digest(plan),
+        tasks={task_id: fact for (task_id, index), fact in tasks.items() if index < 0},
+        passes=[
+            [_window(planned, one.group, index, tasks, results, seen) for index, planned in enumerate(listed)]
+            for one, listed in zip(PASSES, windows, strict=True)
+        ],
+        approval=read_approval(session, dag_id, run_id),
+        refusal=_refusal(tasks, results, run.note or ""),
+        override=settings.override,
+        override_error=settings.override_error,
+        limits=_limits(cluster, parameters, settings),
+        learned=settings.learned,
+        job_url=links.job,
+        workflow_url=links.workflow,
+        debts=read_debts(session, cluster),
+        plan_notes=tuple(as_list(plan.get("notes"))),
+    )
+
+
+def read_approval(session: Session, dag_id: str, run_id: str) -> Approval | None:
+    """Return the question about the plan, None when none was asked."""
+    columns = (HITLDetail.created_at, HITLDetail.responded_at, HITLDetail.responded_by, HITLDetail.chosen_options)
+    detail = session.execute(
+        select(*columns)
+        .join(TaskInstance, TaskInstance.id == HITLDetail.ti_id)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == "approve")
+    ).first()
+    if detail is None:
+        return None
+    return Approval(
+        asked_at=detail.created_at,
+        answered_at=detail.responded_at,
+        answered_by=str((detail.responded_by or {}).get("name") or ""),
+        answer=(detail.chosen_options or [""])[0],
+    )
+
+
+def read_settings(session: Session, cluster: str) -> Settings:
+    """Return the cluster's override and the learned speeds, in one query; what cannot be read says so or is left out.
+
+    Learned speeds only make an estimate better: a spoiled text costs the estimate, not the page.
+    """
+    names = [LEARNED_VARIABLE.format(cluster=cluster), OVERRIDE_VARIABLE.format(cluster=cluster)]
+    found = {v.key: v.get_val() for v in session.scalars(select(Variable).where(Variable.key.in_(names)))}
+    try:
+        learned: Mapping[str, Customer] = parse_learned(found.get(names[0]))
+    except ValueError:
+        learned = {}
+    try:
+        return Settings(in_force(found.get(names[1]), datetime.now(UTC)), "", learned)
+    except OverrideError as error:
+        return Settings(None, str(error), learned)
+
+
+def read_debts(session: Session, cluster: str) -> list[DebtFact]:
+    """Return the open debts of a cluster. Raises RecordError for one that cannot be read: no debt may go unseen."""
+    values = session.scalars(
+        select(AssetStateStoreModel.value)
+        .join(AssetModel, AssetModel.id == AssetStateStoreModel.asset_id)
+        .where(AssetModel.name == cluster_asset(cluster).name, AssetStateStoreModel.key.startswith(PREFIX))
+    )
+    return [debt for value in values if (debt := debt_of(value)) is not None]
+
+
+def _limits(cluster: str, parameters: Json, settings: Settings) -> Any:
+    try:
+        config = cluster_config(cluster)
+    except LookupError:
+        return ONE
+    run = {"max_parallel": config.admission.max_parallel, **{k: v for k, v in parameters.items() if v is not None}}
+    return limits_now(config, run, settings.override)
+
+
+def _links(cluster: str) -> Links:
+    """Return the addresses of other systems' pages, as far as the cluster's file names them."""
+    try:
+        config = cluster_config(cluster)
+    except LookupError:
+        return Links()
+    links: Any = getattr(config, "links", None)
+    if links is None:
+        return Links()
+    namespaces = (config.kubernetes.namespace, config.temporal.namespace)
+    job, workflow = (
+        url.replace("{namespace}", quote(namespace, safe=""))
+        for url, namespace in zip((links.job, links.temporal_ui), namespaces, strict=True)
+    )
+    return Links(job, workflow)
+
+
+def _parameters(plan: Mapping[str, Any], run: DagRun) -> Json:
+    """Return the effective parameters; before there is a plan, what was sent."""
+    found = as_json(plan.get("run"))
+    return dict(found) if isinstance(found, dict) else dict(run.conf or {})
+
+
+def _window(
+    planned: Planned,
+    group: str,
+    index: int,
+    tasks: Mapping[Place, TaskFact],
+    results: Mapping[Place, Result],
+    seen: Mapping[Place, Seen],
+) -> WindowFacts:
+    at = {stage: (f"{group}.{stage}", index) for stage in STAGES}
+    return WindowFacts(
+        window=planned,
+        group=group,
+        index=index,
+        tasks={stage: tasks[place] for stage, place in at.items() if place in tasks},
+        results={stage: results[place] for stage, place in at.items() if place in results},
+        seen={stage: seen[place] for stage, place in at.items() if place in seen},
+    )
+
+
+def _refusal(tasks: Mapping[Place, TaskFact], results: Mapping[Place, Result], note: str) -> str:
+    """Return why preflight or plan has refused the run, '' when neither has."""
+    for task_id in SETTLING:
+        if tasks.get((task_id, -1), NO_TASK).state == "failed":
+            found = results.get((task_id, -1))
+            said = found.reason if found is not None and found.status == "failed" else note
+            return said or f"{task_id} has failed; the end of its log says why."
+    return ""
+
+
+def _digest(plan: Mapping[str, Any]) -> str | None:
+    """Return the digest of what is to be approved, None while there is no plan."""
+    terms = as_json(plan.get("terms"))
+    if isinstance(terms, dict):
+        return digest(terms)
+    found = plan.get("hash")
+    return None if found is None else str(found).strip('"')

@@ -1,0 +1,92 @@
+import type { FC } from "react";
+
+import { clock, count, minutes, plural, states, sumText } from "../format";
+import type { Overview, State } from "../types";
+
+const order: State[] = ["verified", "working", "cut", "waiting", "failed", "not_started"];
+
+/** The bar of the planned windows, and the figures that answer "how far" and "how long". */
+export const Progress: FC<{ view: Overview; now: number }> = ({ view, now }) => {
+  const { counts, figures } = view;
+  const shown = order.filter((state) => counts[state] > 0);
+  return (
+    <section aria-label="Progress" className="bf-card">
+      <p className="bf-headline" role="status">
+        {view.headline}
+      </p>
+      {counts.planned > 0 && (
+        <>
+          <div
+            aria-label={`${figures.percent} % of the windows are verified`}
+            aria-valuemax={100}
+            aria-valuemin={0}
+            aria-valuenow={figures.percent}
+            className="bf-bar"
+            role="progressbar"
+          >
+            {shown.map((state) => (
+              <span className={`bf-${state}`} key={state} style={{ flexGrow: counts[state] }} />
+            ))}
+          </div>
+          <ul className="bf-legend" aria-label="Windows by state">
+            {shown.map((state) => (
+              <li key={state}>
+                <span aria-hidden="true" className={`bf-sign bf-${state}`}>
+                  {states[state].sign}
+                </span>
+                {count(counts[state])} {states[state].word}
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+      <dl className="bf-figures">
+        <div>
+          <dt>Verified</dt>
+          <dd>
+            {figures.percent} %<small>{`${count(counts.verified)} of ${plural(counts.planned, "window")}`}</small>
+          </dd>
+        </div>
+        <div>
+          <dt>Rows removed</dt>
+          <dd>
+            {Object.keys(figures.removed).length ? count(sum(figures.removed)) : "–"}
+            <small>{Object.keys(figures.removed).length ? sumText(figures.removed) : "no window is verified yet"}</small>
+          </dd>
+        </div>
+        <div>
+          <dt>Conversations per minute</dt>
+          <dd>
+            {figures.per_minute === null ? "–" : count(Math.round(figures.per_minute))}
+            <small>{`${count(figures.conversations_done)} of ${count(figures.conversations)} written again`}</small>
+          </dd>
+        </div>
+        <div>
+          <dt>{view.ended ? "Ended" : "Time left"}</dt>
+          <dd>
+            {timeLeft(view, now)}
+            <small>{timeNote(view, now)}</small>
+          </dd>
+        </div>
+      </dl>
+    </section>
+  );
+};
+
+const sum = (rows: Record<string, number>): number => Object.values(rows).reduce((total, value) => total + value, 0);
+
+function timeLeft(view: Overview, now: number): string {
+  if (view.ended) return clock(view.ended, now);
+  const left = view.figures.left;
+  if (left === null) return "–";
+  return left.low_minutes === left.high_minutes
+    ? minutes(left.low_minutes)
+    : `${minutes(left.low_minutes)} to ${minutes(left.high_minutes)}`;
+}
+
+function timeNote(view: Overview, now: number): string {
+  if (view.ended && view.started) return `took ${minutes((Date.parse(view.ended) - Date.parse(view.started)) / 60000)}`;
+  const left = view.figures.left;
+  if (left === null) return view.figures.left_note;
+  return `ends between ${clock(left.from_moment, now)} and ${clock(left.to_moment, now)} UTC; ${view.figures.left_note}`;
+}
