@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sandbox.stack_model import Stack
 
 TESTS = Path(__file__).resolve().parent
-FOLDERS = ("unit", "airflow", "standins", "sandbox", "browser")
+FOLDERS = ("unit", "airflow", "matrix", "standins", "sandbox", "browser")
 WITH_STACK = ("sandbox", "browser")
 
 # No deadline, as the machine may be busy; few examples, as the whole must be quick.
