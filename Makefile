@@ -21,10 +21,10 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
+.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
-.PHONY: help ui setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean up-compose test-compose down-compose test-versions nightly audit sbom check-connections
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,7 +56,7 @@ status: $(STAMP) ## what runs in the sandbox
 
 check: lint test-unit test-airflow ## after every edit: style, types, import directions, unit and Airflow tests
 
-test: check test-sandbox test-browser ## everything of the product
+test: check test-whole ## everything of the product
 
 test-all: test test-standins ## everything
 
@@ -74,10 +74,14 @@ test-kubernetes: $(STAMP) ## the tests of Kubernetes' stand-in and of the produc
 	$(BIN)/python -m standins.controlplane.build
 	SANDBOX_KUBERNETES=real $(BIN)/pytest $(REAL_KUBERNETES) -n 2 --dist loadfile --timeout 300 --durations 20
 
-test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way through the REST API
-	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+# One process has the one running stack and all tests of it, the other one everything else.
+test-whole: $(STAMP) ## the product against the stand-ins, the whole way through REST API and browser (skipped without Chromium)
+	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
-test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
+test-sandbox: $(STAMP) ## the same without the browser
+	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+
+test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser
 
 check-connections: $(STAMP) ## a table of every connection, right and version: what works, what not, how to mend it

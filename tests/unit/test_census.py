@@ -21,8 +21,8 @@ DAYS = st.dictionaries(st.sampled_from(["2026-01-01", "2026-01-02", "2026-01-03"
 def answers(a: dict[str, int], b: dict[str, int], *, meant: int = 0, doubled: int = 0) -> list[dict[str, Any]]:
     """What a cluster of two shards answers: every host its days, and once the sum."""
     summed = {day: a.get(day, 0) + b.get(day, 0) for day in {*a, *b}}
-    whole = [(day, [rows, 1, rows - doubled, meant]) for day, rows in summed.items()]
-    whole.append(("", [sum(summed.values()), 1, sum(summed.values()) - doubled, meant * len(summed)]))
+    whole = [(day, [rows, 1, rows - doubled, meant, 7]) for day, rows in summed.items()]
+    whole.append(("", [sum(summed.values()), 1, sum(summed.values()) - doubled, meant * len(summed), 7]))
     per_host = {"a1": a, "a2": a, "b1": b}
     listed = [{"leg": 0, "host": h, "days": [(d, [n]) for d, n in days.items()]} for h, days in per_host.items()]
     return [*listed, {"leg": 1, "host": "", "days": whole}]
@@ -80,10 +80,10 @@ def broken() -> Iterator[tuple[list[dict[str, Any]], str]]:
     moved[1]["days"] = [("2026-01-02", [5])]
     yield moved, "a1 has 5 rows of 2026-01-01, a2 has 0"
     short = answers({"2026-01-01": 5}, {"2026-01-01": 3})
-    short[3]["days"] = [("2026-01-01", [5, 1, 5, 0]), ("", [5, 1, 5, 0])]
+    short[3]["days"] = [("2026-01-01", [5, 1, 5, 0, 7]), ("", [5, 1, 5, 0, 7])]
     yield short, "the shards' rows of 2026-01-01 add up to 8, together they count 5"
     without_total = answers({"2026-01-01": 5}, {})
-    without_total[3]["days"] = [("2026-01-01", [5, 1, 5, 0])]
+    without_total[3]["days"] = [("2026-01-01", [5, 1, 5, 0, 7])]
     yield without_total, "the days add up to 5 rows, not to the total of 0"
 
 
@@ -95,20 +95,20 @@ def test_what_disagrees_is_unsettled_and_named(found: list[dict[str, Any]], said
 def test_rows_on_two_shards_are_doubled() -> None:
     census = read_census(answers({"2026-01-01": 5}, {"2026-01-01": 5}, doubled=5), [TABLE], HOSTS, meant=[False])
     assert census.unsettled == ""
-    assert census.days[TABLE]["2026-01-01"] == Numbers(10, 1, 5, None)
+    assert census.days[TABLE]["2026-01-01"] == Numbers(10, 1, 5, None, 7)
     assert census.total[TABLE].doubled == 5
 
 
 def test_rewritten_and_old_are_split() -> None:
     found = answers({"2026-01-01": 5}, {})
     found[3]["days"] = [
-        ("2026-01-01", [5, 3, 5, 2, 4, 2, 4, 1, 1, 1, 1, 1]),
-        ("", [5, 3, 5, 2, 4, 2, 4, 1, 1, 1, 1, 1]),
+        ("2026-01-01", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1]),
+        ("", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1]),
     ]
     census = read_census(found, [TABLE], HOSTS, meant=[True])
-    assert census.rewritten[TABLE] == {"2026-01-01": Numbers(4, 2, 4, 1)}
-    assert census.old[TABLE] == {"2026-01-01": Numbers(1, 1, 1, 1)}
-    assert census.tables[TABLE].old_total == Numbers(1, 1, 1, 1)
+    assert census.rewritten[TABLE] == {"2026-01-01": Numbers(4, 2, 4, 1, 8)}
+    assert census.old[TABLE] == {"2026-01-01": Numbers(1, 1, 1, 1, 1)}
+    assert census.tables[TABLE].old_total == Numbers(1, 1, 1, 1, 1)
 
 
 def test_pins_are_sent_also_when_this_host_has_them() -> None:

@@ -36,6 +36,12 @@ def census(engine: Engine, *parts: CensusPart) -> Census:
     return read_census(found, [part.name for part in parts], [Host(socket.gethostname(), 1)], meant=meant)
 
 
+def prints(engine: Engine, ids: list[str]) -> int:
+    """The fingerprint of these ids."""
+    listed = ", ".join(sql.quote_string(one) for one in ids)
+    return sum(int(row["h"]) for row in engine.rows(f"SELECT cityHash64(arrayJoin([{listed}])) AS h")) % 2**64
+
+
 def test_rows_ids_and_conversations_of_every_day(engine: Engine, database: str) -> None:
     table = table_of(database)
     rows = [(str(n), "acme", "voice", f"2026-01-{1 + n % 3:02} 12:00:00") for n in range(9)]
@@ -45,8 +51,9 @@ def test_rows_ids_and_conversations_of_every_day(engine: Engine, database: str) 
     found = census(engine, CensusPart("scorecard", part_of(database), "scorecard_id"))
     assert found.unsettled == ""
     name = (database, "scorecard")
-    assert found.days[name] == {f"2026-01-0{day}": Numbers(3, 3, 3) for day in (1, 2, 3)}
-    assert found.total[name] == Numbers(9, 9, 9)
+    ids = {f"2026-01-0{day + 1}": [str(n) for n in range(9) if n % 3 == day] for day in range(3)}
+    assert found.days[name] == {day: Numbers(3, 3, 3, None, prints(engine, of)) for day, of in ids.items()}
+    assert found.total[name] == Numbers(9, 9, 9, None, prints(engine, [str(n) for n in range(9)]))
 
 
 def test_nothing_is_counted_as_zero_with_a_row_of_every_host(engine: Engine, database: str) -> None:
@@ -78,7 +85,9 @@ def test_what_is_meant_to_go_is_counted_by_its_value_and_by_the_ids_of_it(engine
     assert found.unsettled == ""
     assert [n.meant for n in found.days[database, "scorecard"].values()] == [0, 1, 1, 0]
     assert [(n.rows, n.meant) for n in found.days[database, "score"].values()] == [(3, 0), (3, 3), (3, 3), (3, 0)]
-    assert found.total[database, "score"] == Numbers(12, 4, 12, 6)
+    assert [n.meant for n in found.total.values()] == [2, 6]
+    kept = [f"{card}{n}" for card in (0, 3) for n in range(3)]
+    assert found.total[database, "score"] == Numbers(12, 4, 12, 6, prints(engine, kept))
     alone = census_part(config, "score", part_of(database), ["score"])
     assert alone.meant is None  # a database without the other table tells nothing
 

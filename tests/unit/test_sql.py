@@ -101,7 +101,8 @@ def test_delete_and_the_look_at_partitions_share_the_predicate() -> None:
     *shared, marker = conditions(parsed(delete()))
     assert shared == predicate()
     assert marker == f"'backfill:{KEY}:1' <> ''"
-    inside = parsed(partition_statement([PART])).find(exp.Not).this.unnest().unnest()
+    [(_, _, [view])] = sources(parsed(partition_statement([PART])))
+    inside = parsed(view.removeprefix("view(").removesuffix(")")).find(exp.Not).this.unnest().unnest()
     assert [part.sql("clickhouse") for part in inside.flatten()] == predicate()
 
 
@@ -208,10 +209,13 @@ def test_drop_partition_names_one_partition_of_the_local_table_by_its_id() -> No
     assert tree.find(exp.Where) is None
 
 
-def test_mutations_are_the_unfinished_of_all_and_the_own_of_every_host() -> None:
+def test_mutations_are_the_unfinished_of_all_and_the_own_with_a_row_of_every_host() -> None:
     tree = parsed(sql.mutations_statement(CLUSTER))
-    assert sources(tree) == [("clusterAllReplicas", CLUSTER, ["system.mutations"])]
-    where = tree.find(exp.Where).this
+    [(function, cluster, [view])] = sources(tree)
+    assert (function, cluster, view[:12]) == ("clusterAllReplicas", CLUSTER, "view(SELECT ")
+    inner = parsed(view[5:-1])
+    assert inner.find(exp.Group) is None
+    where = inner.find(exp.Where).this
     assert isinstance(where, exp.Or)
     assert where.left.sql("clickhouse") == "is_done = 0"
     assert "'backfill:'" in where.right.sql("clickhouse")
@@ -285,10 +289,12 @@ def partition_statement(parts: list[Slice]) -> str:
 
 def test_a_partitions_foreign_rows_are_all_that_no_slice_holds() -> None:
     other = Slice("acme_voice", "acme", "voice", date(2026, 2, 1), date(2026, 3, 1))
-    tree = parsed(partition_statement([PART, other]))
+    [(function, cluster, [view])] = sources(parsed(partition_statement([PART, other])))
+    assert (function, cluster) == ("clusterAllReplicas", CLUSTER)
+    tree = parsed(view.removeprefix("view(").removesuffix(")"))
     assert isinstance(tree.find(exp.Not).this.unnest(), exp.Or)
     assert len(tree.find(exp.In).expressions) == 2
-    assert sources(tree) == [("clusterAllReplicas", CLUSTER, ['"acme_voice"."score"'])]
+    assert tree.find(exp.Table).sql() == '"acme_voice"."score"'
     sizes = parsed(sql_health.partition_sizes_statement(cluster=CLUSTER, database="a'b", table="score"))
     assert conditions(sizes)[1:] == ["database = 'a''b'", "table = 'score'"]
 

@@ -92,7 +92,8 @@ class DeleteConfig(Frozen):
         default=20,
         ge=1,
         le=400,
-        description="Own unfinished mutations in the cluster above which no new DELETE is sent.",
+        description="Own unfinished DELETEs (one per database, table and statement, all windows and runs together) from"
+        " which on no further one is sent; windows that look at the same moment may each send one more.",
     )
 
 

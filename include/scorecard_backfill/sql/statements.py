@@ -86,9 +86,13 @@ def window_predicate(names: Names, part: Slice) -> str:
     It names the customer and profile although each has a database of its own: a sanitiser collision can then never
     take another customer's rows.
     """
+    return f"{time_predicate(names.time, part.start, part.end)} AND {owner_predicate(names, part)}"
+
+
+def owner_predicate(names: Names, part: Slice) -> str:
+    """Return the part of the predicate that names customer and profile, for rows of any day."""
     return (
-        f"{time_predicate(names.time, part.start, part.end)}"
-        f" AND {quote_identifier(names.customer)} = {quote_string(part.customer_id)}"
+        f"{quote_identifier(names.customer)} = {quote_string(part.customer_id)}"
         f" AND {quote_identifier(names.profile)} = {quote_string(part.profile_id)}"
     )
 
@@ -176,21 +180,45 @@ def topology_statement(cluster: str) -> str:
 
 
 def answering_hosts_statement(cluster: str) -> str:
-    """Return the names by which the nodes call themselves, one row each: ``host``."""
-    return f"SELECT hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.one) ORDER BY host"
+    """Return one row of each node: ``host``, the name by which it calls itself, and ``own``.
+
+    ``own`` are the (shard, replica) entries of the cluster's definition that the node takes for itself (by address).
+    """
+    view = (
+        "SELECT hostName() AS host, groupArray((toUInt32(shard_num), toUInt32(replica_num))) AS own"
+        f" FROM system.clusters WHERE cluster = {quote_string(cluster)} AND is_local"
+    )
+    return f"SELECT host, own FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
+
+
+def places_statement(cluster: str) -> str:
+    """Return one row of each node: ``host, place``.
+
+    ``place``: clusterAllReplicas numbers the replicas of all shards through, from 1, in the order of their definition.
+    """
+    return (
+        f"SELECT _shard_num AS place, hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.one)"
+    )
 
 
 def mutations_statement(cluster: str) -> str:
-    """Return every unfinished mutation of the cluster and all of our own: one query for all waiting windows.
+    """Return one row of each host: ``host, expected, listed``, its unfinished mutations and all of ours as tuples.
 
-    ``is_killed`` is not a column of every supported version; without it a killed mutation has no row at all.
+    ``expected`` is how many hosts the cluster has.
+
+    A tuple is database, table, mutation id, command, time of creation (epoch seconds), is_done, parts_to_do, latest
+    fail reason, and [is_killed]; the last one is no column of every supported version, and [] there.
     """
-    return (
-        "SELECT hostName() AS host, database, table, mutation_id, command, toUnixTimestamp(create_time) AS created,"
-        " is_done, parts_to_do, latest_fail_reason, COLUMNS('^is_killed$')"
-        f" FROM clusterAllReplicas({quote_string(cluster)}, system.mutations)"
+    columns = (
+        "database, table, mutation_id, command, toUnixTimestamp(create_time), is_done, toInt64(parts_to_do),"
+        " latest_fail_reason, CAST(array(COLUMNS('^is_killed$')) AS Array(UInt8))"
+    )
+    view = (
+        f"SELECT hostName() AS host, groupArray(({columns})) AS listed FROM system.mutations"
         f" WHERE is_done = 0 OR position(command, {quote_string(MARKER_PREFIX)}) > 0"
     )
+    expected = f"(SELECT count() FROM system.clusters WHERE cluster = {quote_string(cluster)})"
+    return f"SELECT host, {expected} AS expected, listed FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
 def tables_statement(cluster: str, tables: Iterable[str]) -> str:
@@ -200,6 +228,17 @@ def tables_statement(cluster: str, tables: Iterable[str]) -> str:
         "SELECT hostName() AS host, database, name AS table, engine, partition_key, engine_full"
         f" FROM clusterAllReplicas({quote_string(cluster)}, system.tables)"
         f" WHERE name IN ({listed}) AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
+    )
+
+
+def columns_statement(cluster: str, tables: Iterable[str], columns: Iterable[str]) -> str:
+    """Return the columns of interest of tables on every host: ``host, database, table, columns`` as (name, type)."""
+    of_tables, names = (", ".join(quote_string(item) for item in items) for items in (tables, columns))
+    return (
+        "SELECT hostName() AS host, database, table, groupArray((name, type)) AS columns"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.columns)"
+        f" WHERE table IN ({of_tables}) AND name IN ({names})"
+        " AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') GROUP BY host, database, table"
     )
 
 

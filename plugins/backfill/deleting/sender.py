@@ -179,14 +179,14 @@ class DeleteSender:
         if not wanted:
             return None
         cluster = hook.config.cluster
-        names = {"cluster": cluster, "database": part.database, "table": table}
-        rows = hook.rows(sql_health.partition_statement(**names, partition_ids=wanted, parts=[part], names=hook.names))
-        sizes = hook.rows(sql_health.partition_sizes_statement(**names))
-        reason = droppable(rows, sizes, wanted, [h.name for h in hosts], hook.config.delete.max_partition_bytes)
+        held = hook.held_partitions(table, part, wanted, hosts)
+        sizes = hook.rows(sql_health.partition_sizes_statement(cluster=cluster, database=part.database, table=table))
+        reason = droppable(held, sizes, wanted, [h.name for h in hosts], hook.config.delete.max_partition_bytes)
         if reason:
             self.log.info("%s.%s is deleted by mutation: %s", part.database, table, reason)
             return None
-        here = tuple(p for p in wanted if any(r["partition_id"] == p for r in rows))
+        there = {partition for found in held.values() for partition, _, _ in found}
+        here = tuple(partition for partition in wanted if partition in there)
         return Step(table, part, kind="drop", partitions=here) if here else None
 
 

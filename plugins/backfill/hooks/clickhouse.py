@@ -26,12 +26,23 @@ from backfill.hooks.clickhouse_errors import (
     is_transient,
     parse_ddl_answer,
 )
+from backfill.hooks.clickhouse_hosts import match_hosts
+from backfill.hooks.clickhouse_spool import drain
 from backfill.hooks.secrets import refused, resolved_now
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config.rules import census_part, names_of
+from include.scorecard_backfill.config.rules import census_part, names_of, written
+from include.scorecard_backfill.planning.columns import column_problems, wanted_columns
+from include.scorecard_backfill.planning.inventory import tables_by_database, without_final
+from include.scorecard_backfill.records import Deleted, Window
 from include.scorecard_backfill.sql import health as sql_health
-from include.scorecard_backfill.sql.census import Value, census_statement, host_counts_statement, value_predicate
+from include.scorecard_backfill.sql.census import (
+    Value,
+    census_statement,
+    host_counts_statement,
+    not_rewritten,
+    value_predicate,
+)
 from include.scorecard_backfill.sql.pins import pins
 from include.scorecard_backfill.verdicts.census import Census, IncompleteError, host_days, read_census
 from include.scorecard_backfill.verdicts.counts import Host
@@ -130,6 +141,11 @@ class BackfillClickHouse(ClickHouseHook):
             )
         return send
 
+    def answers(self, statements: Sequence[str]) -> list[str]:
+        """Return the only value of each statement; for those that take no FORMAT. Raises the driver's errors."""
+        with self.client() as client:
+            return [str(client.command(statement)) for statement in statements]
+
     def raw(self, statement: str) -> str:
         """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
         with self.client() as client:
@@ -140,15 +156,16 @@ class BackfillClickHouse(ClickHouseHook):
 
         Raises TopologyError when the cluster is unknown or a listed host does not answer by its name.
         """
-        listed = self.rows(sql.topology_statement(self.config.cluster))
+        cluster = self.config.cluster
+        listed = self.rows(sql.topology_statement(cluster))
         if not listed:
-            raise TopologyError(f"ClickHouse knows no cluster {self.config.cluster!r} (see system.clusters)")
-        answering = [row["host"] for row in self.rows(sql.answering_hosts_statement(self.config.cluster))]
-        return match_hosts(listed, answering)
+            raise TopologyError(f"ClickHouse knows no cluster {cluster!r} (see system.clusters)")
+        answering = self.rows(sql.answering_hosts_statement(cluster))
+        return match_hosts(listed, answering, lambda: self.rows(sql.places_statement(cluster)))
 
     def server_time(self) -> datetime:
         """Return ClickHouse's own time (UTC): what a row that is written now would carry."""
-        (row,) = self.rows("SELECT toUnixTimestamp64Milli(now64(3)) AS now")
+        (row,) = self.rows(sql_health.SERVER_TIME)
         return datetime.fromtimestamp(int(row["now"]) / 1000, UTC)
 
     def census(
@@ -197,22 +214,19 @@ class BackfillClickHouse(ClickHouseHook):
         return {(part.database, table): days for (table, part), days in zip(tables, counted, strict=True)}
 
     def mutations(self) -> list[Mutation]:
-        """Return unfinished mutations of anyone and all listed ones of ours, on every host."""
-        return [
-            Mutation(
-                host=row["host"],
-                database=row["database"],
-                table=row["table"],
-                mutation_id=row["mutation_id"],
-                command=row["command"],
-                created=int(row["created"]),
-                is_done=bool(row["is_done"]),
-                parts_to_do=int(row["parts_to_do"]),
-                fail_reason=row["latest_fail_reason"] or "",
-                is_killed=bool(row.get("is_killed")),
+        """Return unfinished mutations of anyone and all listed ones of ours, on every host.
+
+        Raises TopologyError when a host does not answer: a host without mutations has a row, too.
+        """
+        rows = self.rows(sql.mutations_statement(self.config.cluster))
+        answered = {str(row["host"]) for row in rows}
+        if not rows or any(int(row["expected"]) != len(answered) for row in rows):
+            expected = rows[0]["expected"] if rows else "some"
+            raise TopologyError(
+                f"{len(answered)} of {expected} hosts have listed their mutations"
+                f" ({', '.join(sorted(answered)) or 'none'}): unknown is not none"
             )
-            for row in self.rows(sql.mutations_statement(self.config.cluster))
-        ]
+        return [_mutation(str(row["host"]), item) for row in rows for item in row["listed"]]
 
     def forbidden_rows(
         self, tables: Sequence[tuple[str, sql.Slice]], hosts: Sequence[Host]
@@ -234,11 +248,77 @@ class BackfillClickHouse(ClickHouseHook):
             for (rule, table, part), counted in zip(asked, self.host_counts(legs, hosts), strict=True)
         ]
 
-    def stale_rows(self, tables: Sequence[tuple[str, sql.Slice]], column: str, equals: str | int) -> int:
-        """Return the rows, added up over all hosts, in which a column has a value that may not be there."""
-        condition = value_predicate(Value(column, equals))
-        counted = self.host_counts([(table, part, condition) for table, part in tables], self.topology())
-        return sum(rows for leg in counted for days in leg.values() for rows in days.values())
+    def stale_rows(self, deleted: Deleted, hosts: Sequence[Host]) -> list[str]:
+        """Return a sentence for each host and table with rows of a deleted window that may not be there any more.
+
+        Looked for on every host: the `must_be_zero` rules, rows written before the DELETE (tables that have a
+        `written_columns`), and rows that are still on their way from before. Raises TopologyError for a silent host.
+        """
+        parts = list(deleted.window.slices())
+        wrong = [
+            f"{rows} rows of {said} are there on {host}"
+            for said, counted in self.forbidden_rows(parts, hosts)
+            for host, rows in counted.items()
+            if rows
+        ]
+        moment = deleted.bound or (deleted.counted.server_time if deleted.counted else None)
+        if moment is not None:
+            wrong += self._old_rows(parts, datetime.fromtimestamp(moment, UTC), hosts)
+        return [*wrong, *self.drain_spool(deleted.window, hosts)]
+
+    def _old_rows(self, parts: Sequence[tuple[str, sql.Slice]], since: datetime, hosts: Sequence[Host]) -> list[str]:
+        asked = [(table, part, old) for table, part in parts if (old := written(self.config, table, since))]
+        counted = self.host_counts([(table, part, not_rewritten(old)) for table, part, old in asked], hosts)
+        return [
+            f"{sum(days.values())} rows of {part.database}.{table} on {host} were written before"
+            f" {old.since:%Y-%m-%d %H:%M:%S} UTC ({old.column}) and should be gone"
+            for (table, part, old), per_host in zip(asked, counted, strict=True)
+            for host, days in per_host.items()
+            if days
+        ]
+
+    def drain_spool(self, window: Window, hosts: Sequence[Host]) -> list[str]:
+        """Return a sentence for each Distributed queue from which rows accepted before now may still come, [] for none.
+
+        What waits is flushed first. Raises TopologyError for a silent host.
+        """
+        return drain(self, self.config.cluster, [database.name for database in window.databases], hosts)
+
+    def tables(
+        self, hosts: Sequence[Host]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]], list[dict[str, Any]]]:
+        """Return the usable tables by database, the problems of the others, and the rows of system.tables, per host.
+
+        Two queries, whatever the number of databases. Usable: planning/inventory.py and planning/columns.py say.
+        """
+        wanted = wanted_columns(self.config)
+        names = [host.name for host in hosts]
+        rows = self.rows(sql.tables_statement(self.config.cluster, wanted))
+        columns = sorted({name for of_table in wanted.values() for name in of_table})
+        kinds = self.rows(sql.columns_statement(self.config.cluster, wanted, columns))
+        usable, _ = tables_by_database(rows, names)
+        unfit = column_problems(kinds, usable, names, self.config) | without_final(rows, self.config.tables)
+        return *tables_by_database(rows, names, unfit), rows
+
+    def held_partitions(
+        self, table: str, part: sql.Slice, wanted: Sequence[str], hosts: Sequence[Host]
+    ) -> dict[str, list[tuple[str, int, int]]]:
+        """Return by host (partition id, rows, foreign rows) of wanted partitions and of others with rows of the slice.
+
+        Raises TopologyError when a host does not answer.
+        """
+        statement = sql_health.partition_statement(
+            cluster=self.config.cluster,
+            database=part.database,
+            table=table,
+            partition_ids=wanted,
+            parts=[part],
+            names=self.names,
+        )
+        held = {str(row["host"]): row["partitions"] for row in self.rows(statement)}
+        if silent := sorted({host.name for host in hosts} - set(held)):
+            raise TopologyError(f"no look at the partitions of {', '.join(silent)}: unknown is not empty")
+        return {host: [(str(p), int(rows), int(foreign)) for p, rows, foreign in found] for host, found in held.items()}
 
     def partition_keys(self, database: str, table: str) -> list[str]:
         """Return the partition keys of a local table on all hosts, each once; more than one means that hosts differ."""
@@ -280,6 +360,22 @@ class BackfillClickHouse(ClickHouseHook):
         return parse_ddl_answer(body.decode(), hosts)
 
 
+def _mutation(host: str, item: Sequence[Any]) -> Mutation:
+    database, table, mutation_id, command, created, is_done, parts_to_do, fail_reason, killed = item
+    return Mutation(
+        host=host,
+        database=database,
+        table=table,
+        mutation_id=mutation_id,
+        command=command,
+        created=int(created),
+        is_done=bool(is_done),
+        parts_to_do=int(parts_to_do),
+        fail_reason=fail_reason or "",
+        is_killed=any(killed),
+    )
+
+
 def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading]:
     """Return the worst host of each measure: the least free disk, the most of everything else; no row means 0."""
     worst = {}
@@ -293,28 +389,6 @@ def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading
             host = max(per_host, key=lambda h: per_host[h], default="")
             worst[name] = Reading(per_host.get(host, 0), host)
     return worst
-
-
-def match_hosts(listed: Sequence[Mapping[str, Any]], answering: Sequence[str]) -> tuple[Host, ...]:
-    """Return the hosts of system.clusters by the names by which they answer: equal, or equal up to the first dot.
-
-    Raises TopologyError naming the ones without a partner.
-    """
-    by_name = {name: name for name in answering} | {name.split(".")[0]: name for name in answering}
-    hosts = []
-    silent = []
-    for row in listed:
-        name = by_name.get(row["host"]) or by_name.get(row["host"].split(".")[0])
-        if name is None:
-            silent.append(row["host"])
-        else:
-            hosts.append(Host(name, int(row["shard"])))
-    if silent or len({h.name for h in hosts}) != len(listed):
-        raise TopologyError(
-            f"system.clusters lists {', '.join(row['host'] for row in listed)}, but {', '.join(answering)} answered:"
-            f" {', '.join(silent) or 'names are not unique'}"
-        )
-    return tuple(sorted(hosts, key=lambda h: h.name))
 
 
 def sum_days(counts: DayCounts) -> dict[TableName, dict[str, int]]:

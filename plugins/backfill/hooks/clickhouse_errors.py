@@ -68,8 +68,8 @@ REFUSED_CODES = frozenset({
 })  # fmt: skip
 """Codes by which the node that was asked refuses a statement without having queued anything; sent again later."""
 
-FROM_A_HOST = "There was an error on ["
-"""How the error of one host begins that comes back through the DDL queue; the other hosts may have executed it."""
+FROM_A_HOST = re.compile(r"There was an error on \[(?P<host>[^\]]+?)(:\d+)?\]: ?(?P<text>.*)", re.DOTALL)
+"""The error of one host that comes back through the DDL queue; the other hosts may have executed the statement."""
 
 
 class TopologyError(RuntimeError):
@@ -121,7 +121,9 @@ def classify_ddl_error(error: BaseException) -> DdlAnswer:
     """Return what an exception of an ON CLUSTER statement means. Raises it when the server surely did nothing."""
     text = str(error)
     code = error.code if isinstance(error, DatabaseError) else None
-    if FROM_A_HOST in text or "deleted by the cleaner" in text:
+    if found := FROM_A_HOST.search(text):
+        return DdlAnswer("unknown", errors={found.group("host"): found.group("text")}, text=text, code=code)
+    if "deleted by the cleaner" in text:
         return DdlAnswer("unknown", text=text, code=code)
     if code in REFUSED_CODES:
         return DdlAnswer("refused", text=text, code=code)

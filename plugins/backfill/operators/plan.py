@@ -179,11 +179,10 @@ def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Custo
 
 
 def read_inventory(hook: BackfillClickHouse, days: DateRange) -> tuple[plan.Inventory, dict[str, list[str]]]:
-    """Return what the cluster holds in these days, in three queries, and the problems of tables by database."""
+    """Return what the cluster holds in these days, in four queries, and the problems of tables by database."""
     config = hook.config
     wanted = tuple(dict.fromkeys((*config.tables, config.volume_table)))
-    hosts = [h.name for h in hook.topology()]
-    tables, problems = inventory.tables_by_database(hook.rows(sql.tables_statement(config.cluster, wanted)), hosts)
+    tables, problems, _ = hook.tables(hook.topology())
     databases = sorted(db for db, found in tables.items() if config.volume_table in found)
     if tables and not databases:
         raise AirflowFailException(

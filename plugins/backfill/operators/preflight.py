@@ -11,15 +11,15 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from kubernetes_asyncio.config import ConfigException
 from temporalio.service import RPCError
 
-from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, TopologyError
+from backfill.hooks.clickhouse import NativePortError, PinnedSettingError, TopologyError
 from backfill.hooks.kubernetes import is_transient, status_of
 from backfill.hooks.temporal import RefusedError
 from backfill.kit.stages import kept_refusal
 from backfill.operators.checks import temporal as temporal_checks
+from backfill.operators.checks.clickhouse import clickhouse
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.late import refuse_late_start
 from backfill.settings import cluster_config
-from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import JobError
 from include.scorecard_backfill.params import effective
@@ -57,7 +57,7 @@ def guarded(
         problems.append(
             f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
         )
-    except (NativePortError, TopologyError, JobError, RefusedError) as error:
+    except (NativePortError, PinnedSettingError, TopologyError, JobError, RefusedError) as error:
         problems.append(f"{name}: {error}")
     except (ClickHouseError, RPCError, OSError, ValueError, AirflowException, ConfigException) as error:
         problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
@@ -99,26 +99,10 @@ class PreflightOperator(BaseOperator):
         return {"cluster": config.name, "notes": notes}
 
 
-def _clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
-    hook = BackfillClickHouse(config)
-    hosts = hook.topology()
-    hook.mutations()
-    readonly = hook.rows(sql.replicas_statement(config.clickhouse.cluster))
-    problems += [
-        f"clickhouse: {r['tables']} tables are read-only on {r['host']} (Keeper session lost)" for r in readonly
-    ]
-    grants = " ".join(next(iter(r.values())) for r in hook.rows("SHOW GRANTS"))
-    if not any(word in grants for word in ("GRANT ALL", "ALTER DELETE", "ALTER TABLE", "GRANT ALTER")):
-        problems.append(
-            f"clickhouse: the user of {config.clickhouse.conn_id!r} has no ALTER DELETE (SHOW GRANTS: {grants})"
-        )
-    notes.append(f"clickhouse: {len(hosts)} hosts: {', '.join(h.name for h in hosts)}")
-
-
 def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
     temporal_checks.check(config, problems, notes)
 
 
 def checks() -> tuple[Callable[[ClusterConfig, list[str], list[str]], None], ...]:
     """Return one check for each system, named like its section of the cluster's file."""
-    return (_clickhouse, kubernetes, _temporal)
+    return (clickhouse, kubernetes, _temporal)

@@ -86,6 +86,9 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             return self._nothing_to_do()
         hosts = await self.hosts()
         hook = await self.clickhouse()
+        spooled = await asyncio.to_thread(hook.drain_spool, self._deleted.window, hosts)
+        if spooled:
+            return wait(*spooled)
         census = await asyncio.to_thread(hook.census, list(self._deleted.window.slices()), hosts)
         if census.unsettled:
             return wait(census.unsettled)
