@@ -13,7 +13,6 @@ import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
 from backfill.hooks.temporal import RefusedError
-from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.triggers import workflows as module
 from backfill.triggers.workflows import ClosedTrigger, WorkflowsTrigger, customer_ids, open_of_window

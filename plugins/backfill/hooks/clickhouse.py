@@ -389,23 +389,3 @@ def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading
             host = max(per_host, key=lambda h: per_host[h], default="")
             worst[name] = Reading(per_host.get(host, 0), host)
     return worst
-
-
-def sum_days(counts: DayCounts) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and host over all days."""
-    return {table: {host: sum(days.values()) for host, days in hosts.items()} for table, hosts in counts.items()}
-
-
-def days_of_cluster(counts: DayCounts, hosts: Sequence[Host]) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and day over all shards, reading one replica of each (replicas must agree already)."""
-    first: dict[int, str] = {}
-    for host in hosts:
-        first.setdefault(host.shard, host.name)
-    result: dict[TableName, dict[str, int]] = {}
-    for table, per_host in counts.items():
-        days: dict[str, int] = defaultdict(int)
-        for name in first.values():
-            for day, rows in per_host[name].items():
-                days[day] += rows
-        result[table] = dict(sorted(days.items()))
-    return result
