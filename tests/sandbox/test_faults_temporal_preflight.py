@@ -8,7 +8,7 @@ import pytest
 
 from backfill.operators import preflight
 from include.scorecard_backfill.config import ClusterConfig
-from tests.sandbox.faults_temporal_fixtures import NAME, Server, cluster_file, connect_to, impatient, server
+from tests.sandbox.faults_temporal_fixtures import Server, cluster_file, connect_to, impatient, server
 from tests.standins.temporal_fixtures import free_port
 
 __all__ = ["server"]

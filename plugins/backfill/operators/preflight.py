@@ -98,6 +98,7 @@ class PreflightOperator(BaseOperator):
 
 
 def temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
+    """Look at the worker queue, the workflow types and the rights in Temporal."""
     temporal_checks.check(config, problems, notes)
 
 
