@@ -17,6 +17,7 @@ from backfill.operators.checks.kubernetes import EVENTS, RIGHTS
 from backfill.operators.checks.kubernetes import kubernetes as preflight
 from standins.controlplane.access import grants
 from standins.kubernetes.client import NAMESPACE, PROJECT, is_real
+from standins.kubernetes.rbac import USER
 from tests.sandbox.test_faults_kubernetes import NAME, Json, Scene, event_of, scene
 from tests.standins.kubernetes_fixtures import Kube, kube, server, unique, wait_for
 
@@ -105,16 +106,37 @@ def test_one_verb_less_is_not_enough(scene: Scene, right: Right) -> None:
     assert refused(scene, since), f"nothing in the stage needs the right to {verb} {resource} {sub}"
 
 
-# Admission policies: only a real API server has them.
+# Roles as they are written, and admission policies: only a real API server has them.
+
+
+def administrator(kube: Kube) -> sync_client.ApiClient:
+    """A client with all rights. Skips the test on the stand-in."""
+    if not is_real():
+        pytest.skip("the stand-in reads neither Roles nor policies; SANDBOX_KUBERNETES=real has them")
+    return sync_config.new_client_from_config(str(kube.sandbox.folder / "data" / "administrator.yaml"))
+
+
+def test_preflight_is_content_with_the_role_as_it_is_written(scene: Scene) -> None:
+    """A Role may name the one CronJob; whoever asks for its rights without the name is told no."""
+    rbac = sync_client.RbacAuthorizationV1Api(administrator(scene.kube))
+    role, binding = yaml.safe_load_all(ROLE.read_text(encoding="utf-8"))
+    _, _, account_namespace, account = USER.split(":")
+    subject = {"kind": "ServiceAccount", "namespace": account_namespace, "name": account}
+    rbac.create_namespaced_role(NAMESPACE, role)
+    rbac.create_namespaced_role_binding(NAMESPACE, binding | {"subjects": [subject]})
+    try:
+        scene.kube.sandbox.deny({})
+        wait_for(lambda: not look(scene), "preflight content with the Role")
+        assert scene.go()["status"] == "reindexed"
+    finally:
+        rbac.delete_namespaced_role_binding(binding["metadata"]["name"], NAMESPACE)
+        rbac.delete_namespaced_role(role["metadata"]["name"], NAMESPACE)
 
 
 @pytest.fixture
 def policy(kube: Kube) -> Iterator[Callable[[str, str], None]]:
     """Put a ValidatingAdmissionPolicy on new Jobs in force, as the cluster's administrator does."""
-    if not is_real():
-        pytest.skip("the stand-in reads no policies (CEL); SANDBOX_KUBERNETES=real has them")
-    config = kube.sandbox.folder / "data" / "administrator.yaml"
-    admission = sync_client.AdmissionregistrationV1Api(sync_config.new_client_from_config(str(config)))
+    admission = sync_client.AdmissionregistrationV1Api(administrator(kube))
     names: list[str] = []
 
     def make(expression: str, message: str) -> None:
