@@ -25,7 +25,7 @@ from backfill.kit import xcoms
 from backfill.kit.stages import StageError
 from backfill.operators import reindex
 from backfill.operators.checks.kubernetes import RIGHTS, kubernetes
-from backfill.operators.preflight import PreflightOperator
+from backfill.operators.preflight import guarded
 from backfill.operators.reindex import ReindexOperator
 from backfill.reindexing import gate, window_job
 from backfill.triggers import quiet
@@ -460,6 +460,6 @@ def test_a_missing_connection_is_named(scene: Scene, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AIRFLOW_CONN_KUBERNETES_KUBE_FAULTS")
     problems: list[str] = []
     config = settings.cluster_config(NAME)
-    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(kubernetes, config, problems, [])
+    guarded(kubernetes, config, problems, [])
     assert problems
     assert "'kubernetes_kube_faults'" in problems[0]

@@ -71,9 +71,7 @@ def job_trigger(scene: Scene) -> JobTrigger:
 def preflight_problems() -> list[str]:
     """What preflight says about the Kubernetes part of the scene's cluster."""
     problems: list[str] = []
-    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(
-        kubernetes, settings.cluster_config(NAME), problems, []
-    )
+    preflight.guarded(kubernetes, settings.cluster_config(NAME), problems, [])
     return problems
 
 
@@ -144,9 +142,9 @@ def test_a_missing_right_fails_preflight_for_good_and_nothing_is_made(
 
     monkeypatch.setattr(preflight, "run_parameters", lambda *_: SimpleNamespace(lines=list))
     monkeypatch.setattr(preflight, "refuse_late_start", fine)
-    for other in ("_clickhouse", "_temporal"):
+    for other in ("clickhouse", "temporal"):
         monkeypatch.setattr(preflight, other, named(fine, other))
-        conn_id = getattr(settings.cluster_config(NAME), other.strip("_")).conn_id
+        conn_id = getattr(settings.cluster_config(NAME), other).conn_id
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "generic"}))
     task = PreflightOperator(task_id="preflight", cluster=NAME)
     assert task.execute(scene.context())["cluster"] == NAME

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from backfill import settings
 from backfill.operators.checks.kubernetes import kubernetes
-from backfill.operators.preflight import PreflightOperator
+from backfill.operators.preflight import guarded
 from backfill.reindexing import window_job
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
@@ -225,7 +225,7 @@ def test_a_template_expression_in_the_cronjob_is_refused_by_preflight_and_reinde
     try:
         problems: list[str] = []
         config = settings.cluster_config(NAME)
-        PreflightOperator(task_id="preflight", cluster=NAME)._guarded(kubernetes, config, problems, [])
+        guarded(kubernetes, config, problems, [])
         assert "DAY still holds a template expression" in problems[0]
         with pytest.raises(AirflowFailException, match="DAY still holds a template expression"):
             scene.start()
