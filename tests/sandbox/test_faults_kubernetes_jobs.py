@@ -24,7 +24,7 @@ from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import event_within, wait_running, window_jobs, window_pods
-from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene
+from tests.sandbox.test_faults_kubernetes import DEADLINE_SECONDS, NAME, Scene, event_of, scene
 from tests.standins.kubernetes_fixtures import IMAGE, STUBBORN, Kube, conditions, kube, kube_in, unique, wait_for
 
 __all__ = ["kube", "scene"]
@@ -187,7 +187,8 @@ def test_a_job_beyond_its_deadline_is_deleted_whatever_a_webhook_made_of_it(scen
         webhook(scene, activeDeadlineSeconds=86_400), {"kind": "hang_container", "match": scene.match}
     )
     trigger = job_trigger(scene)
-    with pytest.raises(AirflowFailException, match="not ended within 8 s of its start; the Job was deleted"):
+    late = f"not ended within {DEADLINE_SECONDS} s of its start; the Job was deleted"
+    with pytest.raises(AirflowFailException, match=late):
         scene.end(trigger)
     assert [row["body"]["propagationPolicy"] for row in scene.deleted()] == ["Background"]
     scene.kube.wait_gone(trigger.given["job_name"])
