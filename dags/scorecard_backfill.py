@@ -26,19 +26,27 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.sdk import DAG, Param, TriggerRule, get_parsing_context, task, task_group
+from airflow.sdk import DAG, Param, TriggerRule, chain, get_parsing_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.kit.debts import cluster_asset
+from backfill.operators.admit import AdmitOperator
+from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
-from backfill.operators.plan import PlanApproval, PlanOperator
+from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
-from backfill.operators.report import ReplanOperator, ReportOperator
-from backfill.operators.waits import AdmitOperator, VerifyOperator, WaitMutationsOperator, WaitWorkflowsOperator
+from backfill.operators.replan import ReplanOperator
+from backfill.operators.report import ReportOperator
+from backfill.operators.tidy import TidyOperator
+from backfill.operators.verify import VerifyOperator
+from backfill.operators.wait_mutations import WaitMutationsOperator
+from backfill.operators.wait_workflows import WaitWorkflowsOperator
 from backfill.settings import BROKEN_DAG_ID_PREFIX, DAG_ID_PREFIX, load_all
 from backfill.timetable import ForwardCronTimetable
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.load import ClusterError
+from include.scorecard_backfill.graph import stage_of, tasks_of
 from include.scorecard_backfill.params.form import params_schema
 
 MAX_WINDOWS = conf.getint("core", "max_map_length")
@@ -52,23 +60,40 @@ def retries(config: ClusterConfig, count: int) -> dict[str, Any]:
     return {"retries": count, "retry_delay": delay, "retry_exponential_backoff": True}
 
 
-def stages(group: str, windows: Any, config: ClusterConfig, dag_id: str) -> Any:
-    """Map the six stages of a window over ``windows``, the output of the pass's source, and return the task group."""
-
+def stages(group: str, windows: Any, config: ClusterConfig) -> Any:
+    """Map the stages of a window over ``windows``, the output of the pass's source, and return the task group."""
     cluster = config.name
     worker, wait = retries(config, 3), retries(config, 2)
 
     @task_group(group_id=group)
     def one_window(window: Any) -> None:
-        admit = AdmitOperator(task_id="admit", cluster=cluster, group=group, dag_id=dag_id)
-        delete = DeleteOperator(task_id="delete", cluster=cluster, window=window, map_index_template=LABEL, **worker)
-        gone = WaitMutationsOperator(task_id="wait_mutations", cluster=cluster, group=group, **wait)
-        reindex = ReindexOperator(task_id="reindex", cluster=cluster, window=window, map_index_template=LABEL, **worker)
-        closed = WaitWorkflowsOperator(task_id="wait_workflows", cluster=cluster, group=group, **wait)
-        verify = VerifyOperator(task_id="verify", cluster=cluster, group=group, **wait)
-        admit >> delete >> gone >> reindex >> closed >> verify
+        mapped = {"cluster": cluster, "window": window, "map_index_template": LABEL, **worker}
+        waiting = {"cluster": cluster, "group": group, **wait}
+
+        def make(task_id: str) -> Any:
+            stage = stage_of(task_id)
+            if stage == "admit":
+                return AdmitOperator(task_id=task_id, cluster=cluster, group=group)
+            if stage == "delete":
+                return DeleteOperator(task_id=task_id, **mapped)
+            if stage == "reindex":
+                return ReindexOperator(task_id=task_id, **mapped)
+            waits = {"wait_mutations": WaitMutationsOperator, "wait_workflows": WaitWorkflowsOperator}
+            return waits.get(stage, VerifyOperator)(task_id=task_id, **waiting)
+
+        chain(*(make(task_id) for task_id in tasks_of(config.orders)))
 
     return one_window.expand(window=windows)
+
+
+def from_file(config: ClusterConfig) -> dict[str, object]:
+    """Return what an empty field of the form stands for."""
+    return {
+        "order": config.orders[0],
+        "window": config.windows.mode,
+        "max_parallel": config.admission.max_parallel,
+        "max_failures": config.admission.max_failures,
+    }
 
 
 def build_dag(config: ClusterConfig) -> DAG:
@@ -81,7 +106,7 @@ def build_dag(config: ClusterConfig) -> DAG:
         schedule=ForwardCronTimetable(when.cron, timezone=when.timezone, grace=when.grace) if when.cron else None,
         catchup=False,
         max_active_runs=1,
-        params={name: Param(**schema) for name, schema in params_schema().items()},
+        params={name: Param(**schema) for name, schema in params_schema(from_file(config)).items()},
         default_args={"owner": config.owner},
         tags=[*config.tags, config.name],
         is_paused_upon_creation=True,
@@ -89,7 +114,8 @@ def build_dag(config: ClusterConfig) -> DAG:
     ) as dag:
         name, worker = config.name, retries(config, 3)
         preflight = PreflightOperator(task_id="preflight", cluster=name, **worker)
-        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, **worker)
+        asset = cluster_asset(name)
+        plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, inlets=[asset], **worker)
         approve = PlanApproval(
             task_id="approve",
             subject=f"Delete and reindex on {name}?",
@@ -97,16 +123,18 @@ def build_dag(config: ClusterConfig) -> DAG:
             fail_on_reject=True,
             **worker,
         )
-        windows = stages("windows", plan.output, config, dag.dag_id)
+        windows = stages("windows", plan.output, config)
         whatever: dict[str, Any] = {"trigger_rule": TriggerRule.ALL_DONE, **worker}
         replan = ReplanOperator(task_id="replan", cluster=name, group="windows", max_windows=MAX_WINDOWS, **whatever)
-        smaller = stages("smaller_windows", replan.output, config, dag.dag_id)
+        smaller = stages("smaller_windows", replan.output, config)
         again = ReplanOperator(
             task_id="replan_days", cluster=name, group="smaller_windows", max_windows=MAX_WINDOWS, **whatever
         )
-        days = stages("single_days", again.output, config, dag.dag_id)
-        report = ReportOperator(task_id="report", cluster=name, **whatever)
-        preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report
+        days = stages("single_days", again.output, config)
+        # An asset is known to Airflow as long as a task names it; the debts are kept in its state.
+        report = ReportOperator(task_id="report", cluster=name, inlets=[asset], outlets=[asset], **whatever)
+        tidy = TidyOperator(task_id="tidy", cluster=name, **worker).as_teardown()
+        preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report >> tidy
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
         [windows, smaller] >> report
     return dag

@@ -1,8 +1,8 @@
 """Undo for each cluster that keeps snapshots: put back the rows of a run that did not come back.
 
 It looks at the snapshots of one run's windows, shows how many rows are missing, asks, and inserts exactly these. Rows
-that were reindexed are not touched. Rows that were meant to go (appeal requests) are missing, too: look at the table
-before you approve.
+that were reindexed are not touched. Rows that were meant to go (`clickhouse.meant_to_go` of the cluster's file) stay
+away unless the form asks for them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ def build_dag(config: ClusterConfig) -> DAG:
             "run_id": Param("", type="string", title="Run id", description="Of the cleanup's run."),
             "customers": Param([], type=["null", "array"], title="Customers", description="One in each line."),
             "all_customers": Param(False, type="boolean", title="All customers of that run"),
+            "meant": Param(
+                False,
+                type="boolean",
+                title="Also the rows that were meant to go",
+                description="Undoes the cleanup itself; otherwise only what should have come back is put back.",
+            ),
         },
         default_args={"owner": config.owner},
         tags=[*config.tags, config.name, "undo"],

@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
+import backfill.operators.admit
+import backfill.operators.approve
 import backfill.operators.delete
 import backfill.operators.plan
 import backfill.operators.preflight
 import backfill.operators.reindex
+import backfill.operators.replan
 import backfill.operators.report
+import backfill.operators.tidy
 import backfill.operators.undo
-import backfill.operators.waits  # noqa: F401  (imported to be in memory before the fork)
+import backfill.operators.verify
+import backfill.operators.wait_mutations
+import backfill.operators.wait_workflows  # noqa: F401  (imported to be in memory before the fork)
 from backfill.api.plugin import OnDemand, react_apps
 from backfill.timetable import ForwardCronTimetable
 

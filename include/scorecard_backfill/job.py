@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.scorecard_backfill import names
+from include.scorecard_backfill import jobtemplate, names
+from include.scorecard_backfill.jobtemplate.rules import ENV_CLEAN_UP, ENV_CUSTOMERS, ENV_END, ENV_START, WINDOW_ENV
+from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 
-ENV_START = "REINDEX_START_TIME"
-ENV_END = "REINDEX_END_TIME"
-ENV_CUSTOMERS = "RUN_ONLY_FOR_CUSTOMER_IDS"
-WINDOW_ENV = frozenset({ENV_START, ENV_END, ENV_CUSTOMERS})
+ANNOTATION_CONTAINER = "scorecard-backfill/container"
+"""Name of the container with the reindex program; webhooks add others, before and behind it."""
 
 INSTANTIATE_ANNOTATION = "cronjob.kubernetes.io/instantiate"
 """Set to ``manual`` by ``kubectl create job --from``; people and dashboards look for it."""
+
+
+_LEFT_OUT = frozenset({"selector", "manualSelector", "podFailurePolicy"})
+_CONTROLLER_LABELS = frozenset(
+    f"{prefix}{name}" for prefix in ("", "batch.kubernetes.io/") for name in ("controller-uid", "job-name")
+)
+"""Set by the Job controller; those of another Job, from an exported manifest, would make the API refuse ours."""
 
 
 class JobError(ValueError):
@@ -28,6 +35,8 @@ class JobRequest:
 
     ``start`` and ``end`` are ISO days in UTC, end exclusive. ``attempt`` counts from 1.
     ``ttl_seconds`` is how long the finished Job stays readable; ``deadline_seconds`` ends a Job that hangs.
+    ``container`` names the template's container with the reindex program ('' = its first one), ``owner`` who makes the
+    Job (``ownership.Owner.text``).
     """
 
     key: str
@@ -40,6 +49,8 @@ class JobRequest:
     ttl_seconds: int
     deadline_seconds: int
     extra_env: Mapping[str, str] = field(default_factory=dict)
+    container: str = ""
+    owner: str = ""
 
     @property
     def name(self) -> str:
@@ -69,44 +80,62 @@ def cluster_selector(cluster: str) -> str:
 
 
 def build_job(cronjob: Mapping[str, Any], request: JobRequest) -> dict[str, Any]:
-    """Return the Job manifest: the CronJob's jobTemplate with the window's environment, name and labels.
+    """Return the Job manifest: one pod, once, with the window's environment, name and labels.
 
-    backoffLimit is 0 (a second pod would insert beside the first one's workflows), no ownerReference is set (the
-    CronJob's history limits must not delete the Job before it was read), and parallelism stays the template's.
-    Raises JobError when the template cannot serve: no container, parallelism below 1, a Jinja expression left in it,
-    or a customer id that would widen the Job to other customers.
+    What of the CronJob's jobTemplate is kept, set or refused says the table in ``jobtemplate.fields``
+    (docs/job-template.md). No ownerReference is set: the CronJob's history limits must not delete the Job before it
+    was read. ``request.owner`` stands in the Job from its first moment.
+
+    Raises:
+        JobError: the template cannot serve (every field that is in the way, with its path), or the customer id would
+            widen the Job to other customers.
     """
     _check_customer(request.customer_id)
     cron_name = (cronjob.get("metadata") or {}).get("name", "?")
     template = (cronjob.get("spec") or {}).get("jobTemplate")
     if not template or not template.get("spec"):
         raise JobError(f"CronJob {cron_name}: spec.jobTemplate.spec is missing; a Job cannot be made from it")
-    spec = copy.deepcopy(dict(template["spec"]))
-    _check_template(cron_name, spec)
+    if found := jobtemplate.problems(template, request.container):
+        raise JobError(f"CronJob {cron_name}: " + "; ".join(found))
     meta = template.get("metadata") or {}
-    spec.pop("selector", None)
-    spec.pop("manualSelector", None)
-    spec.update(
-        backoffLimit=0,
-        suspend=False,
-        ttlSecondsAfterFinished=request.ttl_seconds,
-        activeDeadlineSeconds=request.deadline_seconds,
-    )
-    pod = spec["template"]
-    pod["metadata"] = {**(pod.get("metadata") or {})}
-    pod["metadata"]["labels"] = {**(pod["metadata"].get("labels") or {}), **request.labels}
-    for container in pod["spec"]["containers"]:
-        container["env"] = _merged_env(container.get("env") or [], _window_env(request))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": request.name,
             "labels": {**(meta.get("labels") or {}), **request.labels},
-            "annotations": {**(meta.get("annotations") or {}), INSTANTIATE_ANNOTATION: "manual"},
+            "annotations": {
+                **(meta.get("annotations") or {}),
+                INSTANTIATE_ANNOTATION: "manual",
+                ANNOTATION_CONTAINER: request.container or jobtemplate.containers_of(template)[0],
+                **({ANNOTATION_OWNER: request.owner} if request.owner else {}),
+            },
         },
-        "spec": spec,
+        "spec": _job_spec(template["spec"], request),
     }
+
+
+def _job_spec(given: Mapping[str, Any], request: JobRequest) -> dict[str, Any]:
+    spec = {name: copy.deepcopy(value) for name, value in given.items() if name not in _LEFT_OUT}
+    spec.update(
+        completions=1,
+        parallelism=1,
+        backoffLimit=0,
+        ttlSecondsAfterFinished=request.ttl_seconds,
+        activeDeadlineSeconds=request.deadline_seconds,
+    )
+    pod = spec["template"]
+    pod["metadata"] = _pod_metadata(pod.get("metadata") or {}, request)
+    pod["spec"]["restartPolicy"] = "Never"
+    for container in [*(pod["spec"].get("initContainers") or []), *pod["spec"]["containers"]]:
+        container["env"] = _env(container.get("env") or [], request)
+    return spec
+
+
+def _pod_metadata(given: Mapping[str, Any], request: JobRequest) -> dict[str, Any]:
+    labels = {name: value for name, value in (given.get("labels") or {}).items() if name not in _CONTROLLER_LABELS}
+    kept = {name: copy.deepcopy(given[name]) for name in ("annotations", "finalizers") if given.get(name)}
+    return {"labels": {**labels, **request.labels}, **kept}
 
 
 def _check_customer(customer_id: str) -> None:
@@ -117,36 +146,58 @@ def _check_customer(customer_id: str) -> None:
         )
 
 
-def _check_template(cron_name: str, spec: Mapping[str, Any]) -> None:
-    containers = ((spec.get("template") or {}).get("spec") or {}).get("containers") or []
-    if not containers:
-        raise JobError(f"CronJob {cron_name}: jobTemplate has no container")
-    parallelism = spec.get("parallelism", 1)
-    if parallelism is not None and parallelism < 1:
-        raise JobError(
-            f"CronJob {cron_name}: jobTemplate parallelism is {parallelism}; the Job would never start a pod"
-        )
-    for container in containers:
-        for item in container.get("env") or []:
-            if "{{" in str(item.get("value", "")):
-                raise JobError(
-                    f"CronJob {cron_name}: environment {item.get('name')} still holds a template expression"
-                    f" ({item['value']!r}); it would reach the container as it is"
-                )
-
-
-def _window_env(request: JobRequest) -> dict[str, str]:
-    return {
-        **request.extra_env,
+def _env(existing: list[Mapping[str, Any]], request: JobRequest) -> list[dict[str, Any]]:
+    """Return a container's variables: the window's first, so that $(...) of the others finds them."""
+    window = {
         ENV_START: f"{request.start}T00:00:00Z",
         ENV_END: f"{request.end}T00:00:00Z",
         ENV_CUSTOMERS: request.customer_id,
     }
+    if any(item.get("name") == ENV_CLEAN_UP for item in existing):
+        window[ENV_CLEAN_UP] = "false"
+    extra = {name: value for name, value in request.extra_env.items() if name not in {*WINDOW_ENV, ENV_CLEAN_UP}}
+    kept = [copy.deepcopy(dict(item)) for item in existing if item.get("name") not in {*window, *extra}]
+    return [
+        *({"name": name, "value": _literal(value)} for name, value in window.items()),
+        *kept,
+        *({"name": name, "value": value} for name, value in extra.items()),
+    ]
 
 
-def _merged_env(existing: list[Mapping[str, Any]], ours: Mapping[str, str]) -> list[dict[str, Any]]:
-    kept = [dict(item) for item in existing if item.get("name") not in ours]
-    return kept + [{"name": name, "value": value} for name, value in ours.items()]
+def _literal(value: str) -> str:
+    """Return a value that Kubernetes hands on as it is: it would replace $(NAME), and take $$ for one dollar."""
+    return value.replace("$", "$$") if "$(" in value or "$$" in value else value
+
+
+def container_of(job: Mapping[str, Any]) -> str:
+    """Return the name of the container with the reindex program: what the Job says itself, else its first one.
+
+    A webhook may have put a container of its own before it, so that its place says nothing.
+    """
+    named = ((job.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_CONTAINER)
+    listed = jobtemplate.containers_of({"spec": job.get("spec") or {}})
+    return str(named or (listed[0] if listed else ""))
+
+
+def changed_window(job: Mapping[str, Any], request: JobRequest) -> list[str]:
+    """Return what admission has made of our container's window, one sentence for each variable; [] = it is intact.
+
+    ``job`` is what the API answered: a webhook may add containers and variables to a Job, but never another window.
+    """
+    name = container_of(job)
+    containers = ((job.get("spec") or {}).get("template") or {}).get("spec", {}).get("containers") or []
+    ours = next((item for item in containers if item.get("name") == name), None)
+    if ours is None:
+        return [f"container {name} is not in the Job any more"]
+    wanted = {item["name"]: item["value"] for item in _env([], request) if item["name"] in WINDOW_ENV}
+    found = {
+        variable: [i.get("value") for i in ours.get("env") or [] if i.get("name") == variable] for variable in wanted
+    }
+    return [
+        f"container {name}: {variable} is {found[variable]}, not {value!r}"
+        for variable, value in wanted.items()
+        if found[variable] != [value]
+    ]
 
 
 def suspended(cronjob: Mapping[str, Any]) -> bool:

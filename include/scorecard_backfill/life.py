@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from include.scorecard_backfill.records import STAGES, Order, Settled, Stage
+from include.scorecard_backfill.records import STAGES as STAGES
+from include.scorecard_backfill.records import Order, Settled, Stage
 
 Approval = Literal["same", "changed"]
 """Whether what would be executed now is what was approved (or needed no approval)."""
@@ -138,7 +139,10 @@ def _repeats(stages: tuple[Stage, ...], cause: str, why: str, **when: Any) -> li
         "fail",
         f"{why}; rows were written again since, and a repeated DELETE would take them",
         "would_delete_new_rows",
-        left="delete",
+        # A clear after exactly this refusal says it again, instead of asking for one more clear.
+        left=("delete", "never"),
+        written=True,
+        bounded=False,
         **when,
     )
     return [*changed, *again, refused, _row(stages, "fail", why, cause, **when)]
@@ -169,6 +173,8 @@ TABLE: tuple[Row, ...] = (
          order="reindex_first", balance="wrong", left="reindex"),
     _row("delete", "fail", "rows were not written again; nothing was deleted", "not_rewritten", order="reindex_first",
          balance="wrong"),
+    _row("delete", "fail", "rows were written by the reindex already, and a first DELETE would take them",
+         "would_delete_new_rows", sent="none", seen="nothing", written=True, bounded=False),
     _row("delete", "send", "nothing of it is there: the first generation is sent", sent="none", seen="nothing"),
     # Waiting for the mutations.
     _row("wait_mutations", "nothing", "no statement was sent", sent="none", seen="nothing"),
@@ -197,11 +203,15 @@ TABLE: tuple[Row, ...] = (
     _row("wait_workflows", "fail", "a workflow failed", "workflow_failed", workflows="failed"),
     _row("wait_workflows", "fail", "the Job started no workflow", "too_few_workflows", workflows="none"),
     # The proof.
-    _row("verify", "fail", "the mutation was killed after the reindex had begun", "killed", seen="dead"),
+    _row("verify", "fail", "the mutation was killed after the reindex had begun", "killed_late", seen="dead"),
     _row("verify", "wait", "the mutations are not proven done on every host", seen=("unknown", "queued", "unfinished")),
     _row("verify", "wait", "the counts are not settled", balance="unknown"),
     _row("verify", "done", "the books balance", balance="ok", seen=("done", "nothing"), rows=("gone",)),
     _row("verify", "wait", "whether old rows are left is not known", balance="ok", rows="unknown"),
+    _row("verify", "make", "it had failed before the task was cleared: a new reindex", rows="left", left="reindex",
+         others="quiet"),
+    _row("verify", "wait", "it had failed before the task was cleared: a new reindex waits for what runs beside it",
+         rows="left", left="reindex"),
     _row("verify", "fail", "rows from before the DELETE are there", "stale_rows", rows="left"),
     _row("verify", "make", "it had failed before the task was cleared: a new reindex", balance="wrong", left="reindex",
          others="quiet"),

@@ -8,8 +8,8 @@ run counts days that are empty because of an earlier delete.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from include.scorecard_backfill.records import DayBalance, Numbers, TableBalance, TableDays, TableName
@@ -39,6 +39,8 @@ class Rules:
     ``rows``: rows of a day that may be missing, the larger of both; a window as a whole may miss no more than that
     either. ``band`` by local table name is used for tables without a predicate, over days of at least ``small_rows``
     rows; smaller days are judged together. ``stable_ids``: the reindexer writes a row again under the same id.
+    ``owed`` are days by table whose rows an earlier cleanup has deleted: what was meant to go there stays away, also
+    when this run deletes nothing.
     """
 
     cleanup: bool
@@ -47,6 +49,15 @@ class Rules:
     band: Mapping[str, Band]
     small_rows: int
     stable_ids: bool = True
+    owed: Mapping[TableName, frozenset[str]] = field(default_factory=dict)
+
+    def goes(self, table: TableName, day: str) -> bool:
+        """Return True when rows of a day that are meant to go are expected to be gone."""
+        return self.cleanup or day in self.owed.get(table, ())
+
+    def anything_goes(self, table: TableName) -> bool:
+        """Return True when rows of a table are expected to be gone."""
+        return self.cleanup or bool(self.owed.get(table))
 
 
 def _allowed(expected: int, rules: Rules) -> int:
@@ -64,11 +75,16 @@ def balance(before: Sequence[TableDays], after: Sequence[TableDays], rules: Rule
 
 
 def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
+    # A predicate that is known on one side only accounts for nothing: what it means to go would hide what is lost.
+    unknown = {n.meant is None for n in (*before.days.values(), *after.days.values())}
+    known = unknown <= {False}
     days = {
-        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), rules)
+        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), known and rules.goes(before.name, day))
         for day in sorted({*before.days, *after.days})
     }
-    meant = None if any(n.meant is None for n in before.days.values()) else sum(d.meant for d in days.values())
+    # Where nothing was deleted nothing is meant to go, with or without a predicate.
+    accounted = known or (not rules.anything_goes(before.name) and len(unknown) == 1)
+    meant = sum(d.meant for d in days.values()) if accounted else None
     short, over = sum(d.short for d in days.values()), sum(d.over for d in days.values())
     exact = _fingerprint(before) == _fingerprint(after) and short == over
     moved = short if exact else 0
@@ -88,11 +104,11 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
     )
 
 
-def _day(before: Numbers, after: Numbers, rules: Rules) -> DayBalance:
-    meant = (before.meant or 0) if rules.cleanup else 0
+def _day(before: Numbers, after: Numbers, some_go: bool) -> DayBalance:
+    meant = (before.meant or 0) if some_go else 0
     # By ids: a row that is there twice does not make up for one that is lost, before as after.
-    expected = (before.ids or before.rows) - meant
-    back = (after.ids or after.rows) - ((after.meant or 0) if rules.cleanup else 0)
+    expected = max(0, (before.ids or before.rows) - meant)
+    back = max(0, (after.ids or after.rows) - ((after.meant or 0) if some_go else 0))
     return DayBalance(
         before=before.rows,
         meant=meant,
@@ -117,13 +133,15 @@ def judge(
     """
     tables = balance(before, after, rules)
     came_back = {t.name: sum(n.meant or 0 for n in t.days.values()) for t in after}
+    counted = {t.name: t for t in after}
+    changed = {t.name: _changed_days(t, counted[t.name]) for t in before}
     for cause, sentences in (
         ("doubled_rows", [line for t in tables for line in _doubled(t)]),
         ("nothing_came_back", _nothing(tables, rules)),
         ("lost_rows", [line for t in tables for line in _lost(t, rules)]),
         ("meant_came_back", [line for t in tables for line in _meant(t, came_back[t.name], rules)]),
         ("too_many_rows", [line for t in tables for line in _too_many(t, rules)]),
-        ("other_ids", [line for t in tables for line in _other_ids(t, rules)]),
+        ("other_ids", [line for t in tables for line in _other_ids(t, changed[t.name], rules)]),
     ):
         if sentences:
             more = [f"and {len(sentences) - SHOWN} more"] if len(sentences) > SHOWN else []
@@ -146,7 +164,7 @@ def _doubled(table: TableBalance) -> Iterable[str]:
 
 def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:
     """A reindex that ended well and wrote nothing at all has one usual reason, which the cause names."""
-    expected = sum(t.before - (t.meant or 0 if rules.cleanup else 0) for t in tables)
+    expected = sum(t.before - (t.meant or 0) for t in tables)
     if not expected or any(t.after for t in tables):
         return []
     return [f"{_name(t)}: no row came back, {t.before} were there before" for t in tables if t.before]
@@ -155,7 +173,7 @@ def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:
 def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
     if table.exact:
         return
-    if table.meant is None and rules.cleanup:
+    if table.meant is None and rules.anything_goes(table.name):
         yield from _outside_band(table, rules)
         return
     for day, d in table.days.items():
@@ -166,7 +184,7 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
                 f"{_name(table)}: {d.short} of {expected} rows of {day} did not come back"
                 f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
             )
-    expected = table.before - (table.meant or 0 if rules.cleanup else 0)
+    expected = table.before - (table.meant or 0)
     if table.short > _allowed(expected, rules):
         yield f"{_name(table)}: {table.short} of {expected} rows of the window did not come back"
 
@@ -203,22 +221,40 @@ def _too_many(table: TableBalance, rules: Rules) -> Iterable[str]:
         yield f"{_name(table)}: {table.after} rows > {upper:.0%} of {table.before} before"
 
 
-def _other_ids(table: TableBalance, rules: Rules) -> Iterable[str]:
-    """As many rows as expected, but not the same: as many were lost as are new."""
-    accounted = rules.stable_ids and table.meant is not None
-    if accounted and not table.exact and not table.short and not table.over and (table.before or table.after):
-        yield f"{_name(table)}: as many rows came back as were expected, but other ones (their ids differ)"
+def _changed_days(before: TableDays, after: TableDays) -> frozenset[str]:
+    """Return the days whose ids are not the same as before."""
+    days = {*before.days, *after.days}
+    return frozenset(
+        d for d in days if before.days.get(d, NOTHING).fingerprint != after.days.get(d, NOTHING).fingerprint
+    )
+
+
+def _other_ids(table: TableBalance, changed: Container[str], rules: Rules) -> Iterable[str]:
+    """As many rows of a day as expected, but not the same: as many were lost as are new."""
+    if not rules.stable_ids or table.meant is None or table.exact:
+        return
+    for day, d in table.days.items():
+        if day in changed and not d.short and not d.over and (d.before or d.after):
+            yield f"{_name(table)}: as many rows of {day} came back as were expected, but other ones (their ids differ)"
 
 
 def _fine(table: TableBalance) -> str:
     accounted = "not accounted for" if table.meant is None else f"{table.meant} meant to go"
     moved = f", {table.moved} on another day" if table.moved else ""
-    return f"{_name(table)}: {table.before} before, {accounted}, {table.after} after, {table.short} short{moved}"
+    new = f", {table.over} more than expected" if table.over else ""
+    return f"{_name(table)}: {table.before} before, {accounted}, {table.after} after, {table.short} short{moved}{new}"
 
 
 def without(before: Sequence[TableDays], owed: Mapping[TableName, TableDays]) -> tuple[TableDays, ...]:
-    """Return what was before: of each day that was counted by an earlier delete its numbers, else what is there now."""
-    return tuple(
-        table.model_copy(update={"days": {**table.days, **(owed[table.name].days if table.name in owed else {})}})
-        for table in before
+    """Return what was before: of each day that was counted by an earlier delete its numbers, else what is there now.
+
+    A table that is owed and not counted now stays in it: :func:`judge` then refuses to judge the window without it.
+    """
+    known = {table.name for table in before}
+    return (
+        *(
+            table.model_copy(update={"days": {**table.days, **(owed[table.name].days if table.name in owed else {})}})
+            for table in before
+        ),
+        *(table for name, table in sorted(owed.items()) if name not in known),
     )

@@ -28,7 +28,6 @@ HISTORY_VARIABLE = "scorecard_backfill_history__{cluster}"
 
 def clusters_folder() -> Path:
     """Return the folder of cluster files."""
-
     return Path(os.environ.get(CLUSTERS_ENV) or CLUSTERS_FOLDER)
 
 

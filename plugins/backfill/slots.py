@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from backfill.settings import OVERRIDE_VARIABLE
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.planning.overrides import Override, in_force
+from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.verdicts.admission import Limits, Work
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 from include.scorecard_backfill.verdicts.workflows import belongs_to
@@ -63,21 +64,17 @@ def stage_ids() -> list[str]:
     return [f"{group}.{stage}" for group in GROUPS for stage in MAKES_JOBS]
 
 
-def compact(group: str, index: int, window: Mapping[str, Any]) -> Json:
-    """Return what :func:`works` needs of a plan record; small, because it travels with a trigger."""
-    profiles = [db["profile_id"] for db in window["databases"]]
-    return {
-        "group": group,
-        "index": index,
-        "key": window["key"],
-        "label": window["label"],
-        "customer_id": window["customer_id"],
-        "profiles": profiles,
-    }
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A window of a run and where its task instances are: task group and map index."""
+
+    group: str
+    index: int
+    window: Window
 
 
 def works(
-    windows: Sequence[Mapping[str, Any]],
+    places: Sequence[Place],
     states: Mapping[str, str | None],
     jobs: Sequence[Json],
     open_ids: Collection[str],
@@ -89,14 +86,14 @@ def works(
     }
     prefix = config.temporal.workflow_id_prefix
     result = []
-    for window in windows:
-        stages = {s: states.get(f"{window['group']}.{s}_{window['index']}") for s in MAKES_JOBS}
+    for place in places:
+        window = place.window
+        stages = {s: states.get(f"{place.group}.{s}_{place.index}") for s in MAKES_JOBS}
         busy = any(state in LIVE for state in stages.values())
-        behind_job = any(stages[s] in LIVE for s in MAKES_JOBS[1:]) or window["key"] in live
+        behind_job = any(stages[s] in LIVE for s in MAKES_JOBS[1:]) or window.key in live
         is_open = behind_job and any(
-            belongs_to(i, prefix=prefix, customer_id=window["customer_id"], profiles=window["profiles"])
-            for i in open_ids
+            belongs_to(i, prefix=prefix, customer_id=window.customer_id, profiles=window.profiles) for i in open_ids
         )
-        working = window["key"] in live or is_open
-        result.append(Work(window["label"], working, busy and not working))
+        working = window.key in live or is_open
+        result.append(Work(window.label, working, busy and not working))
     return result

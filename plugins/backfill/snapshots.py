@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
-from backfill.hooks.clickhouse import BackfillClickHouse, sum_days
-from backfill.triggers.mutations import slices
+from backfill.hooks.clickhouse import BackfillClickHouse
 from include.scorecard_backfill import sql
+from include.scorecard_backfill.config.rules import meant_rule
+from include.scorecard_backfill.records import MissingRows, TableName, Window
 from include.scorecard_backfill.sql import snapshots as sql_snapshot
 from include.scorecard_backfill.verdicts.counts import Host
-
-Json = dict[str, Any]
 
 
 class SnapshotError(RuntimeError):
@@ -27,14 +25,15 @@ class Snapshots:
         self.hosts = hosts
         self.cluster = hook.config.cluster
 
-    def take(self, window: Json, tables: Iterable[tuple[str, str]], keep_days: int) -> list[str]:
+    def take(self, window: Window, tables: Iterable[TableName], keep_days: int) -> tuple[str, ...]:
         """Copy the window's rows of the (database, table) pairs and return the side tables, as ``database.name``.
 
         Raises SnapshotError when a host's copy does not hold exactly the rows that the host counts.
         """
         wanted = set(tables)
         until = datetime.now(UTC).date() + timedelta(days=keep_days)
-        return [self._take(t, p, window["key"], until) for t, p in slices(window) if (p.database, t) in wanted]
+        parts = [(table, part) for table, part in window.slices() if (part.database, table) in wanted]
+        return tuple(self._take(table, part, window.key, until) for table, part in parts)
 
     def _take(self, table: str, part: sql.Slice, key: str, until: date) -> str:
         name = sql_snapshot.snapshot_table(table, key)
@@ -64,61 +63,70 @@ class Snapshots:
     def _differs(self, table: str, part: sql.Slice, name: str, copies: int) -> str:
         if copies < len(self.hosts):
             return f"{copies} of {len(self.hosts)} hosts have it"
-        counted = sum_days(self.hook.day_counts([(table, part)], self.hosts))[part.database, table]
+        (counted,) = self.hook.host_counts([(table, part, "")], self.hosts)
         statement = sql_snapshot.count_snapshot_statement(cluster=self.cluster, database=part.database, snapshot=name)
-        copied = {row["host"]: int(row["rows"]) for row in self.hook.rows(statement)}
-        wrong = [f"{host}: {copied.get(host, 0)} of {rows} rows" for host, rows in counted.items()
-                 if copied.get(host, 0) != rows]  # fmt: skip
+        copied = {str(row["host"]): int(row["rows"]) for row in self.hook.rows(statement)}
+        there = {host: sum(days.values()) for host, days in counted.items()}
+        # A host that has not answered has no copy, whatever it counts.
+        wrong = [f"{host}: {copied.get(host, 'none')} of {rows} rows" for host, rows in there.items()
+                 if copied.get(host) != rows]  # fmt: skip
         return ", ".join(wrong)
 
-    def missing(self, window: Json, snapshots: Iterable[str]) -> dict[str, Json]:
-        """Return by ``database.table`` how many rows of the copy are not there (``count``), and some ids (``ids``)."""
-        known = set(snapshots)
-        found: dict[str, Json] = {}
-        for table, part in slices(window):
-            if f"{part.database}.{sql_snapshot.snapshot_table(table, window['key'])}" not in known:
-                continue
-            statement = sql_snapshot.missing_statement(
-                cluster=self.cluster,
-                table=table,
-                part=part,
-                names=self.hook.names,
-                key=window["key"],
-                id_column=self.hook.config.id_columns[table],
-            )
-            found[f"{part.database}.{table}"] = self._once_per_shard(self.hook.rows(statement))
-        return found
+    def missing(self, window: Window, snapshots: Iterable[str]) -> tuple[MissingRows, ...]:
+        """Return for each snapshot how many of its rows are in the table no more, on no shard and on no other day.
 
-    def _once_per_shard(self, rows: Sequence[Mapping[str, Any]]) -> Json:
-        by_host = {row["host"]: row for row in rows}
-        first: dict[int, str] = {}
-        for host in self.hosts:
-            first.setdefault(host.shard, host.name)
-        chosen = [by_host[name] for name in first.values() if name in by_host]
-        ids = [str(i) for row in chosen for i in row["ids"]]
-        return {"count": sum(int(row["missing"]) for row in chosen), "ids": sorted(ids)[: sql_snapshot.EXAMPLES]}
+        Those that were meant to go are counted apart; ids are some of the others.
+        """
+        found = []
+        for copy in self._copies(window, snapshots):
+            (row,) = self.hook.rows(
+                sql_snapshot.missing_statement(cluster=self.cluster, names=self.hook.names, copy=copy)
+            )
+            found.append(
+                MissingRows(
+                    database=copy.part.database,
+                    table=copy.table,
+                    meant=int(row["meant"]),
+                    count=int(row["missing"]),
+                    ids=tuple(sorted(str(i) for i in row["ids"])),
+                )
+            )
+        return tuple(found)
+
+    def _copies(self, window: Window, snapshots: Iterable[str]) -> Iterator[sql_snapshot.Copy]:
+        """Yield the copies of a window that are there, each with the rule about what was meant to go of it."""
+        known = set(snapshots)
+        there: dict[str, set[str]] = {}
+        for table, part in window.slices():
+            if f"{part.database}.{sql_snapshot.snapshot_table(table, window.key)}" in known:
+                there.setdefault(part.database, set()).add(table)
+        config = self.hook.config
+        for table, part in window.slices():
+            beside = there.get(part.database, set())
+            if table in beside:
+                meant = meant_rule(config, table, beside)
+                yield sql_snapshot.Copy(table, part, window.key, config.id_columns[table], meant)
 
     def existing(self) -> set[str]:
         """Return every side table as ``database.name``."""
         rows = self.hook.rows(sql_snapshot.snapshots_statement(self.cluster))
         return {f"{row['database']}.{row['name']}" for row in rows}
 
-    def restore(self, window: Json, snapshots: Iterable[str]) -> None:
-        """Insert the missing rows of every table of the window that has a snapshot."""
-        known = set(snapshots)
-        for table, part in slices(window):
-            if f"{part.database}.{sql_snapshot.snapshot_table(table, window['key'])}" in known:
-                self.hook.raw(
-                    sql_snapshot.restore_statement(
-                        cluster=self.cluster,
-                        table=table,
-                        distributed=table + self.hook.config.distributed_suffix,
-                        part=part,
-                        names=self.hook.names,
-                        key=window["key"],
-                        id_column=self.hook.config.id_columns[table],
-                    )
+    def restore(self, window: Window, snapshots: Iterable[str], *, meant: bool) -> None:
+        """Insert the missing rows of every table of the window that has a snapshot.
+
+        ``meant``: also those that were meant to go, which undoes the cleanup itself.
+        """
+        for copy in self._copies(window, snapshots):
+            self.hook.raw(
+                sql_snapshot.restore_statement(
+                    cluster=self.cluster,
+                    distributed=copy.table + self.hook.config.distributed_suffix,
+                    names=self.hook.names,
+                    copy=copy,
+                    meant=meant,
                 )
+            )
 
     def remove_expired(self) -> list[str]:
         """Drop the side tables whose days are over and return them."""

@@ -25,12 +25,14 @@ from temporalio.api.workflowservice.v1 import (
     CountWorkflowExecutionsRequest,
     CountWorkflowExecutionsResponse,
     DescribeWorkflowExecutionRequest,
+    DescribeWorkflowExecutionResponse,
     GetWorkflowExecutionHistoryRequest,
     ListWorkflowExecutionsRequest,
     ListWorkflowExecutionsResponse,
     StartWorkflowExecutionRequest,
 )
 
+from standins.faults import fits
 from standins.temporal.proxy_rules import (
     Call,
     History,
@@ -107,8 +109,8 @@ class Proxy:
     async def _handle(self, path: str, request: bytes, context: Any) -> bytes:
         call = Call(path.rpartition("/")[2], _subject(path, request))
         rule = self._faults.take(call)
-        if rule is not None and rule.kind in _STATUS:
-            code, text = _STATUS[rule.kind]
+        if rule is not None and (found := _refusal(rule)) is not None:
+            code, text = found
             self._note(call, rule, code.name)
             await context.abort(code, text.format(subject=call.subject))
         if rule is not None and rule.kind is ProxyKind.DELAY:
@@ -145,6 +147,13 @@ class Proxy:
             file.write(json.dumps(entry) + "\n")
 
 
+def _refusal(rule: ProxyRule) -> tuple[Any, str] | None:
+    """Status and text with which a rule answers, None when it lets the call pass."""
+    if rule.kind is ProxyKind.CODE:
+        return grpc.StatusCode[rule.code], f"{rule.code} as the rule says"
+    return _STATUS.get(rule.kind)
+
+
 def _is_custom(key: str) -> bool:
     """Metadata of the transport belongs to each connection; the rest (keys, namespace) is passed on."""
     return not key.startswith("grpc-") and key not in ("user-agent", "te", "content-type")
@@ -167,7 +176,12 @@ def _subject(path: str, request: bytes) -> str:
 
 
 def _changed(call: Call, rule: ProxyRule | None, answer: bytes) -> bytes:
-    """The answer with a listing made stale or incomplete where the rule says so."""
+    """The answer with a listing made stale or incomplete, or another status, where the rule says so."""
+    if rule is not None and rule.kind is ProxyKind.DESCRIBE_STATUS:
+        described = DescribeWorkflowExecutionResponse.FromString(answer)
+        # Any number, as a newer server may send.
+        described.workflow_execution_info.status = int(rule.code)  # type: ignore[assignment]
+        return described.SerializeToString()
     if rule is None or rule.kind not in (ProxyKind.LIST_STALE, ProxyKind.LIST_HIDES):
         return answer
     if call.method == "CountWorkflowExecutions":
@@ -175,7 +189,7 @@ def _changed(call: Call, rule: ProxyRule | None, answer: bytes) -> bytes:
         return CountWorkflowExecutionsResponse().SerializeToString()
     listing = ListWorkflowExecutionsResponse.FromString(answer)
     if rule.kind is ProxyKind.LIST_HIDES:
-        kept = [e for e in listing.executions if rule.contains not in e.execution.workflow_id]
+        kept = [e for e in listing.executions if not fits(rule.text, e.execution.workflow_id)]
         page = listing.next_page_token
         return ListWorkflowExecutionsResponse(executions=kept, next_page_token=page).SerializeToString()
     for execution in listing.executions:

@@ -34,7 +34,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], dict[str, 
 
 
 def trigger(budget: int | None, monkeypatch: pytest.MonkeyPatch) -> admit.AdmitTrigger:
-    made = admit.AdmitTrigger(cluster="one")
+    made = admit.AdmitTrigger(cluster="one", group="windows")
     admission = AdmissionConfig(global_max_parallel=budget)
     made.config = ClusterConfig.model_validate({"name": "one"}).model_copy(update={"admission": admission})
 

@@ -8,9 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError
 
-from backfill.operators.common import RunStore, StageError
-from backfill.operators.deleter import Deleter
+from backfill.deleting.deleter import Deleter, DropRefusedError
+from backfill.hooks.clickhouse_errors import DdlAnswer, classify_ddl_error
+from backfill.kit.stages import StageError
+from backfill.kit.store import RunStore
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.planning.deletes import Step
 from include.scorecard_backfill.verdicts.counts import Host
@@ -50,7 +53,7 @@ def send(generation: int, *running: str) -> list[str]:
     config = SimpleNamespace(cluster="conversations")
     hook: Any = SimpleNamespace(config=config, names=NAMES, send_ddl=send_ddl, running_ddl=running_ddl)
     deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, generation)
-    deleter.do(Step("scorecard", PART), [])
+    deleter.send(Step("scorecard", PART))
     return sent
 
 
@@ -72,3 +75,36 @@ def test_it_does_not_wait_for_its_own_generation_or_for_other_windows(running: s
 
 def test_the_first_one_has_nothing_to_wait_for() -> None:
     assert send(1, statement(13), drop("scorecard")) == [statement(1)]
+
+
+TOO_LARGE = "There was an error on [node-2:9000]: Code: 359. DB::Exception: Not dropped (TOO_LARGE)"
+
+
+def dropping(answer: DdlAnswer) -> tuple[Deleter, Step]:
+    """A step that drops a partition, and what the server answers to it."""
+    hook: Any = SimpleNamespace(
+        config=SimpleNamespace(cluster="conversations"),
+        names=NAMES,
+        send_ddl=lambda text, hosts: answer,
+        running_ddl=lambda *needles: [],
+    )
+    hosts = [Host("node-1", 1), Host("node-2", 2)]
+    store = RunStore({"task_state_store": Store()})
+    deleter = Deleter(hook, hosts, store, logging.getLogger(__name__), KEY, 1)
+    return deleter, Step("scorecard", PART, kind="drop", partitions=("202601",))
+
+
+def test_a_partition_that_one_shard_refuses_to_drop_is_not_dropped_again() -> None:
+    """The other shard has dropped it: what is left must go by rows, and a repetition must know that."""
+    deleter, step = dropping(classify_ddl_error(DatabaseError(TOO_LARGE, code=359)))
+    with pytest.raises(DropRefusedError, match="TOO_LARGE"):
+        deleter.send(step)
+    assert deleter.drop_was_refused("scorecard", PART)
+    assert deleter.dropped("scorecard", PART) is None
+
+
+def test_a_partition_that_was_dropped_everywhere_is_known_as_such() -> None:
+    deleter, step = dropping(DdlAnswer("done", frozenset({"node-1", "node-2"})))
+    assert deleter.send(step).accepted == ("node-1", "node-2")
+    assert not deleter.drop_was_refused("scorecard", PART)
+    assert deleter.dropped("scorecard", PART) == step

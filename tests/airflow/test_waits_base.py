@@ -14,23 +14,25 @@ from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEven
 from clickhouse_connect.driver.exceptions import OperationalError
 from temporalio.service import RPCError, RPCStatusCode
 
-from backfill.triggers import base
-from backfill.triggers.base import Look, WaitTrigger
-from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
+from backfill.kit import wait as base
+from backfill.kit.look import Done, Failed, Look, Wake, wait
+from backfill.kit.wait import WaitArgs, WaitTrigger
+from include.scorecard_backfill.records import Failure, GoEvent
 from tests.kit.waits import NAME, cluster, events, only_event
 
 __all__ = ["cluster"]
 
 
-class Probe(WaitTrigger):
-    """Looks at a list of answers: verdicts, errors to raise, or functions to call. The last one stays."""
+class Probe(WaitTrigger[WaitArgs]):
+    """Looks at a list of answers: looks, errors to raise, or functions to call. The last one stays."""
 
     path = "tests.airflow.test_waits_base.Probe"
-    fields = ("note",)
+    stage = "verify"
+    model = WaitArgs
     patience: ClassVar[float] = 600.0
 
     def __init__(self, cluster: str = NAME, *answers: Any, **kwargs: Any) -> None:
-        super().__init__(cluster, **kwargs)
+        super().__init__(cluster=cluster, **kwargs)
         self.answers = list(answers)
         self.looks = 0
 
@@ -49,11 +51,28 @@ class Probe(WaitTrigger):
             answer = answer()
         if isinstance(answer, BaseException):
             raise answer
-        return answer if isinstance(answer, Look) else Look(answer, {"key": "k"})
+        look: Look = answer
+        return look
 
 
 class WorkerProbe(Probe):
     fails_on_worker = True
+
+
+def ok(why: str) -> Done:
+    """A look that ends the task well."""
+    return Done({"key": "k"}, why)
+
+
+def failed(cause: str, reason: str, **fields: Any) -> Failed:
+    """A look that ends the task badly."""
+    return Failed(Failure(key="w", stage="verify", cause=cause, reason=reason, **fields))
+
+
+def failure(event: Any) -> Failure:
+    """The failure that a worker is woken for."""
+    assert event.payload["kind"] == "fail_event"
+    return Failure.from_json(event.payload["failure"])
 
 
 GONE = ConnectionError("connection reset by peer")
@@ -73,26 +92,29 @@ async def test_ok_ends_the_task_with_its_result(cluster: str) -> None:
 
 
 async def test_a_failure_ends_the_task_or_goes_to_a_worker_where_airflow_would_repeat_it(cluster: str) -> None:
-    verdict = failed("killed", "somebody killed it")
-    record = {"key": "w", "status": "failed", "cause": "killed", "reason": "somebody killed it"}
-    event = await only_event(Probe(NAME, Look(verdict), key="w"))
+    look = failed("killed", "somebody killed it")
+    event = await only_event(Probe(NAME, look, key="w"))
     assert isinstance(event, TaskFailedEvent)
-    assert event.xcoms == {"return_value": record}
-    event = await only_event(WorkerProbe(NAME, Look(verdict), key="w"))
+    assert event.xcoms == {"return_value": look.failure.to_json()}
+    event = await only_event(WorkerProbe(NAME, look, key="w"))
     assert type(event) is TriggerEvent
-    assert event.payload == {"action": "fail", "record": record}
+    assert failure(event) == look.failure
 
 
-async def test_what_a_failure_leaves_to_its_retry_is_in_its_record(cluster: str) -> None:
-    event = await only_event(WorkerProbe(NAME, Look(failed("lost", "x" * 5_000), {"attempt": 3})))
-    assert event.payload["record"]["attempt"] == 3
-    assert len(event.payload["record"]["reason"]) == 2_000
+async def test_what_a_failure_leaves_to_its_retry_is_in_its_record(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WorkerProbe, "left", lambda self: {"attempt": 3})
+    found = failure(await only_event(WorkerProbe(NAME, ZeroDivisionError("x"))))
+    assert (found.attempt, found.stage) == (3, "verify")
+    assert found.what_to_do
 
 
-async def test_a_resume_wakes_the_worker_with_its_payload(cluster: str) -> None:
-    event = await only_event(Probe(NAME, Look(wait("act"), resume={"action": "reindex"})))
+async def test_a_wake_wakes_the_worker_with_its_event(cluster: str) -> None:
+    go = GoEvent(key="w", why="act")
+    event = await only_event(Probe(NAME, Wake(go, "act")))
     assert type(event) is TriggerEvent
-    assert event.payload == {"action": "reindex"}
+    assert event.payload == go.to_json()
 
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda e: type(e).__name__)
@@ -104,9 +126,9 @@ async def test_an_outage_that_passes_is_waited_for(cluster: str, error: Exceptio
 
 async def test_an_outage_that_lasts_is_a_failure_with_its_length(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WorkerProbe, "patience", 0.05)
-    record = (await only_event(WorkerProbe(NAME, GONE))).payload["record"]
-    assert record["cause"] == "outage"
-    assert record["reason"] == "unreachable for 0 s: ConnectionError: connection reset by peer"
+    record = failure(await only_event(WorkerProbe(NAME, GONE)))
+    assert record.cause == "outage"
+    assert record.reason == "unreachable for 0 s: ConnectionError: connection reset by peer"
 
 
 async def test_outages_do_not_add_up(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,16 +156,16 @@ async def test_outages_do_not_add_up(cluster: str, monkeypatch: pytest.MonkeyPat
 
 async def test_an_error_that_nobody_knows_fails_at_once_with_its_text(cluster: str) -> None:
     probe = WorkerProbe(NAME, ZeroDivisionError("division by zero"), ok("never"))
-    record = (await only_event(probe)).payload["record"]
-    assert (record["cause"], record["reason"]) == ("error", "ZeroDivisionError: division by zero")
+    record = failure(await only_event(probe))
+    assert (record.cause, record.reason) == ("error", "ZeroDivisionError: division by zero")
     assert probe.looks == 1
 
 
 async def test_a_missing_connection_is_named_with_where_it_is_missing(cluster: str) -> None:
-    record = (await only_event(WorkerProbe(NAME, AirflowNotFoundException("no temporal_waits")))).payload["record"]
-    assert record["cause"] == "configuration"
-    assert "missing in the triggerer" in record["reason"]
-    assert "no temporal_waits" in record["reason"]
+    record = failure(await only_event(WorkerProbe(NAME, AirflowNotFoundException("no temporal_waits"))))
+    assert record.cause == "configuration"
+    assert "missing in the triggerer" in record.reason
+    assert "no temporal_waits" in record.reason
 
 
 async def test_what_must_stop_the_triggerer_is_not_caught(cluster: str) -> None:
@@ -155,20 +177,20 @@ async def test_what_must_stop_the_triggerer_is_not_caught(cluster: str) -> None:
 
 
 async def test_a_cluster_that_is_gone_from_the_configuration_is_a_clear_failure(cluster: str) -> None:
-    record = (await only_event(WorkerProbe("removed", ok("never")))).payload["record"]
-    assert record["cause"] == "configuration"
-    assert "'removed' has no usable file" in record["reason"]
-    assert "needs its cluster file until it has ended" in record["reason"]
+    record = failure(await only_event(WorkerProbe("removed", ok("never"))))
+    assert record.cause == "configuration"
+    assert "'removed' has no usable file" in record.reason
+    assert "needs its cluster file until it has ended" in record.reason
 
 
 async def test_records_that_cannot_be_read_are_a_clear_failure(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Any) -> None:
+    async def broken(self: Any) -> None:
         raise ValueError("the reindex stage left no result")
 
     monkeypatch.setattr(WorkerProbe, "prepare", broken)
-    record = (await only_event(WorkerProbe(NAME, ok("never")))).payload["record"]
-    assert record["cause"] == "configuration"
-    assert "left no result" in record["reason"]
+    record = failure(await only_event(WorkerProbe(NAME, ok("never"))))
+    assert record.cause == "configuration"
+    assert "left no result" in record.reason
 
 
 def restarted(end: datetime | None, *answers: Any) -> WorkerProbe:
@@ -188,11 +210,13 @@ async def test_the_deadline_is_absolute_and_a_restart_does_not_move_it(cluster: 
     done, _ = await asyncio.wait([first], timeout=0.1)
     assert not done
     first.cancel()
-    record = (await only_event(restarted(given, wait("hours to go")))).payload["record"]
-    assert record["cause"] == "deadline"
-    assert end.isoformat(timespec="seconds") in record["reason"]
+    record = failure(await only_event(restarted(given, wait("hours to go"))))
+    assert record.cause == "deadline"
+    # The moment at which the wait gives up, not Airflow's own time-out behind it.
+    given_up = end - timedelta(seconds=base.DEADLINE_MARGIN_SECONDS)
+    assert f"not decided by {given_up:%Y-%m-%d %H:%M:%S} UTC" in record.reason
     # What it waited for is part of the message.
-    assert "hours to go" in record["reason"]
+    assert "hours to go" in record.reason
     assert datetime.now(UTC) < end, "the wait must end before Airflow's own time-out does"
 
 
@@ -200,14 +224,14 @@ async def test_a_deadline_passed_while_nobody_looked_is_told_after_a_look(cluste
     past = datetime.now(UTC) - timedelta(hours=1)
     assert isinstance(await only_event(restarted(past, ok("it was done long ago"))), TaskSuccessEvent)
     probe = restarted(past, wait("not done"))
-    assert (await only_event(probe)).payload["record"]["cause"] == "deadline"
+    assert failure(await only_event(probe)).cause == "deadline"
     assert probe.looks == 1
 
 
 async def test_an_outage_does_not_outlast_the_deadline(cluster: str) -> None:
-    record = (await only_event(restarted(datetime.now(UTC), GONE))).payload["record"]
-    assert record["cause"] == "deadline"
-    assert "connection reset" in record["reason"]
+    record = failure(await only_event(restarted(datetime.now(UTC), GONE)))
+    assert record.cause == "deadline"
+    assert "connection reset" in record.reason
 
 
 async def test_without_a_time_out_there_is_no_deadline(cluster: str) -> None:
@@ -243,11 +267,11 @@ async def test_a_wait_shows_from_time_to_time_that_it_is_alive(cluster: str, mon
 
 
 def test_an_argument_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(TypeError, match="Probe takes no not_befor"):
+    with pytest.raises(TypeError, match="not_befor"):
         Probe(NAME, not_befor=1)
 
 
-def test_a_verdict_that_waits_owes_a_reason() -> None:
-    assert Verdict("wait", ("a", "b")).text == "a; b"
+def test_a_wait_owes_a_reason() -> None:
+    assert wait("a", "b").text == "a; b"
     with pytest.raises(ValueError, match="reason"):
         wait()

@@ -18,64 +18,67 @@ from airflow.sdk import BaseHook, Variable
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
+from backfill import settings
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit.wait import WaitTrigger
 from backfill.triggers.admit import AdmitTrigger
-from backfill.triggers.base import WaitTrigger
 from backfill.triggers.chunk import ChunkTrigger
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.mutations import MutationsTrigger
 from backfill.triggers.quiet import QuietTrigger
+from backfill.triggers.room import RoomTrigger
 from backfill.triggers.verify import VerifyTrigger
-from backfill.triggers.workflows import WorkflowsTrigger
+from backfill.triggers.workflows import ClosedTrigger, WorkflowsTrigger
+from include.scorecard_backfill.records import Failure, MutationsGone
 from include.scorecard_backfill.verdicts.counts import Host
 from tests.kit.clock import Clock, clock
 from tests.kit.waits import (
     KEY,
     NAME,
     VERIFIED,
+    Left,
     cluster,
     deleted,
+    left,
     only_event,
+    placed,
     reindexed,
     window,
 )
 
-__all__ = ["clock", "cluster"]
+__all__ = ["clock", "cluster", "left"]
 
 Json = dict[str, Any]
-SLOT: Json = {"dag_id": "d", "run_id": "r", "run": {"max_parallel": 2}, "index": 0, "windows": []}
+Any_ = WaitTrigger[Any]
+IN_GROUP: Json = {"cluster": NAME, "group": "windows"}
+REQUEST: Json = {"key": KEY, "cluster": NAME, "run_id": "r", "customer_id": "acme", "start": "2026-01-01",
+                 "end": "2026-02-01", "attempt": 1, "ttl_seconds": 3600, "deadline_seconds": 60}  # fmt: skip
 
-
-def admit(**fields: Any) -> AdmitTrigger:
-    """A window's admission as Airflow renders it."""
-    rendered: Json = {"map_index": "0", "customers": '["acme"]', "verified": "null",
-                      "run_record": json.dumps({"max_parallel": 2, "sources": {}})}  # fmt: skip
-    return AdmitTrigger(cluster=NAME, dag_id="d", run_id="r", group="windows", **(rendered | fields))
-
-
-TRIGGERS: list[WaitTrigger] = [
-    admit(),
-    ChunkTrigger(cluster=NAME, key=KEY, table=["acme_voice", "scorecard"], generation=1, chunk=0, accepted=[], at=0.0),
-    MutationsTrigger(cluster=NAME, key=KEY, deleted=deleted(), previous="null", overlap="False", not_before=1.5),
-    JobTrigger(cluster=NAME, key=KEY, job_name="reindex-acme-1", attempt=1, made_at=time.time()),
-    QuietTrigger(cluster=NAME, key=KEY, window=window(), since=0.0, slot=SLOT),
-    WorkflowsTrigger(cluster=NAME, key=KEY, reindexed=reindexed(1, "w-1"), then="verify"),
-    VerifyTrigger(cluster=NAME, deleted=deleted(), waited={"attempt": 1}, attempt=2),
+TRIGGERS: list[tuple[str, Any_]] = [
+    ("windows.admit", AdmitTrigger(**IN_GROUP)),
+    ("windows.delete", ChunkTrigger(cluster=NAME, key=KEY, table=["acme_voice", "scorecard"], generation=1)),
+    ("windows.wait_mutations", MutationsTrigger(**IN_GROUP, deleted=deleted().to_json(), not_before=1.5)),
+    ("windows.reindex", JobTrigger(cluster=NAME, key=KEY, job_name="reindex-acme-1", attempt=1, made_at=time.time())),
+    ("windows.reindex", QuietTrigger(cluster=NAME, key=KEY, window=window().to_json(), since=0.0)),
+    ("windows.reindex", RoomTrigger(cluster=NAME, key=KEY, request=REQUEST, since=time.time())),
+    ("windows.wait_workflows", WorkflowsTrigger(**IN_GROUP, reindexed=reindexed(1, "w-1").to_json())),
+    ("windows.verify", ClosedTrigger(**IN_GROUP, reindexed=reindexed(1, "w-1").to_json())),
+    ("windows.verify", VerifyTrigger(**IN_GROUP, attempt=2)),
 ]
-each_trigger = pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda t: type(t).__name__)
+each_trigger = pytest.mark.parametrize(("task_id", "trigger"), TRIGGERS, ids=lambda t: type(t).__name__)
 
 
 def test_every_trigger_of_the_package_is_looked_at_here() -> None:
-    modules = ("admit", "base", "chunk", "job", "mutations", "quiet", "verify", "workflows")
+    modules = ("admit", "chunk", "job", "mutations", "quiet", "room", "verify", "workflows")
     found = set()
     for name in modules:
         module = importlib.import_module(f"backfill.triggers.{name}")
         found |= {c for _, c in inspect.getmembers(module, inspect.isclass) if issubclass(c, WaitTrigger)}
-    assert {c for c in found if "path" in vars(c)} == {type(trigger) for trigger in TRIGGERS}
+    assert {c for c in found if "path" in vars(c)} == {type(trigger) for _, trigger in TRIGGERS}
 
 
 @each_trigger
-def test_a_trigger_goes_through_the_database_unchanged(trigger: WaitTrigger) -> None:
+def test_a_trigger_goes_through_the_database_unchanged(task_id: str, trigger: Any_) -> None:
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
     # The one canonical path, not in the DAG folder.
@@ -89,22 +92,25 @@ def test_a_trigger_goes_through_the_database_unchanged(trigger: WaitTrigger) -> 
 
 
 @each_trigger
-def test_a_trigger_carries_no_secret(trigger: WaitTrigger) -> None:
+def test_a_trigger_carries_no_secret(task_id: str, trigger: Any_) -> None:
     text = json.dumps(trigger.serialize()).lower()
     assert not [word for word in ("password", "pass-word", "token", "conn_id", "/tmp", "/home") if word in text]
 
 
 @each_trigger
-def test_what_only_a_worker_may_repeat_is_ended_by_a_worker(trigger: WaitTrigger) -> None:
-    # Airflow repeats a failure that a trigger reports when the task has retries; admit has none, and the triggers that
-    # a worker defers to always wake it.
-    assert trigger.fails_on_worker or isinstance(trigger, AdmitTrigger | QuietTrigger | JobTrigger)
+def test_what_only_a_worker_may_repeat_is_ended_by_a_worker(task_id: str, trigger: Any_) -> None:
+    # Airflow repeats a failure that a trigger reports when the task has retries; admit has none.
+    assert trigger.fails_on_worker or isinstance(trigger, AdmitTrigger)
 
 
-def failure(event: Any) -> Json:
-    """The record of a failure, whoever is to end the task with it."""
-    found: Any = (event.xcoms or {})["return_value"] if isinstance(event, TaskFailedEvent) else event.payload
-    return dict(found.get("record") or found)
+def failure(event: Any) -> Failure:
+    """The failure with which a task is to end, whoever ends it."""
+    if isinstance(event, TaskFailedEvent):
+        return Failure.from_json((event.xcoms or {})["return_value"])
+    if event.payload["kind"] == "job_event":
+        assert event.payload["outcome"] == "unknown"
+        return Failure(key=KEY, stage="reindex", cause=event.payload["cause"], reason=event.payload["message"])
+    return Failure.from_json(event.payload["failure"])
 
 
 class BlockingError(AssertionError):
@@ -145,16 +151,22 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 @each_trigger
 async def test_a_look_never_blocks_the_loop(
-    trigger: WaitTrigger, cluster: str, watch: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    task_id: str,
+    trigger: Any_,
+    cluster: str,
+    left: Left,
+    watch: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    left["windows.delete", "return_value"] = deleted()
     watch()
     monkeypatch.setattr(type(trigger), "outage_seconds", 0.3)
-    record = failure(await only_event(type(trigger)(**trigger.serialize()[1])))
+    found = failure(await only_event(placed(type(trigger)(**trigger.serialize()[1]), task_id)))
     if isinstance(trigger, AdmitTrigger):
         # Only a triggerer can answer what the states of the run are; the question was asked outside the loop.
-        assert "SUPERVISOR_COMMS" in record["reason"]
+        assert "SUPERVISOR_COMMS" in found.reason
     else:
-        assert record["cause"] == "outage", record
+        assert found.cause == "outage", found
 
 
 async def test_the_guard_sees_a_blocking_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,83 +179,104 @@ async def test_the_guard_sees_a_blocking_call(monkeypatch: pytest.MonkeyPatch) -
     assert blocked == ["create_connection"]
 
 
-NO_SERVERS: list[tuple[str, WaitTrigger]] = [
-    ("verified", admit(verified=json.dumps(VERIFIED))),
-    ("verified", MutationsTrigger(cluster=NAME, deleted=deleted(), verified=VERIFIED)),
-    ("cut", MutationsTrigger(cluster=NAME, deleted=json.dumps(deleted()), cut=json.dumps([KEY]))),
-    ("nothing", MutationsTrigger(cluster=NAME, deleted=deleted(sent=[]))),
-    ("verified", WorkflowsTrigger(cluster=NAME, reindexed=reindexed(1, "w-1"), verified=json.dumps(VERIFIED))),
-    ("cut", WorkflowsTrigger(cluster=NAME, reindexed=reindexed(1, "w-1"), cut=[KEY])),
-    ("verified", VerifyTrigger(cluster=NAME, deleted=deleted(), previous=json.dumps(json.dumps(VERIFIED)))),
-    ("cut", VerifyTrigger(cluster=NAME, deleted=deleted(), cut=f'["{KEY}"]')),
+CUT = {("replan", "cut"): [KEY]}
+DONE = {("windows.verify", "return_value"): VERIFIED}
+NO_SERVERS: list[tuple[str, str, type[Any_], Left]] = [
+    ("verified", "admit", AdmitTrigger, DONE),
+    ("verified", "wait_mutations", MutationsTrigger, DONE),
+    ("cut", "wait_mutations", MutationsTrigger, CUT),
+    ("nothing", "wait_mutations", MutationsTrigger, {("windows.delete", "return_value"): deleted(sent=())}),
+    ("verified", "wait_workflows", WorkflowsTrigger, DONE),
+    ("cut", "wait_workflows", WorkflowsTrigger, CUT),
+    ("verified", "verify", VerifyTrigger, DONE | {("windows.delete", "return_value"): deleted()}),
+    ("cut", "verify", VerifyTrigger, CUT | {("windows.delete", "return_value"): deleted()}),
 ]
 
 
-@pytest.mark.parametrize(("status", "trigger"), NO_SERVERS, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
+@pytest.mark.parametrize(("status", "stage", "kind", "more"), NO_SERVERS)
 async def test_a_settled_window_that_is_cleared_ends_without_a_look_at_any_server(
-    status: str, trigger: WaitTrigger, cluster: str, monkeypatch: pytest.MonkeyPatch
+    status: str, stage: str, kind: type[Any_], more: Left, cluster: str, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: Any) -> Any:
         raise AssertionError("a server was asked")
 
+    left |= more
     for name in ("connection", "clickhouse", "hosts"):
         monkeypatch.setattr(WaitTrigger, name, refuse)
-    event = await only_event(trigger)
+    event = await only_event(placed(kind(**IN_GROUP), f"windows.{stage}"))
     assert isinstance(event, TaskSuccessEvent), event
     assert event.xcoms is not None
     result: Any = event.xcoms["return_value"]
     assert result["key"] == KEY
-    if not isinstance(trigger, AdmitTrigger):
+    if stage != "admit":
         assert result["status"] == status
-    if isinstance(trigger, VerifyTrigger) and status == "verified":
+    if stage == "verify" and status == "verified":
         # The report reads this record; a no-op must not lose its numbers.
-        assert result == VERIFIED
+        assert result == VERIFIED.to_json()
 
 
 @pytest.mark.parametrize(
-    ("trigger", "text"),
+    ("stage", "kind", "index", "text"),
     [
-        (MutationsTrigger(cluster=NAME, deleted="null"), "clear it (windows.delete)"),
-        (WorkflowsTrigger(cluster=NAME, reindexed="None"), "clear it (reindex)"),
-        (VerifyTrigger(cluster=NAME, deleted=""), "clear it (delete)"),
-        (admit(map_index="7"), "map index 7 is not in the plan of 1 windows"),
-        (admit(customers="null"), "is not in the plan of 0 windows"),
-        (admit(customers="{"), "JSONDecodeError"),
+        ("wait_mutations", MutationsTrigger, 0, "clear it (delete)"),
+        ("wait_workflows", WorkflowsTrigger, 0, "clear it (reindex)"),
+        ("verify", VerifyTrigger, 0, "clear it (delete)"),
+        ("admit", AdmitTrigger, 7, "map index 7 is not in the plan of 1 windows"),
     ],
-    ids=lambda v: v[:20] if isinstance(v, str) else type(v).__name__,
 )
-async def test_a_stage_without_its_input_says_what_to_clear(trigger: WaitTrigger, text: str, cluster: str) -> None:
-    record = failure(await only_event(trigger))
-    assert record["cause"] == "configuration"
-    assert text in record["reason"]
+async def test_a_stage_without_its_input_says_what_to_clear(
+    stage: str, kind: type[Any_], index: int, text: str, cluster: str, left: Left
+) -> None:
+    found = failure(await only_event(placed(kind(**IN_GROUP), f"windows.{stage}", index)))
+    assert found.cause == "configuration"
+    assert text in found.reason
+    assert found.what_to_do
 
 
-async def test_mutations_go_on_with_the_delete_that_an_earlier_try_has_sent_again(cluster: str) -> None:
-    newer = deleted(generation=2)
-    trigger = MutationsTrigger(
-        cluster=NAME, deleted=deleted(), previous={"status": "failed", "cause": "stalled", "deleted": newer}
+async def prepared(trigger: Any_, stage: str) -> Any:
+    """A trigger that has read what was left."""
+    trigger.args = trigger.model.model_validate(trigger.given)
+    trigger.config = settings.cluster_config(NAME)
+    placed(trigger, f"windows.{stage}")
+    await trigger._find_window()
+    await trigger.prepare()
+    return trigger
+
+
+async def test_mutations_go_on_with_the_delete_that_an_earlier_try_has_sent_again(cluster: str, left: Left) -> None:
+    left["windows.delete", "return_value"] = deleted()
+    left["windows.wait_mutations", "return_value"] = Failure(
+        key=KEY, stage="wait_mutations", cause="stalled", reason="r", generation=2, deleted=deleted(generation=2)
     )
-    trigger.config = None  # type: ignore[assignment]
-    with pytest.raises(AttributeError):
-        trigger.prepare()
-    assert trigger._deleted["generation"] == 2
+    trigger = await prepared(MutationsTrigger(**IN_GROUP), "wait_mutations")
+    assert trigger._deleted.generation == 2
+    assert trigger._left == "look"
+
+
+async def test_what_was_waited_for_after_a_resend_is_not_waited_for_again(cluster: str, left: Left) -> None:
+    left["windows.delete", "return_value"] = deleted()
+    gone = MutationsGone(key=KEY, status="gone", generation=2, hosts=("node-1-1",))
+    left["windows.wait_mutations", "return_value"] = gone
+    event = await only_event(placed(MutationsTrigger(**IN_GROUP), "windows.wait_mutations"))
+    assert event.xcoms == {"return_value": gone.to_json()}
 
 
 @pytest.mark.parametrize("key", ["another", KEY])
-async def test_workflows_of_another_window_are_never_taken_over(key: str, cluster: str) -> None:
-    newer = reindexed(5, "w-5") | {"key": key}
-    trigger = WorkflowsTrigger(
-        cluster=NAME, reindexed=reindexed(1, "w-1"), previous={"status": "failed", "reindexed": newer}
+async def test_workflows_of_another_window_are_never_taken_over(key: str, cluster: str, left: Left) -> None:
+    left["windows.reindex", "return_value"] = reindexed(1, "w-1")
+    left["windows.wait_workflows", "return_value"] = Failure(
+        key=key, stage="wait_workflows", cause="canceled", reason="r", attempt=5, reindexed=reindexed(5, "w-5", key=key)
     )
-    trigger.prepare()
-    assert trigger._ids == (["w-5"] if key == KEY else ["w-1"])
+    trigger = await prepared(WorkflowsTrigger(**IN_GROUP), "wait_workflows")
+    assert trigger._by_log == (["w-5"] if key == KEY else ["w-1"])
+    assert trigger._left == ("reindex" if key == KEY else "")
 
 
 HOSTS = (Host("node-1-1", 1), Host("node-2-1", 2))
 
 
 async def test_a_thousand_waits_look_at_the_mutations_once_for_each_interval(
-    cluster: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    cluster: str, clock: Clock, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = dict.fromkeys(("topology", "mutations", "connections", "looks"), 0)
 
@@ -271,8 +304,9 @@ async def test_a_thousand_waits_look_at_the_mutations_once_for_each_interval(
     monkeypatch.setattr(BackfillClickHouse, "mutations", mutations)
     monkeypatch.setattr(WaitTrigger, "connection", connection)
     monkeypatch.setattr(MutationsTrigger, "look", look)
-    sent = [deleted()["sent"][0] | {"at": time.time()}]
-    waits = [MutationsTrigger(cluster=NAME, deleted=deleted(key=f"{n:016x}", sent=sent)) for n in range(1_000)]
+    sent = (deleted().sent[0].model_copy(update={"at": time.time()}),)
+    left["windows.delete", "return_value"] = deleted(sent=sent)
+    waits = [placed(MutationsTrigger(**IN_GROUP), "windows.wait_mutations") for _ in range(1_000)]
     tasks = [asyncio.create_task(only_event(wait)) for wait in waits]
     for interval in range(1, 4):
         two_rounds.clear()

@@ -6,30 +6,47 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
+from backfill.kit import debts
 from include.scorecard_backfill.config.load import merge
-from tests.kit.store import Store
+from include.scorecard_backfill.records import (
+    Counted,
+    Database,
+    Deleted,
+    Numbers,
+    Proof,
+    Record,
+    Reindexed,
+    Sent,
+    TableDays,
+    Verified,
+    Window,
+)
+from tests.kit.store import AssetState, Store
 
 Json = dict[str, Any]
 
 NAME = "waits"
 KEY = "0123456789abcdef"
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 
 SHORT: Json = {
     "name": NAME,
     "timezone": "UTC",
     "clickhouse": {"tables": ["scorecard"], "mutation_poll_seconds": 0.2, "verify_poll_seconds": 0.2},
-    "kubernetes": {"context": NAME, "first_poll_after_seconds": 0, "poll_seconds": 0.2},
+    "kubernetes": {"context": NAME, "poll_seconds": 0.2},
+    "waits": {"first_poll_after_seconds": 0},
     "temporal": {"poll_seconds": 0.2},
     "admission": {"poll_seconds": 0.2},
 }
@@ -67,39 +84,89 @@ def configure(folder: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> N
         monkeypatch.setenv(f"AIRFLOW_CONN_{kind}_{NAME.upper()}", json.dumps(connection))
 
 
-def window(**fields: Any) -> Json:
-    """A window record of the plan."""
-    return {
-        "key": KEY,
-        "cluster": NAME,
-        "customer_id": "acme",
-        "start": "2026-01-01",
-        "end": "2026-02-01",
-        "mode": "cleanup",
-        "databases": [{"name": "acme_voice", "profile_id": "voice", "tables": ["scorecard"]}],
-        "conversations": 100,
-        "rows": {"scorecard": 100},
-        "label": "acme 2026-01-01..2026-02-01",
-        "part_of": "",
-        "before": {},
-    } | fields
+WINDOW = Window(
+    key=KEY,
+    cluster=NAME,
+    customer_id="acme",
+    start=date(2026, 1, 1),
+    end=date(2026, 2, 1),
+    mode="cleanup",
+    databases=(Database(name="acme_voice", profile_id="voice", tables=("scorecard",)),),
+    conversations=100,
+    rows={"scorecard": 100},
+)
+BEFORE = TableDays(
+    database="acme_voice",
+    table="scorecard",
+    days={"2026-01-05": Numbers(rows=100, conversations=50, ids=100, meant=10, fingerprint=7)},
+)
+COUNTED = Counted(key=KEY, now=(BEFORE,), before=(BEFORE,), server_time=1_770_000_000.0)
 
 
-def reindexed(attempt: int = 1, *ids: str, **fields: Any) -> Json:
+def window(**fields: Any) -> Window:
+    """A window of the plan."""
+    return WINDOW.model_copy(update=fields)
+
+
+def reindexed(attempt: int = 1, *ids: str, **fields: Any) -> Reindexed:
     """What the reindex stage returned."""
-    return {"key": KEY, "window": window(), "attempt": attempt, "job_name": f"reindex-a{attempt}",
-            "workflow_ids": list(ids), "made_at": 0.0, "status": "reindexed"} | fields  # fmt: skip
+    base = Reindexed(
+        key=KEY,
+        window=WINDOW,
+        status="reindexed",
+        attempt=attempt,
+        job_name=f"reindex-a{attempt}",
+        workflow_ids=ids,
+    )
+    return base.model_copy(update=fields)
 
 
-def deleted(**fields: Any) -> Json:
+def deleted(**fields: Any) -> Deleted:
     """What the delete stage returned."""
-    before = [{"database": "acme_voice", "table": "scorecard", "rows": 100, "now": 100, "days": {"2026-01-05": 100}}]
-    sent = [{"database": "acme_voice", "table": "scorecard", "at": 0.0, "accepted": ["node-1-1"], "partitions": []}]
-    return {"key": KEY, "window": window(), "generation": 1, "before": before, "sent": sent, "status": "deleted",
-            "rows_before": {"scorecard": 100}, "statements": 1} | fields  # fmt: skip
+    sent = Sent(database="acme_voice", table="scorecard", at=0.0, accepted=("node-1-1",))
+    base = Deleted(key=KEY, window=WINDOW, status="deleted", counted=COUNTED, generation=1, sent=(sent,))
+    return base.model_copy(update=fields)
 
 
-VERIFIED: Json = {"key": KEY, "status": "verified", "tables": {}}
+PROOF = Proof(tables=(), hosts=("node-1-1",), statements=1, workflows=1, accounted=True)
+VERIFIED = Verified(key=KEY, status="verified", proof=PROOF)
+
+Left = dict[tuple[str, str], Any]
+"""XComs that a trigger reads, by (task id, key); of mapped tasks those of its own map index."""
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> Left:
+    """What the stages of the run have left: a plan of one window; a test adds to it."""
+    found: Left = {
+        ("plan", "return_value"): [WINDOW.to_json()],
+        ("plan", "run"): {"max_parallel": 2, "sources": {}, "overlap": False},
+    }
+
+    async def get(*, key: str, task_id: str, **_: Any) -> Any:
+        value = found.get((task_id, key))
+        return value.to_json() if isinstance(value, Record) else value
+
+    async def put(key: str, value: Any, *, task_id: str, **_: Any) -> None:
+        found[task_id, key] = json.loads(json.dumps(value))
+
+    monkeypatch.setattr(BaseXCom, "aget_one", get)
+    monkeypatch.setattr(BaseXCom, "aset", put)
+    return found
+
+
+@pytest.fixture
+def assets(monkeypatch: pytest.MonkeyPatch) -> AssetState:
+    """The state of the cluster's asset: its debts."""
+    state = AssetState()
+    monkeypatch.setattr(debts, "AssetStateStoreAccessor", lambda name: state)
+    return state
+
+
+def placed(trigger: Any, task_id: str, map_index: int = 0) -> Any:
+    """Return a trigger as the triggerer runs it for this task instance."""
+    trigger.task_instance = TaskInstance(task_id, map_index=map_index)
+    return trigger
 
 
 @dataclass
@@ -114,6 +181,7 @@ class TaskInstance:
     map_index: int = 0
     dag_id: str = f"scorecard_backfill__{NAME}"
     run_id: str = "manual__1"
+    try_number: int = 1
     pulls: list[tuple[str, str]] = field(default_factory=list)
 
     def xcom_pull(self, task_ids: str, key: str = "return_value", map_indexes: Any = "all", **_: Any) -> Any:

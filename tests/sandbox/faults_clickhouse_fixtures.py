@@ -6,35 +6,49 @@ stages delete, wait_mutations and verify as functions that return what Airflow w
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
-from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.deleting import deleter
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators import common, deleter
+from backfill.kit import counting
 from backfill.operators.delete import DeleteOperator
-from backfill.operators.waits import WaitMutationsOperator
+from backfill.operators.verify import VerifyOperator
+from backfill.operators.wait_mutations import WaitMutationsOperator
 from backfill.settings import cluster_config
-from backfill.triggers.base import Look, WaitTrigger
 from backfill.triggers.mutations import MutationsTrigger
 from backfill.triggers.verify import VerifyTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.load import merge
 from include.scorecard_backfill.names import digest
+from include.scorecard_backfill.planning.terms import terms_of, windows_digest
+from include.scorecard_backfill.records import (
+    Database,
+    Deleted,
+    Failure,
+    MutationsGone,
+    Record,
+    Reindexed,
+    Verified,
+    Window,
+    WorkflowsClosed,
+    read,
+)
 from include.scorecard_backfill.sql import quote_string
 from sandbox.data.spec import ProfileSpec
 from sandbox.data.tables import create_statements
 from standins.clickhouse.client import ClickHouseSandbox
+from tests.kit.memory import Memory, TaskInstance, after, finish
 from tests.kit.store import Store
 
 Json = dict[str, Any]
@@ -54,33 +68,15 @@ SHORT: Json = {
         "not_picked_up_seconds": 2,
         "fail_reason_polls": 2,
         "verify_poll_seconds": 0.2,
-        "verify_day_min_rows": 1_000_000,
         "delete": {"drop_partition": False},
     },
-    "kubernetes": {"first_poll_after_seconds": 0},
+    "waits": {"first_poll_after_seconds": 0},
 }
 _CUSTOMERS = itertools.count(1)
 
 
 class KilledWorkerError(BaseException):
     """Stands for SIGKILL: nothing of the code under test may catch it."""
-
-
-@dataclass
-class TaskInstance:
-    """The part of a running task instance that the stages use."""
-
-    task_id: str
-    xcoms: dict[tuple[str, str], Any]
-    map_index: int = 0
-
-    def xcom_pull(self, task_ids: str, key: str = "return_value", map_indexes: Any = None) -> Any:
-        """Return what a task left."""
-        return self.xcoms.get((task_ids, key))
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Leave something."""
-        self.xcoms[self.task_id, key] = json.loads(json.dumps(value))
 
 
 @dataclass
@@ -91,9 +87,23 @@ class Scene:
     folder: Path
     customer: str
     profile: str = "voice"
+    memory: Memory = field(default_factory=Memory)
     params: Json = field(default_factory=lambda: {"overlap": False, "kill_stalled_mutations": False})
-    xcoms: dict[tuple[str, str], Any] = field(default_factory=dict)
-    stores: dict[str, Store] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """Each customer has a run of its own."""
+        return f"manual__{self.customer}"
+
+    @property
+    def stores(self) -> dict[str, Store]:
+        """Task states by stage."""
+        mine = {task: kept for (run, task, _), kept in self.memory.states.items() if run == self.run_id}
+        return {task.partition(".")[2]: kept for task, kept in mine.items()}
+
+    def forget(self) -> None:
+        """Lose all task states."""
+        self.memory.states.clear()
 
     @property
     def spec(self) -> ProfileSpec:
@@ -153,24 +163,21 @@ class Scene:
             f" VALUES ('n', '{self.customer}', NULL, 'n', '{day} 00:00:00')"
         )
 
-    def window(self, start: str = "2026-01-01", end: str = "2026-02-01", **fields: Any) -> Json:
-        """A window record of the plan."""
-        return {
-            "key": digest(f"{self.customer} {start} {end}"),
-            "cluster": NAME,
-            "customer_id": self.customer,
-            "start": start,
-            "end": end,
-            "mode": "cleanup",
-            "databases": [{"name": self.database, "profile_id": self.profile, "tables": ["scorecard"]}],
-            "label": f"{self.customer} {start}..{end}",
-            "part_of": "",
-            "before": {},
-        } | fields
+    def window(self, start: str = "2026-01-01", end: str = "2026-02-01", **fields: Any) -> Window:
+        """A window of the plan."""
+        databases = (Database(name=self.database, profile_id=self.profile, tables=("scorecard",)),)
+        return Window(
+            key=digest(f"{self.customer} {start} {end}"),
+            cluster=NAME,
+            customer_id=self.customer,
+            start=date.fromisoformat(start),
+            end=date.fromisoformat(end),
+            **{"mode": "cleanup", "databases": databases, **fields},
+        )
 
     def other(self, customer: str = "") -> Scene:
         """Another customer of the same cluster, with empty tables and a run of its own."""
-        made = Scene(self.sandbox, self.folder, customer or f"globex{next(_CUSTOMERS)}")
+        made = Scene(self.sandbox, self.folder, customer or f"globex{next(_CUSTOMERS)}", memory=self.memory)
         made.create()
         return made
 
@@ -221,124 +228,96 @@ class Scene:
         for node in self.sandbox.nodes():
             node.clear_faults()
 
-    def context(self, task: str) -> Json:
+    def task(self, stage: str) -> TaskInstance:
+        """The only window's instance of a stage."""
+        return TaskInstance(self.memory, self.run_id, f"windows.{stage}")
+
+    def context(self, stage: str) -> Json:
         """What Airflow gives to a task; its store survives clears, its XComs too until it ends anew."""
-        return {
-            "ti": TaskInstance(f"windows.{task}", self.xcoms),
-            "task_state_store": self.stores.setdefault(task, Store()),
-            "params": self.params,
-        }
+        return self.task(stage).context(params=self.params)
 
-    def delete(self, window: Json, *on_wait: Callable[[], object]) -> Json:
-        """Run the delete stage to its end; `on_wait` are called after one look each at which it waits deferred."""
-        operator = DeleteOperator(task_id="delete", cluster=NAME, window=window)
-        result: Json = finish(operator, operator.execute, self.context("delete"), *on_wait)
-        self.xcoms["windows.delete", "return_value"] = result
-        return result
+    def leave(self, task: str, value: Any, key: str = "return_value", map_index: int = -1) -> None:
+        """Leave an XCom of a task."""
+        TaskInstance(self.memory, self.run_id, task, map_index).xcom_push(key, value)
 
-    def mutations_trigger(self, **fields: Any) -> MutationsTrigger:
-        """The trigger of wait_mutations as Airflow renders it."""
-        return MutationsTrigger(
-            cluster=NAME,
-            deleted=json.dumps(self.xcoms.get(("windows.delete", "return_value"))),
-            previous=json.dumps(self.xcoms.get(("windows.wait_mutations", "return_value"))),
-            verified=json.dumps(self.xcoms.get(("windows.verify", "return_value"))),
-            overlap=str(self.params["overlap"]),
-            **fields,
+    def left(self, stage: str) -> Record | None:
+        """What a stage has left."""
+        return read(self.task(stage).xcom_pull(f"windows.{stage}", map_indexes=0))
+
+    def plan(self, window: Window) -> None:
+        """Plan this window alone and approve it as the cluster's file is now."""
+        terms = terms_of(
+            self.config,
+            mode=window.mode,
+            order=window.order,
+            windows=windows_digest([window]),
+            max_parallel=self.config.admission.max_parallel,
         )
+        self.leave("plan", [window.to_json()])
+        self.leave("plan", {"overlap": self.params["overlap"], "require_approval": False}, "run")
+        for task in ("plan", "approve"):
+            self.leave(task, dict(terms), "terms")
 
-    def wait_mutations(self, *on_wait: Callable[[], object]) -> Json:
+    def delete(self, window: Window, *on_wait: Callable[[], object]) -> Deleted:
+        """Run the delete stage to its end; `on_wait` are called after one look each at which it waits deferred."""
+        self.plan(window)
+        operator = DeleteOperator(task_id="delete", cluster=NAME, window=window.to_json())
+        # As in its group; alone an operator's id may not have a point.
+        operator.__dict__["task_id"] = "windows.delete"
+        return Deleted.from_json(finish(operator, operator.execute, self.context("delete"), *on_wait))
+
+    def wait_mutations(self, *on_wait: Callable[[], object]) -> MutationsGone:
         """Run wait_mutations to its end and return its result; raises AirflowFailException when it fails."""
         operator = WaitMutationsOperator(task_id="wait_mutations", cluster=NAME, group="windows")
-        context = self.context("wait_mutations")
-        result: Json = after(operator, self.mutations_trigger(), "resume", context, *on_wait)
-        self.xcoms["windows.wait_mutations", "return_value"] = result
-        return result
+        operator.__dict__["task_id"] = "windows.wait_mutations"
+        trigger = MutationsTrigger(cluster=NAME, group="windows")
+        return MutationsGone.from_json(after(operator, trigger, "resume", self.context("wait_mutations"), *on_wait))
 
-    def failure(self) -> Json:
+    def failure(self) -> Failure:
         """Run wait_mutations, which must fail, and return the record that it leaves."""
         with pytest.raises(AirflowFailException):
             self.wait_mutations()
-        record: Json = self.xcoms["windows.wait_mutations", "return_value"]
-        return record
-
-    def verify(self, *on_wait: Callable[[], object]) -> Json:
-        """Run verify's trigger and return the record that it ends with, verified or failed."""
-        trigger = VerifyTrigger(
-            cluster=NAME,
-            deleted=json.dumps(self.xcoms["windows.delete", "return_value"]),
-            waited=json.dumps({"attempt": 1}),
-        )
-        event = run_trigger(trigger, *on_wait)
-        if isinstance(event, TaskSuccessEvent):
-            result = returned(event)
-            self.xcoms["windows.verify", "return_value"] = result
-            return result
-        record: Json = event.payload["record"]
-        return record
-
-
-def returned(event: TaskSuccessEvent) -> Json:
-    """What a task returns whose trigger has ended it."""
-    assert event.xcoms is not None
-    result: Json = json.loads(json.dumps(event.xcoms["return_value"]))
-    return result
-
-
-def as_in_triggerer(trigger: WaitTrigger) -> WaitTrigger:
-    """The trigger as the triggerer makes it from the database."""
-    path, kwargs = trigger.serialize()
-    assert path == trigger.path
-    return type(trigger)(**json.loads(json.dumps(kwargs)))
-
-
-def run_trigger(trigger: WaitTrigger, *on_wait: Callable[[], object]) -> TriggerEvent:
-    """Run a trigger until its event; after each look that decides nothing, the next of `on_wait` is called."""
-    fresh = as_in_triggerer(trigger)
-    steps = iter(on_wait)
-    look = fresh.look
-
-    async def watched() -> Look:
-        try:
-            found = await look()
-        except Exception:
-            await next_step()
-            raise
-        if found.verdict.state == "wait" and found.resume is None:
-            await next_step()
+        found = self.left("wait_mutations")
+        assert isinstance(found, Failure)
         return found
 
-    async def next_step() -> None:
-        if step := next(steps, None):
-            await asyncio.to_thread(step)
+    def reindexed(self, window: Window, attempt: int = 1) -> None:
+        """As if the window had been reindexed and its workflows had closed well."""
+        job = Reindexed(key=window.key, window=window, status="reindexed", attempt=attempt)
+        closed = WorkflowsClosed(key=window.key, status="completed", attempt=attempt)
+        self.leave("windows.reindex", job.to_json(), map_index=0)
+        self.leave("windows.wait_workflows", closed.to_json(), map_index=0)
 
-    async def first() -> TriggerEvent:
-        async for event in fresh.run():
-            return event
-        raise AssertionError("the trigger ended without an event")
-
-    fresh.look = watched  # type: ignore[method-assign]
-    return asyncio.run(asyncio.wait_for(first(), LIMIT_SECONDS))
-
-
-def finish(operator: Any, call: Callable[[Any], Any], context: Any, *on_wait: Callable[[], object]) -> Any:
-    """Call a stage and go on after each deferral, until it returns or raises."""
-    try:
-        return json.loads(json.dumps(call(context)))
-    except TaskDeferred as deferred:
-        trigger: BaseTrigger = deferred.trigger
-        assert isinstance(trigger, WaitTrigger)
-        return after(operator, trigger, deferred.method_name, context, *on_wait)
+    def verify(self, *on_wait: Callable[[], object]) -> Verified | Failure:
+        """Run verify and return the record that it ends with."""
+        self.reindexed(Window.from_json(self.task("verify").xcom_pull("plan")[0]))
+        operator = VerifyOperator(task_id="verify", cluster=NAME, group="windows")
+        operator.__dict__["task_id"] = "windows.verify"
+        trigger = VerifyTrigger(cluster=NAME, group="windows")
+        try:
+            after(operator, trigger, "resume", self.context("verify"), *on_wait)
+        except AirflowFailException:
+            assert isinstance(self.left("verify"), Failure)
+        found = self.left("verify")
+        assert isinstance(found, (Verified, Failure))
+        return found
 
 
-def after(operator: Any, trigger: WaitTrigger, method: str, context: Any, *on_wait: Callable[[], object]) -> Any:
-    """Run a trigger and give its event to a worker, unless it ends the task itself."""
-    event = run_trigger(trigger, *on_wait)
-    if isinstance(event, TaskSuccessEvent):
-        return returned(event)
-    assert not isinstance(event, TaskFailedEvent)
-    payload = json.loads(json.dumps(event.payload))
-    return finish(operator, lambda ctx: getattr(operator, method)(ctx, event=payload), context)
+def verified(found: Verified | Failure) -> Verified:
+    """The record of a window that must be verified."""
+    assert isinstance(found, Verified), found
+    return found
+
+
+def failed(found: Verified | Failure) -> Failure:
+    """The record of a window that must not be."""
+    assert isinstance(found, Failure), found
+    return found
+
+
+def rows_before(deleted: Deleted) -> dict[str, int]:
+    """Rows before of each table."""
+    return {table.table: table.rows for table in deleted.before}
 
 
 def die_at_send(monkeypatch: pytest.MonkeyPatch, *, number: int, sent: bool) -> None:
@@ -363,8 +342,9 @@ def scene(nodes: ClickHouseSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(deleter, "LOOK_TRIES", 3)
     monkeypatch.setattr(deleter, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(deleter, "REFUSED_SECONDS", 0.02)
-    monkeypatch.setattr(common, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(counting, "SETTLE_SECONDS", 0.2)
     made = Scene(nodes, tmp_path, f"acme{next(_CUSTOMERS)}")
+    made.memory.install(monkeypatch)
     made.configure(monkeypatch)
     made.create()
     nodes.clear()

@@ -11,9 +11,11 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,14 +26,17 @@ from temporalio.api.enums.v1 import ResetReapplyExcludeType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import RetryPolicy
+from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RetryConfig
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from backfill import settings
-from backfill.triggers.base import WaitTrigger
+from backfill.kit.look import Wait
+from backfill.kit.wait import WaitTrigger
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.records import Database, FailEvent, Reindexed, Window, WorkflowsClosed
 from sandbox.reindexer.model import PROGRESS_DONE, PROGRESS_TOTAL, WORKFLOW_TYPE, workflow_id
 from tests.standins.temporal_fixtures import NAMESPACE, child, free_port, running_server, until, wait_for_port
 
@@ -44,9 +49,17 @@ LIMIT_SECONDS = 30.0
 
 SHORT: Json = {
     "name": NAME,
-    "temporal": {"poll_seconds": 0.2, "outage_seconds": 600},
-    "kubernetes": {"first_poll_after_seconds": 0},
+    "temporal": {"poll_seconds": 0.2, "outage_seconds": 600, "settle_seconds": 0.5},
+    "waits": {"first_poll_after_seconds": 0},
 }
+
+
+KEY = "0123456789abcdef"
+START, END = date(2026, 1, 1), date(2026, 2, 1)
+GROUP = "windows"
+
+LEFT: dict[tuple[str, str], Any] = {}
+"""What tasks left, by run (each trigger has its own) and task."""
 
 
 @activity.defn(name="HoldForEver")
@@ -69,13 +82,13 @@ class Obedient:
         self._order = order
 
     @workflow.run
-    async def run(self) -> None:
-        """Obey."""
+    async def run(self, request: Json | None = None) -> None:
+        """Obey. The request says of which days the reindex is, as the real one's does."""
         while True:
             await workflow.wait_condition(lambda: bool(self._order))
             order, self._order = self._order, ""
             if order == "again":
-                workflow.continue_as_new()
+                workflow.continue_as_new(request)
             if order.startswith("fail"):
                 raise ApplicationError(order.removeprefix("fail "), type="Boom", non_retryable=True)
             if order != "hang":
@@ -141,6 +154,20 @@ def connect_to(monkeypatch: pytest.MonkeyPatch, address: str, password: str = ""
     monkeypatch.setenv(f"AIRFLOW_CONN_TEMPORAL_{NAME.upper().replace('-', '_')}", json.dumps(fields))
 
 
+class XComs:
+    """Stands for what the triggerer asks Airflow's API server for."""
+
+    @staticmethod
+    async def aget_one(*, run_id: str, task_id: str, **_: Any) -> Any:
+        """Return what a task left, None when it left nothing."""
+        return json.loads(json.dumps(LEFT.get((run_id, task_id))))
+
+    @staticmethod
+    async def aset(key: str, value: Any, **_: Any) -> None:
+        """Take what is shown on the page; it is looked at by nobody here."""
+        json.dumps([key, value])
+
+
 @dataclass
 class Scene:
     """One test's customers on the server, whose workflows obey."""
@@ -153,9 +180,13 @@ class Scene:
     clients: list[Client]
     """The clients that the product has made."""
 
-    async def start(self, customer: str = "", profile: str = "voice", **options: Any) -> WorkflowHandle[Any, Any]:
-        """Start a workflow that stays open."""
+    async def start(
+        self, customer: str = "", profile: str = "voice", days: tuple[str, str] | None = None, **options: Any
+    ) -> WorkflowHandle[Any, Any]:
+        """Start a workflow that stays open; ``days`` (ISO, end exclusive) stand in its input."""
         name = workflow_id(customer or self.customer, profile, str(uuid.uuid4()))
+        if days is not None:
+            options["args"] = [{"start": f"{days[0]}T00:00:00Z", "end": f"{days[1]}T00:00:00Z"}]
         return await self.client.start_workflow(WORKFLOW_TYPE, id=name, task_queue=self.queue, **options)
 
     async def ends(self, handle: WorkflowHandle[Any, Any], order: str = "complete") -> None:
@@ -196,23 +227,41 @@ class Scene:
         answer = await self.client.workflow_service.reset_workflow_execution(request)
         return str(answer.run_id)
 
-    def window(self, customer: str = "", *profiles: str) -> Json:
-        """A window record of the plan."""
+    def window(self, customer: str = "", *profiles: str) -> Window:
+        """A window of the plan."""
         owner = customer or self.customer
-        databases = [{"name": f"{owner}_{p}", "profile_id": p, "tables": ["scorecard"]} for p in profiles or ("voice",)]
-        return {"key": "0123456789abcdef", "customer_id": owner, "label": owner, "databases": databases,
-                "start": "2026-01-01", "end": "2026-02-01", "mode": "cleanup"}  # fmt: skip
+        databases = tuple(
+            Database(name=f"{owner}_{p}", profile_id=p, tables=("scorecard",)) for p in profiles or ("voice",)
+        )
+        return Window(
+            key=KEY, cluster=NAME, customer_id=owner, mode="cleanup", databases=databases, start=START, end=END
+        )
 
-    def reindexed(self, *handles: WorkflowHandle[Any, Any], attempt: int = 1, **more: Any) -> Json:
+    def reindexed(self, *handles: WorkflowHandle[Any, Any], attempt: int = 1, **more: Any) -> Reindexed:
         """What the reindex stage returned."""
-        ids = [handle.id for handle in handles]
-        return {"key": "0123456789abcdef", "window": self.window(), "attempt": attempt, "job_name": "reindex-1",
-                "workflow_ids": ids, "made_at": time.time(), "status": "reindexed"} | more  # fmt: skip
+        made: Json = {
+            "key": KEY,
+            "window": self.window(),
+            "status": "reindexed",
+            "attempt": attempt,
+            "job_name": "reindex-1",
+            "made_at": time.time(),
+            "workflow_ids": tuple(handle.id for handle in handles),
+        }
+        return Reindexed(**(made | more))
 
-    def trigger(self, reindexed: Json, **fields: Any) -> WorkflowsTrigger:
-        """The trigger of wait_workflows as Airflow renders it."""
-        texts: Json = {name: json.dumps(value) for name, value in fields.items()}
-        return WorkflowsTrigger(cluster=NAME, reindexed=json.dumps(reindexed), **texts)
+    def trigger(self, reindexed: Reindexed, previous: Json | None = None) -> WorkflowsTrigger:
+        """The trigger of wait_workflows, with what the plan, reindex and an earlier try of it have left."""
+        ti = SimpleNamespace(
+            dag_id="d", run_id=uuid.uuid4().hex, task_id=f"{GROUP}.wait_workflows", map_index=0, try_number=1
+        )
+        LEFT[ti.run_id, "plan"] = [reindexed.window.to_json()]
+        LEFT[ti.run_id, f"{GROUP}.reindex"] = reindexed.to_json()
+        if previous is not None:
+            LEFT[ti.run_id, ti.task_id] = previous
+        made = WorkflowsTrigger(cluster=NAME, group=GROUP)
+        made.task_instance = ti  # type: ignore[assignment]
+        return made
 
     async def wait(self, *handles: WorkflowHandle[Any, Any], steps: tuple[Step, ...] = ()) -> TriggerEvent:
         """Run wait_workflows over these workflows until its event."""
@@ -222,10 +271,25 @@ class Scene:
 @pytest.fixture
 async def scene(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     """A customer of its own, a worker in this process, and the product's client behind the proxy."""
+    async with running_scene(server, tmp_path, monkeypatch) as made:
+        yield made
+
+
+@asynccontextmanager
+async def running_scene(
+    server: Server,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    converter: DataConverter = DataConverter.default,
+    **extra: Any,
+) -> AsyncIterator[Scene]:
+    """The scene, whose worker speaks through a data converter; ``extra`` is that of the product's connection."""
     server.set_rules()
-    config = cluster_file(tmp_path, monkeypatch, server.proxy)
+    monkeypatch.setattr("backfill.kit.xcoms.BaseXCom", XComs)
+    monkeypatch.setattr("backfill.kit.wait.BaseXCom", XComs)
+    config = cluster_file(folder, monkeypatch, server.proxy, **extra)
     clients = impatient(monkeypatch)
-    client = await Client.connect(server.address, namespace=NAMESPACE)
+    client = await Client.connect(server.address, namespace=NAMESPACE, data_converter=converter)
     queue = f"reindex-{uuid.uuid4().hex}"
     worker = Worker(
         client,
@@ -269,12 +333,13 @@ async def decided(handle: WorkflowHandle[Any, Any]) -> int:
     return found[0]
 
 
-def in_triggerer(trigger: WaitTrigger) -> Any:
+def in_triggerer(trigger: WaitTrigger[Any]) -> Any:
     """The trigger as the triggerer makes it from the database."""
     path, kwargs = trigger.serialize()
     module, _, name = path.rpartition(".")
-    cls = getattr(sys.modules[module], name)
-    return cls(**json.loads(json.dumps(kwargs)))
+    made = getattr(sys.modules[module], name)(**json.loads(json.dumps(kwargs)))
+    made.task_instance = trigger.task_instance
+    return made
 
 
 async def first_event(trigger: BaseTrigger) -> TriggerEvent:
@@ -288,8 +353,11 @@ async def first_event(trigger: BaseTrigger) -> TriggerEvent:
     return await asyncio.wait_for(first(), LIMIT_SECONDS)
 
 
-async def drive(trigger: WaitTrigger, *steps: Step) -> TriggerEvent:
-    """Run a trigger until its event; after each look that decides nothing (or fails) the next step is done."""
+async def drive(trigger: WaitTrigger[Any], *steps: Step, waits: list[Wait] | None = None) -> TriggerEvent:
+    """Run a trigger until its event; after each look that decides nothing (or fails) the next step is done.
+
+    ``waits`` takes the looks that decided nothing.
+    """
     fresh = in_triggerer(trigger)
     left = list(steps)
     look = fresh.look
@@ -301,8 +369,11 @@ async def drive(trigger: WaitTrigger, *steps: Step) -> TriggerEvent:
             if left:
                 await left.pop(0)()
             raise
-        if found.verdict.state == "wait" and found.resume is None and left:
-            await left.pop(0)()
+        if isinstance(found, Wait):
+            if waits is not None:
+                waits.append(found)
+            if left:
+                await left.pop(0)()
         return found
 
     fresh.look = watched
@@ -319,15 +390,10 @@ def returned(event: TriggerEvent) -> Json:
     """What a task returns whose trigger has ended it well."""
     assert isinstance(event, TaskSuccessEvent), event
     assert event.xcoms is not None
-    result: Any = event.xcoms["return_value"]
-    assert isinstance(result, dict)
-    return result
+    return WorkflowsClosed.from_json(event.xcoms["return_value"]).to_json()
 
 
 def failure(event: TriggerEvent) -> Json:
     """The record of a failure that a worker is to end the task with."""
     assert not isinstance(event, TaskSuccessEvent)
-    payload: Any = event.payload
-    assert payload["action"] == "fail", payload
-    record: Json = payload["record"]
-    return record
+    return FailEvent.from_json(event.payload).failure.to_json()

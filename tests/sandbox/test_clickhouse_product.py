@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.clickhouse import BackfillClickHouse, TopologyError
 from backfill.settings import load_all
 from include.scorecard_backfill import sql
-from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.config import ClusterConfig, MustBeZero
 from include.scorecard_backfill.planning.inventory import pairs_by_database, tables_by_database, volumes
 from include.scorecard_backfill.sql import health as sql_health
+from include.scorecard_backfill.sql.census import host_counts_statement
+from include.scorecard_backfill.verdicts.census import host_days
+from include.scorecard_backfill.verdicts.counts import Host
 from sandbox.data.loader import ClickHouseTarget, Paths, load
 from sandbox.data.spec import rates_spec
 from sandbox.data.tables import Block, columns_of
@@ -49,7 +52,7 @@ def truths(cluster: ClickHouseSandbox, tmp_path_factory: pytest.TempPathFactory)
 def rows(sandbox: ClickHouseSandbox, statement: str) -> list[dict[str, Any]]:
     """The rows of a statement as the product's hook reads them."""
     with connected(sandbox, "node-2-2") as client:
-        return list(client.query(statement, settings={**LIMITS, **sql.COUNT_SETTINGS}).named_results())
+        return list(client.query(statement, settings={**LIMITS, "optimize_use_projections": 0}).named_results())
 
 
 def send(sandbox: ClickHouseSandbox, statement: str) -> dict[str, str]:
@@ -67,18 +70,30 @@ def send(sandbox: ClickHouseSandbox, statement: str) -> dict[str, str]:
 
 def counted(sandbox: ClickHouseSandbox, table: str, part: sql.Slice) -> dict[str, int]:
     """Rows by host."""
-    found = rows(sandbox, sql.count_statement(cluster=CLUSTER, tables=[(table, part)], names=NAMES))
-    assert sorted(row["host"] for row in found if not row["database"]) == sandbox.names
-    totals = dict.fromkeys(sandbox.names, 0)
-    for row in found:
-        if row["database"]:
-            totals[row["host"]] += row["rows"]
-    return totals
+    found = rows(sandbox, host_counts_statement(cluster=CLUSTER, parts=[(table, part, "")], names=NAMES))
+    (per_host,) = host_days(found, 1, [Host(name, int(name[5])) for name in sandbox.names])
+    return {host: sum(days.values()) for host, days in per_host.items()}
 
 
 def slice_of(truth: ProfileTruth, start: date, end: date) -> sql.Slice:
     """The rows of one profile."""
     return sql.Slice(truth.database, truth.customer_id, truth.profile_id, start, end)
+
+
+def hook_of(nodes: ClickHouseSandbox, monkeypatch: pytest.MonkeyPatch, node: str) -> BackfillClickHouse:
+    """The product's hook, connected to one node."""
+    monkeypatch.setenv("SCORECARD_BACKFILL_CLUSTERS", "sandbox/clusters")
+    config = next(found for found in load_all() if isinstance(found, ClusterConfig))
+    address = nodes.topology.node(node)
+    connection = {
+        "conn_type": "clickhouse",
+        "host": address.host,
+        "port": address.port,
+        "login": "admin",
+        "password": nodes.password,
+    }
+    monkeypatch.setenv(f"AIRFLOW_CONN_{config.clickhouse.conn_id.upper()}", json.dumps(connection))
+    return BackfillClickHouse(config)
 
 
 def test_counts_are_the_truth_on_both_replicas(nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth]) -> None:
@@ -89,6 +104,26 @@ def test_counts_are_the_truth_on_both_replicas(nodes: ClickHouseSandbox, truths:
             assert per_host["node-2-1"] == per_host["node-2-2"]
             expected = getattr(truth.total(FEBRUARY, MARCH), table).before
             assert per_host["node-1-1"] + per_host["node-2-1"] == expected > 0
+
+
+def test_census_over_all_shards_is_the_truth(
+    nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, truth = hook_of(nodes, monkeypatch, "node-2-1"), truths["acme_voice"]
+    hosts = hook.topology()
+    parts = [(table, slice_of(truth, JANUARY, MARCH)) for table in ("scorecard", "score")]
+    census = hook.census(parts, hosts, hook.server_time())
+    assert census.unsettled == ""
+    for table, part in parts:
+        found = census.tables[part.database, table]
+        right = {str(day): tables[table] for day, tables in truth.days.items() if table in tables}
+        assert {day: n.rows for day, n in found.days.items()} == {d: n.before for d, n in right.items() if n.before}
+        expected = {day: n.before - n.after for day, n in right.items() if n.before}
+        assert {day: n.meant for day, n in found.days.items()} == expected
+        assert (found.total.doubled, found.rewritten, found.old) == (0, {}, found.days)
+    nodes.node("node-1-2").add_faults({"kind": "silent", "match": "groupArray"})
+    with pytest.raises(TopologyError, match="no count from node-1-2"):
+        hook.census(parts, hosts)
 
 
 def test_inventory(nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth]) -> None:
@@ -205,26 +240,12 @@ def test_health_and_partitions(nodes: ClickHouseSandbox, truths: dict[str, Profi
     sizes = rows(nodes, sql_health.partition_sizes_statement(cluster=CLUSTER, database="globex_chat", table="score"))
     assert {row["host"] for row in sizes} == set(nodes.names)
     assert all(row["bytes"] > 0 for row in sizes)
-    stale = sql_health.stale_statement(
-        cluster=CLUSTER, tables=[("scorecard", part)], names=NAMES, column="customer_id", equals="globex"
-    )
-    assert rows(nodes, stale)[0]["rows"] == truths["globex_chat"].total(JANUARY, FEBRUARY).scorecard.before
 
 
 def test_hook_reads_and_sends(
     nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = next(found for found in load_all() if isinstance(found, ClusterConfig))
-    address = nodes.topology.node("node-1-1")
-    connection = {
-        "conn_type": "clickhouse",
-        "host": address.host,
-        "port": address.port,
-        "login": "admin",
-        "password": nodes.password,
-    }
-    monkeypatch.setenv(f"AIRFLOW_CONN_{config.clickhouse.conn_id.upper()}", json.dumps(connection))
-    hook = BackfillClickHouse(config)
+    hook = hook_of(nodes, monkeypatch, "node-1-1")
     hosts = hook.topology()
     assert [(host.name, host.shard) for host in hosts] == [(name, int(name[5])) for name in nodes.names]
     part = slice_of(truths["globex_chat"], FEBRUARY, MARCH)
@@ -237,3 +258,24 @@ def test_hook_reads_and_sends(
     commands = [row["command"] for row in rows(nodes, sql.mutations_statement(CLUSTER))]
     assert len([command for command in commands if f"{KEY}:4" in command]) == 4
     assert len(hook.mutations()) == len(commands)
+
+
+def test_a_value_that_may_not_be_there_is_looked_for_on_every_host(
+    nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook, part = hook_of(nodes, monkeypatch, "node-1-1"), slice_of(truths["globex_chat"], JANUARY, FEBRUARY)
+    rule = MustBeZero(table="scorecard", column="scorecard_type", equals="appeal_request")
+    hook.config = hook.config.model_copy(update={"must_be_zero": (rule,)})
+    [(said, found)] = hook.forbidden_rows([("scorecard", part), ("score", part)], hook.topology())
+    assert said == "globex_chat.scorecard with scorecard_type = 'appeal_request'"
+    alone = {
+        name: int(
+            nodes.node(name).query(
+                "SELECT count() FROM globex_chat.scorecard FINAL WHERE scorecard_type = 'appeal_request'"
+                " AND scorecard_time < '2026-02-01 00:00:00'"
+            )[0][0]
+        )
+        for name in nodes.names
+    }
+    assert found == alone
+    assert sum(found.values()) > 0

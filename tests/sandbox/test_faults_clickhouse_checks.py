@@ -6,17 +6,20 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.operators.checks.clickhouse import clickhouse
 from backfill.operators.plan import PlanOperator
-from backfill.operators.preflight import PreflightOperator, _clickhouse
-from include.scorecard_backfill.planning.windows import DateRange
+from backfill.operators.preflight import PreflightOperator
+from include.scorecard_backfill.params import effective
+from include.scorecard_backfill.params.form import RunParams
+from include.scorecard_backfill.records import Window
 from standins.clickhouse.client import SandboxError
-from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, scene
+from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, failed, rows_before, scene, verified
 from tests.standins.clickhouse_fixtures import cluster, nodes
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -25,7 +28,7 @@ __all__ = ["cluster", "nodes", "scene"]
 def problems(scene: Scene) -> list[str]:
     """The problems that preflight finds in ClickHouse."""
     found: list[str] = []
-    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(_clickhouse, scene.config, found, [])
+    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(clickhouse, scene.config, found, [])
     return found
 
 
@@ -36,13 +39,20 @@ def preflight(scene: Scene) -> list[str]:
     return found
 
 
-def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[Window]:
     """The windows of January. Raises AirflowFailException when the plan is refused."""
     monkeypatch.setenv(f"AIRFLOW_VAR_SCORECARD_BACKFILL_LEARNED__{NAME.upper()}", "{}")
+    form = {"customers": [scene.customer], "start_date": "2026-01-01", "end_date": "2026-02-01", "window": "month"}
+    run = effective(
+        RunParams.read({**form, "mode": "cleanup"}),
+        run_type="manual",
+        run_after=datetime(2026, 6, 1, tzinfo=UTC),
+        cluster=scene.config,
+        given=tuple(form),
+    )
     operator = PlanOperator(task_id="plan", cluster=NAME, max_windows=10)
-    run = SimpleNamespace(range=DateRange.parse("2026-01-01", "2026-02-01"), mode="cleanup", all_customers=False,
-                          customers=(scene.customer,), window="month")  # fmt: skip
-    return operator._plan(scene.config, run, "manual__1")
+    found = operator._plan(scene.context("plan"), scene.config, run, [])
+    return [Window.from_json(item) for item in found["windows"]]
 
 
 def test_healthy_cluster_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +60,7 @@ def test_healthy_cluster_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -
     scene.fill("2026-01-05")
     (window,) = plan(scene, monkeypatch)
     scene.delete(window)
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
 
 
 @contextmanager
@@ -107,8 +117,10 @@ def test_host_that_is_down_is_named(scene: Scene) -> None:
 
 def test_unknown_cluster_and_missing_right(scene: Scene) -> None:
     scene.fault(kind="grants", text="GRANT SELECT ON *.* TO admin")
-    (problem,) = preflight(scene)
-    assert "no ALTER DELETE" in problem
+    lacks = preflight(scene)
+    assert any("lacks the right ALTER DELETE ON" in problem for problem in lacks)
+    assert any("lacks the right CLUSTER ON *.*" in problem for problem in lacks)
+    scene.heal()
     scene.fault("node-1-1", kind="overlay", table="clusters", match=".", drop=True)
     (problem,) = preflight(scene)
     assert "knows no cluster 'conversations'" in problem
@@ -155,8 +167,8 @@ def test_nasty_customer_loses_exactly_its_own_rows(scene: Scene) -> None:
     other = scene.other(f"O'Neil\"; DROP TABLE `x` -- \\' %s {{y}} é {scene.customer}")
     other.fill("2026-01-05")
     other.fill("2026-01-05", 3, customer=other.customer.replace("O'", "O"), first=1000)
-    assert other.delete(other.window())["rows_before"] == {"scorecard": 40}
-    assert other.wait_mutations()["status"] == "gone"
+    assert rows_before(other.delete(other.window())) == {"scorecard": 40}
+    assert other.wait_mutations().status == "gone"
     assert other.total() == 3
 
 
@@ -168,8 +180,8 @@ def test_last_millisecond_belongs_to_the_window(scene: Scene) -> None:
             f" VALUES ('{number}', '{scene.customer}', 'voice', '{number}', '{moment}')",
             distributed_foreground_insert=1,
         )
-    assert scene.delete(scene.window())["rows_before"] == {"scorecard": 1}
-    assert scene.wait_mutations()["status"] == "gone"
+    assert rows_before(scene.delete(scene.window())) == {"scorecard": 1}
+    assert scene.wait_mutations().status == "gone"
     assert scene.total() == 2
 
 
@@ -179,7 +191,7 @@ def test_requests_carry_no_session_and_their_own_settings(scene: Scene, monkeypa
     scene.connect(monkeypatch, port, session_settings={"mutations_sync": 2, "skip_unavailable_shards": 1})
     scene.sandbox.clear()
     scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     rows = scene.sandbox.node("node-1-1").statements(queries=True)
     product = [row for row in rows if "airflow" in row["user_agent"]]
     assert len(product) > 5
@@ -206,7 +218,7 @@ def test_projection_does_not_count_what_a_lightweight_delete_hid(scene: Scene) -
     node.query(f"DELETE FROM {table} WHERE scorecard_id < '2026-01-05-2'", lightweight_deletes_sync=2)
     left = scene.total()
     assert 0 < left < 40
-    assert scene.delete(scene.window())["rows_before"] == {"scorecard": left}
+    assert rows_before(scene.delete(scene.window())) == {"scorecard": left}
 
 
 def cleaned(scene: Scene) -> None:
@@ -224,8 +236,10 @@ def test_rows_written_twice_are_counted_once(scene: Scene) -> None:
     scene.fill("2026-01-05", version=3)
     plain = scene.sandbox.nodes()[0].query(f"SELECT count() FROM `{scene.database}`.scorecard_d")
     assert plain == [["80"]]
-    result = scene.verify()
-    assert (result["status"], result["tables"]["scorecard"]) == ("verified", {"before": 40, "after": 40, "removed": 0})
+    found = verified(scene.verify())
+    assert found.proof is not None
+    (table,) = found.proof.tables
+    assert (table.before, table.after, table.doubled, table.short) == (40, 40, 0, 0)
 
 
 def test_rows_that_an_insert_lost_fail_the_window_with_the_numbers(scene: Scene) -> None:
@@ -233,16 +247,16 @@ def test_rows_that_an_insert_lost_fail_the_window_with_the_numbers(scene: Scene)
     scene.fault("node-1-1", kind="insert_drop", match="scorecard_d", times=1)
     scene.fill("2026-01-05", 20)
     scene.fill("2026-01-05", 20, first=20)
-    record = scene.verify()
-    assert (record["cause"], record["tables"]["scorecard"]["after"]) == ("lost_rows", 20)
-    assert "count 20 < 70% of 40 before" in record["reason"]
+    record = failed(scene.verify())
+    assert record.cause == "lost_rows"
+    assert "20 rows of 2026-01-05 < 70% of 40 before" in record.reason
 
 
 def test_rows_that_were_not_deleted_and_came_again_fail_the_window(scene: Scene) -> None:
     cleaned(scene)
     scene.fill("2026-01-05")
     scene.fill("2026-01-06", first=500)
-    assert scene.verify()["cause"] == "too_many_rows"
+    assert failed(scene.verify()).cause == "too_many_rows"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +272,9 @@ def test_broken_count_is_never_a_smaller_count(scene: Scene, rule: dict[str, Any
     cleaned(scene)
     scene.fill("2026-01-05")
     scene.fault(node, match="FINAL|scorecard", **rule)
-    assert scene.verify()["tables"]["scorecard"]["after"] == 40
+    proof = verified(scene.verify()).proof
+    assert proof is not None
+    assert [table.after for table in proof.tables] == [40]
     assert [rule["hits"] for rule in scene.sandbox.node(node).faults()] == [2]
 
 
@@ -272,5 +288,5 @@ def test_replica_that_is_behind_is_waited_for(scene: Scene) -> None:
         looks.append(scene.rows())
         scene.heal()
 
-    assert scene.verify(look_then_heal)["status"] == "verified"
+    assert verified(scene.verify(look_then_heal)).status == "verified"
     assert looks[0]["node-1-2"] == 0 < looks[0]["node-1-1"]

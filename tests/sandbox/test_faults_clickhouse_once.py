@@ -9,11 +9,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+from backfill.deleting import deleter
 from backfill.hooks import clickhouse
-from backfill.operators import deleter
-from backfill.operators.common import StageError
+from backfill.kit.stages import StageError
 from tests.kit.store import Store
-from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, scene
+from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, rows_before, scene, verified
 from tests.standins.clickhouse_fixtures import cluster, nodes, until
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -42,8 +42,8 @@ def _january(scene: Scene) -> None:
 def test_both_shards_and_all_replicas_are_deleted(scene: Scene) -> None:
     before = scene.rows()
     assert all(before.values())
-    assert scene.delete(scene.window())["rows_before"] == {"scorecard": 40}
-    assert scene.wait_mutations()["status"] == "gone"
+    assert rows_before(scene.delete(scene.window())) == {"scorecard": 40}
+    assert scene.wait_mutations().status == "gone"
     assert scene.mutations() == scene.everywhere("1")
     assert set(scene.rows("scorecard_time < '2026-02-01'").values()) == {0}
     assert scene.total() == 7
@@ -53,7 +53,7 @@ def test_both_shards_and_all_replicas_are_deleted(scene: Scene) -> None:
 def test_unknown_outcome_of_a_delete_that_was_taken(scene: Scene, what: str) -> None:
     scene.fault("node-1-1", match=f"{scene.database}.*DELETE WHERE", execute="first", **UNKNOWN[what])
     scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     assert scene.markers() == ["1"]
     assert scene.total() == 7
 
@@ -63,35 +63,39 @@ def test_unknown_outcome_of_a_delete_that_was_not_taken(scene: Scene, what: str)
     scene.fault("node-1-1", match=f"{scene.database}.*DELETE WHERE", execute="never", times=1, **UNKNOWN[what])
     with pytest.raises(StageError, match="it was sent, but no host has it"):
         scene.delete(scene.window())
-    assert scene.markers() == ["1"]
-    scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
-    assert scene.mutations() == scene.everywhere("1")
+    with pytest.raises(AirflowFailException, match="delete_unknown"):
+        scene.delete(scene.window())
+    assert scene.markers() == ["1"]  # Airflow's own repetitions send nothing
+    assert scene.delete(scene.window()).generation == 2
+    assert scene.wait_mutations().status == "gone"
+    assert scene.mutations() == scene.everywhere("2")
 
 
 def test_cleaner_answer_while_the_mutation_still_runs(scene: Scene) -> None:
     scene.fault("node-1-1", kind="reply", match="DELETE WHERE", execute="first", code=341, message=CLEANER)
     scene.fault(kind="mutation", match=scene.database)
     scene.delete(scene.window())
-    assert scene.wait_mutations(scene.heal)["status"] == "gone"
+    assert scene.wait_mutations(scene.heal).status == "gone"
     assert scene.markers() == ["1"]
 
 
 def test_killed_mutation_that_nobody_has_is_sent_again_by_a_person_only(scene: Scene) -> None:
     scene.fault("node-1-1", kind="reply", match="DELETE WHERE", code=341, message=KILLED, times=1)
-    with pytest.raises(AirflowFailException, match="was killed and no host has it"):
+    with pytest.raises(StageError, match="it was sent, but no host has it"):
+        scene.delete(scene.window())
+    with pytest.raises(AirflowFailException, match="delete_unknown"):
         scene.delete(scene.window())
     assert scene.markers() == ["1"]
-    scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
-    assert scene.mutations() == scene.everywhere("1")
+    assert scene.delete(scene.window()).generation == 2
+    assert scene.wait_mutations().status == "gone"
+    assert scene.mutations() == scene.everywhere("2")
 
 
 def test_killed_mutation_that_is_listed_fails_the_wait(scene: Scene) -> None:
     scene.fault("node-1-1", kind="reply", match="DELETE WHERE", code=341, message=KILLED, execute="first")
     scene.fault(kind="mutation", match=scene.database, killed=True)
     scene.delete(scene.window())
-    assert scene.failure()["cause"] == "killed"
+    assert scene.failure().cause == "killed"
     assert scene.markers() == ["1"]
 
 
@@ -99,7 +103,7 @@ def test_killed_mutation_that_is_listed_fails_the_wait(scene: Scene) -> None:
 def test_refused_twice_then_taken(scene: Scene, code: int) -> None:
     scene.fault("node-1-1", kind="reply", match="DELETE WHERE", code=code, times=2)
     scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     assert scene.markers() == ["1", "1", "1"]
     assert scene.mutations() == scene.everywhere("1")
 
@@ -130,7 +134,7 @@ def test_a_delete_that_a_node_holds_before_the_ddl_queue_is_not_sent_twice(scene
     scene.stores["delete"].set(f"sent:{scene.database}.scorecard:1.0", note, retention=NEVER_EXPIRE)
     scene.delete(scene.window())
     assert scene.markers() == ["1"]
-    assert scene.wait_mutations(scene.heal)["status"] == "gone"
+    assert scene.wait_mutations(scene.heal).status == "gone"
     assert scene.mutations() == scene.everywhere("1")
 
 
@@ -139,13 +143,13 @@ def test_no_second_generation_is_sent_while_a_node_holds_the_first(
 ) -> None:
     scene.delete(scene.window())
     scene.configure(monkeypatch, not_picked_up_seconds=2)
-    assert scene.failure()["cause"] == "not_picked_up"
+    assert scene.failure().cause == "not_picked_up"
     with pytest.raises(StageError, match="node-1-1 still executes an earlier DELETE"):
         scene.wait_mutations()
     assert scene.markers() == ["1"]
     scene.heal()
     until(lambda: scene.mutations() == scene.everywhere("1"), "the held DELETE is everywhere")
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     assert scene.total() == 7
 
 
@@ -156,8 +160,8 @@ def test_worker_killed_around_the_send(scene: Scene, monkeypatch: pytest.MonkeyP
         scene.delete(scene.window())
     assert scene.markers() == ["1"] * sent
     result = scene.delete(scene.window())
-    assert result["rows_before"] == {"scorecard": 40}
-    assert scene.wait_mutations()["status"] == "gone"
+    assert rows_before(result) == {"scorecard": 40}
+    assert scene.wait_mutations().status == "gone"
     assert scene.markers() == ["1"]
 
 
@@ -173,14 +177,14 @@ def test_worker_killed_at_each_note_that_it_keeps(scene: Scene, monkeypatch: pyt
     monkeypatch.setattr(Store, "set", dying)
     with pytest.raises(KilledWorkerError):
         scene.delete(scene.window())
-    assert scene.delete(scene.window())["rows_before"] == {"scorecard": 40}
-    assert scene.wait_mutations()["status"] == "gone"
+    assert rows_before(scene.delete(scene.window())) == {"scorecard": 40}
+    assert scene.wait_mutations().status == "gone"
     assert scene.markers() == ["1"]
 
 
 def test_mutation_that_is_there_without_a_note_is_found(scene: Scene) -> None:
     scene.delete(scene.window())
-    scene.stores.clear()
+    scene.forget()
     scene.delete(scene.window())
     assert scene.markers() == ["1"]
 
@@ -194,8 +198,8 @@ def test_delete_that_is_done_and_forgotten_when_the_worker_comes_back(
     scene.fault(kind="overlay", table="mutations", match="backfill:", drop=True)
     result = scene.delete(scene.window())
     assert scene.markers() == ["1"]
-    assert result["sent"][0]["accepted"] == scene.sandbox.names
-    assert scene.wait_mutations()["status"] == "gone"
+    assert list(result.sent[0].accepted) == scene.sandbox.names
+    assert scene.wait_mutations().status == "gone"
 
 
 def test_cleared_after_the_rows_came_back_nothing_is_deleted_again(scene: Scene) -> None:
@@ -214,28 +218,28 @@ def test_cleared_window_that_is_verified_or_cut_is_left_alone(scene: Scene, how:
     scene.wait_mutations()
     scene.fill("2026-01-05", version=2)
     if how == "verified":
-        assert scene.verify()["status"] == "verified"
+        assert verified(scene.verify()).status == "verified"
     else:
-        scene.xcoms["replan", "cut"] = [window["key"]]
-    for store in (scene.stores, {}):
-        scene.stores = store
+        scene.leave("replan", [window.key], "cut")
+    for again in (lambda: None, scene.forget):
+        again()
         scene.sandbox.clear()
-        assert scene.delete(window)["status"] == how
+        assert scene.delete(window).status == how
         assert scene.sent() == []
     if how == "verified":
-        assert scene.wait_mutations()["status"] == "verified"
+        assert scene.wait_mutations().status == "verified"
     assert scene.total() == 47
 
 
 def test_window_without_rows_sends_nothing_and_goes_on(scene: Scene) -> None:
     result = scene.delete(scene.window("2026-03-01", "2026-04-01"))
-    assert (result["status"], result["statements"]) == ("nothing", 0)
-    assert scene.wait_mutations()["status"] == "nothing"
+    assert (result.status, result.sent) == ("nothing", ())
+    assert scene.wait_mutations().status == "nothing"
     assert scene.sent() == []
 
 
 def test_mode_reindex_deletes_nothing(scene: Scene) -> None:
-    assert scene.delete(scene.window(mode="reindex"))["status"] == "counted"
-    assert scene.wait_mutations()["status"] == "nothing"
+    assert scene.delete(scene.window(mode="reindex")).status == "counted"
+    assert scene.wait_mutations().status == "nothing"
     assert scene.sent() == []
     assert scene.total() == 47

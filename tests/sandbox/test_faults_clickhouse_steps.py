@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from backfill.operators.common import StageError
-from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, scene
+from backfill.kit.stages import StageError
+from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, rows_before, scene
 from tests.standins.clickhouse_fixtures import cluster, nodes
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -42,9 +42,9 @@ def test_days_go_one_after_the_other_and_a_last_sweep_takes_what_came_meanwhile(
 
     result = days.delete(days.window(), one_more_row_then_heal)
     assert seen == [["1.1"]]
-    assert result["rows_before"] == {"scorecard": 60}
+    assert rows_before(result) == {"scorecard": 60}
     assert days.markers() == ["1.1", "1.2", "1"]
-    assert days.wait_mutations()["status"] == "gone"
+    assert days.wait_mutations().status == "gone"
     assert days.total() == 7
 
 
@@ -54,7 +54,7 @@ def test_worker_killed_between_days(days: Scene, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(KilledWorkerError):
         days.delete(days.window())
     days.delete(days.window())
-    assert days.wait_mutations()["status"] == "gone"
+    assert days.wait_mutations().status == "gone"
     assert days.total() == 7
     # A day whose rows are gone is not deleted again; the sweep over nothing need not be sent.
     assert [m for m in days.markers() if m != "1"] == ["1.1", "1.2"]
@@ -69,7 +69,7 @@ def test_stalled_day_fails_and_a_clear_goes_on_where_it_was(days: Scene) -> None
     days.heal()
     days.delete(days.window())
     assert days.markers() == ["1.1", "1.2", "1"]
-    assert days.wait_mutations()["status"] == "gone"
+    assert days.wait_mutations().status == "gone"
 
 
 def test_failing_day_is_killed_when_the_run_asks_and_a_clear_begins_anew(days: Scene) -> None:
@@ -79,9 +79,9 @@ def test_failing_day_is_killed_when_the_run_asks_and_a_clear_begins_anew(days: S
         days.delete(days.window())
     assert days.mutations() == days.everywhere()
     days.heal()
-    assert days.delete(days.window())["generation"] == 2
+    assert days.delete(days.window()).generation == 2
     assert days.markers() == ["1.1", "2.1", "2.2", "2"]
-    assert days.wait_mutations()["status"] == "gone"
+    assert days.wait_mutations().status == "gone"
 
 
 def test_day_that_a_shard_never_takes(days: Scene) -> None:
@@ -91,8 +91,8 @@ def test_day_that_a_shard_never_takes(days: Scene) -> None:
         days.delete(days.window())
     assert days.markers() == ["1.1"]
     days.heal()
-    assert days.delete(days.window())["generation"] == 2
-    assert days.wait_mutations()["status"] == "gone"
+    assert days.delete(days.window()).generation == 2
+    assert days.wait_mutations().status == "gone"
 
 
 def test_killed_day_of_a_resent_delete_is_sent_again_by_the_next_clear(days: Scene) -> None:
@@ -103,11 +103,11 @@ def test_killed_day_of_a_resent_delete_is_sent_again_by_the_next_clear(days: Sce
     days.delete(days.window())
     days.fill("2026-01-05", 30, version=2)  # as if the killed DELETE had left them
     days.sandbox.node("node-1-2").add_faults(*rules)
-    assert days.failure()["cause"] == "killed"
+    assert days.failure().cause == "killed"
     again = days.failure()
-    assert (again["cause"], again["deleted"]["generation"]) == ("killed", 2)
+    assert (again.cause, again.generation) == ("killed", 2)
     assert days.markers() == ["1.1", "1.2", "1", "2.1"]
-    assert days.wait_mutations()["generation"] == 3
+    assert days.wait_mutations().generation == 3
     assert days.total() == 7
 
 
@@ -127,7 +127,7 @@ def test_windows_in_flight_are_bounded(scene: Scene, monkeypatch: pytest.MonkeyP
     other.delete(other.window(), look_then_heal)
     assert seen == [[]]
     assert other.markers() == ["1"]
-    assert scene.wait_mutations()["status"] == other.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == other.wait_mutations().status == "gone"
 
 
 @pytest.fixture
@@ -151,8 +151,8 @@ def dropped(scene: Scene) -> int:
 
 
 def test_whole_month_is_dropped(dropping: Scene) -> None:
-    assert dropping.delete(dropping.window())["sent"][0]["partitions"] == ["202601"]
-    assert dropping.wait_mutations()["status"] == "gone"
+    assert dropping.delete(dropping.window()).sent[0].partitions == ("202601",)
+    assert dropping.wait_mutations().status == "gone"
     assert dropped(dropping) == 1
     assert dropping.total() == 7
 
@@ -171,7 +171,7 @@ def test_partition_that_may_not_be_dropped(dropping: Scene, monkeypatch: pytest.
     else:
         window = dropping.window("2026-01-01", "2026-01-31")
     dropping.delete(window)
-    assert dropping.wait_mutations()["status"] == "gone"
+    assert dropping.wait_mutations().status == "gone"
     assert dropping.markers() == ["1"]
     assert dropping.sent("DROP PARTITION") == []
     assert dropping.total() == kept
@@ -183,9 +183,12 @@ def test_unknown_outcome_of_a_drop(dropping: Scene, execute: str) -> None:
     if execute == "never":
         with pytest.raises(StageError, match="it was sent, but no host has it"):
             dropping.delete(dropping.window())
+        with pytest.raises(AirflowFailException, match="delete_unknown"):
+            dropping.delete(dropping.window())
     dropping.delete(dropping.window())
-    assert dropping.wait_mutations()["status"] == "gone"
-    assert dropped(dropping) == (1 if execute == "first" else 2)
+    assert dropping.wait_mutations().status == "gone"
+    assert len(dropping.sent("DROP PARTITION ID '202601'")) == 1
+    assert dropping.markers() == ([] if execute == "first" else ["2"])
     assert dropping.total() == 7
 
 
@@ -195,8 +198,8 @@ def test_worker_killed_around_a_drop(dropping: Scene, monkeypatch: pytest.Monkey
     with pytest.raises(KilledWorkerError):
         dropping.delete(dropping.window())
     result = dropping.delete(dropping.window())
-    assert result["rows_before"] == {"scorecard": 40}
-    assert dropping.wait_mutations()["status"] == "gone"
+    assert rows_before(result) == {"scorecard": 40}
+    assert dropping.wait_mutations().status == "gone"
     assert len(dropping.sent("DROP PARTITION ID '202601'")) == 1
     assert dropping.total() == 7
 
@@ -205,14 +208,14 @@ def test_drop_that_a_host_runs_late_is_waited_for(dropping: Scene, monkeypatch: 
     drops(dropping, monkeypatch, patience=20)
     for name in ("node-2-1", "node-2-2"):
         dropping.fault(name, kind="ddl_hold", match="DROP PARTITION")
-    assert set(dropping.delete(dropping.window())["sent"][0]["accepted"]) <= {"node-1-1", "node-1-2"}
+    assert set(dropping.delete(dropping.window()).sent[0].accepted) <= {"node-1-1", "node-1-2"}
     left = {}
 
     def look_then_heal() -> None:
         left.update(dropping.rows(JANUARY))
         dropping.heal()
 
-    assert dropping.wait_mutations(look_then_heal)["status"] == "gone"
+    assert dropping.wait_mutations(look_then_heal).status == "gone"
     assert left["node-2-1"] > 0
     assert dropped(dropping) == 1
 
@@ -221,11 +224,11 @@ def test_drop_that_left_rows_is_followed_by_a_delete_when_cleared(dropping: Scen
     dropping.fault("node-2-2", kind="rows_left", match="DROP PARTITION")
     dropping.delete(dropping.window())
     record = dropping.failure()
-    assert record["cause"] == "rows_left"
-    assert "left on node-2-2" in record["reason"]
+    assert record.cause == "rows_left"
+    assert "left on node-2-2" in record.reason
     assert dropped(dropping) == 1
     dropping.heal()
-    assert dropping.wait_mutations()["generation"] == 2
+    assert dropping.wait_mutations().generation == 2
     assert dropping.markers() == ["2"]
     assert dropping.total() == 7
 
@@ -255,5 +258,5 @@ def test_drop_of_another_customer_in_the_queue_is_not_taken_for_ones_own(
         with pytest.raises(KilledWorkerError):
             dropping.delete(dropping.window())
     dropping.delete(dropping.window())
-    assert dropping.wait_mutations(dropping.heal)["status"] == "gone"
+    assert dropping.wait_mutations(dropping.heal).status == "gone"
     assert dropped(dropping) == 1

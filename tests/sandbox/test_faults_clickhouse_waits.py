@@ -8,8 +8,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from backfill.operators.common import StageError
-from tests.sandbox.faults_clickhouse_fixtures import Scene, scene
+from backfill.kit.stages import StageError
+from tests.sandbox.faults_clickhouse_fixtures import Scene, rows_before, scene
 from tests.standins.clickhouse_fixtures import cluster, nodes, until
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -25,7 +25,8 @@ def _january(scene: Scene) -> None:
 def cleared_is_mended(scene: Scene) -> None:
     """After the fault is gone, a clear of the red wait sends generation 2, and the window is done."""
     scene.heal()
-    assert scene.wait_mutations() == {"key": scene.window()["key"], "status": "gone", "generation": 2}
+    gone = scene.wait_mutations()
+    assert (gone.status, gone.generation) == ("gone", 2)
     assert scene.markers() == ["1", "2"]
     assert scene.total() == 7
 
@@ -34,14 +35,14 @@ def test_stalled_names_host_and_parts_and_only_tries_the_kill(scene: Scene) -> N
     scene.fault("node-2-1", kind="mutation", match=scene.database, parts=12)
     scene.delete(scene.window())
     record = scene.failure()
-    assert record["cause"] == "stalled"
-    assert "12 parts to do on node-2-1, no change for" in record["reason"]
+    assert record.cause == "stalled"
+    assert "12 parts to do on node-2-1, no change for" in record.reason
     kills = scene.sent("KILL MUTATION")
     assert len(kills) == 1
     assert "TEST" in kills[0]
-    assert f"backfill:{record['key']}:1" in kills[0]
+    assert f"backfill:{record.key}:1" in kills[0]
     scene.heal()
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     assert scene.markers() == ["1"]
 
 
@@ -50,7 +51,7 @@ def test_stalled_is_killed_when_the_run_asks_and_sent_again_when_cleared(scene: 
     scene.fault(kind="mutation", match=f"{scene.database}.*:1'", parts=12)
     scene.fault(kind="mutation", match="someone else's")
     scene.delete(scene.window())
-    assert scene.failure()["cause"] == "killed"
+    assert scene.failure().cause == "killed"
     assert ["TEST" in text for text in scene.sent("KILL MUTATION")] == [True, False]
     assert scene.mutations() == scene.everywhere()
     assert scene.total() == 47
@@ -61,8 +62,8 @@ def test_fail_reason_that_stays_fails_the_window_with_it(scene: Scene) -> None:
     scene.fault("node-1-2", kind="mutation", match=scene.database, reason="Code: 53. TYPE_MISMATCH")
     scene.delete(scene.window())
     record = scene.failure()
-    assert record["cause"] == "fail_reason"
-    assert "fails on node-1-2: Code: 53. TYPE_MISMATCH" in record["reason"]
+    assert record.cause == "fail_reason"
+    assert "fails on node-1-2: Code: 53. TYPE_MISMATCH" in record.reason
     assert scene.markers() == ["1"]
 
 
@@ -70,15 +71,15 @@ def test_fail_reason_that_passes_is_waited_for(scene: Scene, monkeypatch: pytest
     scene.configure(monkeypatch, fail_reason_polls=50)
     scene.fault("node-1-2", kind="mutation", match=scene.database, reason="Code: 241. MEMORY_LIMIT_EXCEEDED")
     scene.delete(scene.window())
-    assert scene.wait_mutations(scene.heal)["status"] == "gone"
+    assert scene.wait_mutations(scene.heal).status == "gone"
 
 
 def test_killed_stays_listed_then_cleared(scene: Scene) -> None:
     scene.fault("node-1-2", kind="overlay", table="mutations", match=":1'", set={"is_killed": 1, "is_done": 0})
     scene.delete(scene.window())
     record = scene.failure()
-    assert record["cause"] == "killed"
-    assert "node-1-2" in record["reason"]
+    assert record.cause == "killed"
+    assert "node-1-2" in record.reason
     assert scene.markers() == ["1"]
     cleared_is_mended(scene)
 
@@ -89,7 +90,7 @@ def test_killed_and_gone_is_rows_left_then_cleared(scene: Scene) -> None:
     kill = f"KILL MUTATION ON CLUSTER 'conversations' WHERE database = '{scene.database}'"
     scene.sandbox.nodes()[0].query(kill)
     assert scene.mutations() == scene.everywhere()
-    assert scene.failure()["cause"] == "rows_left"
+    assert scene.failure().cause == "rows_left"
     cleared_is_mended(scene)
 
 
@@ -97,9 +98,9 @@ def test_rows_left_on_one_replica(scene: Scene) -> None:
     scene.fault("node-2-2", kind="rows_left", match=scene.database)
     scene.delete(scene.window())
     record = scene.failure()
-    assert record["cause"] == "rows_left"
-    assert "left on node-2-2" in record["reason"]
-    assert "node-2-1" not in record["reason"]
+    assert record.cause == "rows_left"
+    assert "left on node-2-2" in record.reason
+    assert "node-2-1" not in record.reason
     cleared_is_mended(scene)
 
 
@@ -108,8 +109,8 @@ def test_ddl_that_no_host_picks_up(scene: Scene, monkeypatch: pytest.MonkeyPatch
     scene.fault(kind="ddl_drop", match=scene.database)
     scene.delete(scene.window())
     record = scene.failure()
-    assert record["cause"] == "not_picked_up"
-    assert all(name in record["reason"] for name in scene.sandbox.names)
+    assert record.cause == "not_picked_up"
+    assert all(name in record.reason for name in scene.sandbox.names)
     assert scene.markers() == ["1"]
     cleared_is_mended(scene)
 
@@ -117,25 +118,24 @@ def test_ddl_that_no_host_picks_up(scene: Scene, monkeypatch: pytest.MonkeyPatch
 def test_ddl_that_one_shard_refuses(scene: Scene) -> None:
     for name in ("node-2-1", "node-2-2"):
         scene.fault(name, kind="ddl_error", match=scene.database, code=242, message="Table is in readonly mode")
-    sent = scene.delete(scene.window())["sent"]
-    assert sent[0]["accepted"] == ["node-1-1", "node-1-2"]
+    assert scene.delete(scene.window()).sent[0].accepted == ("node-1-1", "node-1-2")
     record = scene.failure()
-    assert record["cause"] == "not_picked_up"
-    assert "not picked up by node-2-1, node-2-2" in record["reason"]
+    assert record.cause == "not_picked_up"
+    assert "not picked up by node-2-1, node-2-2" in record.reason
     cleared_is_mended(scene)
 
 
 def test_host_that_takes_it_later_is_waited_for(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.configure(monkeypatch, ddl_timeout_seconds=1, not_picked_up_seconds=30)
     scene.fault("node-2-2", kind="replica_hold", match=scene.database)
-    assert "node-2-2" not in scene.delete(scene.window())["sent"][0]["accepted"]
+    assert "node-2-2" not in scene.delete(scene.window()).sent[0].accepted
     left = {}
 
     def look_then_heal() -> None:
         left.update(scene.rows("scorecard_time < '2026-02-01'"))
         scene.heal()
 
-    assert scene.wait_mutations(look_then_heal)["status"] == "gone"
+    assert scene.wait_mutations(look_then_heal).status == "gone"
     assert left["node-2-2"] > 0
     assert scene.markers() == ["1"]
 
@@ -143,7 +143,7 @@ def test_host_that_takes_it_later_is_waited_for(scene: Scene, monkeypatch: pytes
 def test_finished_and_forgotten_is_decided_by_a_count(scene: Scene) -> None:
     scene.fault(kind="overlay", table="mutations", match="backfill:", drop=True)
     scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     assert scene.markers() == ["1"]
 
 
@@ -162,7 +162,7 @@ def test_late_host_is_seen_once_and_then_forgotten(scene: Scene, monkeypatch: py
         node.add_faults({"kind": "overlay", "table": "mutations", "match": "backfill:", "drop": True})
         node.clear_faults(busy)
 
-    assert scene.wait_mutations(taken, forgotten)["status"] == "gone"
+    assert scene.wait_mutations(taken, forgotten).status == "gone"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_host_missing_from_answers_is_not_done(scene: Scene, table: str, mode: s
         healed.append(scene.rows("scorecard_time < '2026-02-01'")["node-2-2"])
         scene.heal()
 
-    assert scene.wait_mutations(lambda: None, heal)["status"] == "gone"
+    assert scene.wait_mutations(lambda: None, heal).status == "gone"
     assert healed[0] > 0
     assert scene.total() == 7
 
@@ -195,7 +195,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 def test_broken_answer_is_asked_again(scene: Scene, rule: dict[str, Any]) -> None:
     scene.delete(scene.window())
     scene.fault("node-1-1", times=2, **rule)
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
     assert [r["hits"] for r in scene.sandbox.node("node-1-1").faults()] == [2]
 
 
@@ -205,7 +205,7 @@ def test_cut_count_before_a_delete_is_an_error_and_not_zero(scene: Scene) -> Non
         scene.delete(scene.window())
     assert scene.sent() == []
     scene.heal()
-    assert scene.delete(scene.window())["rows_before"] == {"scorecard": 40}
+    assert rows_before(scene.delete(scene.window())) == {"scorecard": 40}
 
 
 def test_replicas_that_differ_are_not_deleted(scene: Scene) -> None:
@@ -220,8 +220,8 @@ def test_error_that_no_patience_mends_fails_loudly(scene: Scene) -> None:
     scene.delete(scene.window())
     scene.fault("node-1-1", kind="reply", match="system.mutations", code=497, message="Not enough privileges")
     record = scene.failure()
-    assert record["cause"] == "error"
-    assert "Not enough privileges" in record["reason"]
+    assert record.cause == "error"
+    assert "Not enough privileges" in record.reason
 
 
 def test_overlap_goes_on_once_every_host_has_the_mutation(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_overlap_goes_on_once_every_host_has_the_mutation(scene: Scene, monkeypa
         seen.append(scene.mutations()["node-2-2"])
         scene.sandbox.node("node-2-2").clear_faults(hold)
 
-    assert scene.wait_mutations(release)["status"] == "overlap"
+    assert scene.wait_mutations(release).status == "overlap"
     assert seen == [[]]
     assert scene.mutations() == scene.everywhere("1")
     assert scene.total() == 47
@@ -251,7 +251,7 @@ def foreign(scene: Scene, command: str, rows: int = 1) -> None:
 def test_mutations_of_others_are_not_waited_for(scene: Scene) -> None:
     foreign(scene, "(UPDATE _row_exists = 0 WHERE customer_id = 'initech')")
     scene.delete(scene.window())
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
 
 
 def test_table_with_too_many_mutations_of_others_is_left_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ def test_column_change_of_others_is_waited_for(scene: Scene) -> None:
     scene.delete(scene.window(), look_then_heal)
     assert seen == [[]]
     assert scene.markers() == ["1"]
-    assert scene.wait_mutations()["status"] == "gone"
+    assert scene.wait_mutations().status == "gone"
 
 
 def test_column_change_that_appears_during_the_wait_is_named(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,19 +14,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
 import pytest
+from airflow.sdk import Connection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from backfill.hooks import temporal as hook_module
-from backfill.hooks.temporal import TemporalHook
+from backfill.hooks.temporal import TemporalHook, connection, workflows
+from backfill.hooks.temporal.connection import connect_options
 from backfill.kit.poll import shared_poll
-from backfill.operators import preflight
 from backfill.settings import CLUSTERS_ENV
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
@@ -46,7 +48,7 @@ from tests.sandbox.faults_temporal_fixtures import (
     scene,
     server,
 )
-from tests.standins.temporal_fixtures import free_port, python_environment, until
+from tests.standins.temporal_fixtures import python_environment, until
 
 __all__ = ["clock", "scene", "server"]
 
@@ -64,7 +66,7 @@ def cluster(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("kind", ["unavailable", "resource_exhausted", "deadline_exceeded", "internal"])
 async def test_errors_that_pass_are_waited_for(scene: Scene, kind: str) -> None:
     one = await scene.start()
-    trouble = {"kind": kind, "methods": ["ListWorkflowExecutions", "DescribeWorkflowExecution"]}
+    trouble = {"kind": kind, "match": {"method": "ListWorkflowExecutions|DescribeWorkflowExecution"}}
 
     async def begin() -> None:
         scene.server.set_rules(trouble)
@@ -104,7 +106,7 @@ async def test_an_outage_that_lasts_too_long_is_a_failure(scene: Scene, monkeypa
     # The least that a file may say is ten minutes.
     monkeypatch.setattr(WorkflowsTrigger, "outage_seconds", 1.0)
     one = await scene.start()
-    scene.server.set_rules({"kind": "unavailable", "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "unavailable", "match": {"method": "DescribeWorkflowExecution"}})
     began = time.monotonic()
     record = failure(await scene.wait(one))
     assert record["cause"] == "outage"
@@ -115,9 +117,9 @@ async def test_an_outage_that_lasts_too_long_is_a_failure(scene: Scene, monkeypa
 async def test_a_call_that_is_never_answered_ends_and_is_made_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_module, "RPC_TIMEOUT", timedelta(seconds=0.5))
+    monkeypatch.setattr(workflows, "RPC_TIMEOUT", timedelta(seconds=0.5))
     one = await scene.start()
-    scene.server.set_rules({"kind": "delay", "seconds": 60, "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "delay", "seconds": 60, "match": {"method": "DescribeWorkflowExecution"}})
 
     async def answer() -> None:
         scene.server.set_rules()
@@ -126,17 +128,9 @@ async def test_a_call_that_is_never_answered_ends_and_is_made_again(
     assert returned(await scene.wait(one, steps=(nothing, answer)))["status"] == "completed"
 
 
-async def test_a_missing_right_is_said_at_once(scene: Scene) -> None:
-    one = await scene.start()
-    scene.server.set_rules({"kind": "permission_denied", "methods": ["DescribeWorkflowExecution"]})
-    record = failure(await scene.wait(one))
-    assert record["cause"] == "error"
-    assert "unauthorized" in record["reason"]
-
-
 async def test_waiting_windows_share_their_list_query_also_while_it_fails(scene: Scene, clock: Clock) -> None:
     handles = await asyncio.gather(*(scene.start() for _ in range(20)))
-    scene.server.set_rules({"kind": "resource_exhausted", "methods": ["ListWorkflowExecutions"]})
+    scene.server.set_rules({"kind": "resource_exhausted", "match": {"method": "ListWorkflowExecutions"}})
     triggers = [in_triggerer(scene.trigger(scene.reindexed(handle))) for handle in handles]
     since, loads = len(scene.server.calls()), 1
     waits = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
@@ -156,79 +150,16 @@ async def test_waiting_windows_share_their_list_query_also_while_it_fails(scene:
     loads += 1
     for event in await asyncio.gather(*waits):
         assert returned(event)["status"] == "completed"
-    assert len(scene.server.calls("ListWorkflowExecutions", since)) <= 2 * loads
-
-
-def asked(config: ClusterConfig) -> tuple[list[str], list[str]]:
-    """Problems and notes of preflight's look at Temporal."""
-    problems: list[str] = []
-    notes: list[str] = []
-    preflight._temporal(config, problems, notes)
-    return problems, notes
-
-
-def test_preflight_sends_the_queries_that_the_waits_will_send(server: Server, cluster: ClusterConfig) -> None:
-    since = len(server.calls())
-    problems, _ = asked(cluster)
-    assert problems == []
-    queries = [call["subject"] for call in server.calls("ListWorkflowExecutions", since)]
-    assert len(queries) == 2
-    assert "ExecutionStatus = 'Running'" in queries[0]
-    assert "STARTS_WITH" in queries[1]
-
-
-def test_preflight_names_a_query_that_the_store_does_not_take(server: Server, cluster: ClusterConfig) -> None:
-    server.set_rules({"kind": "invalid_query"})
-    problems, _ = asked(cluster)
-    assert len(problems) == 1
-    assert "INVALID_ARGUMENT" in problems[0]
-    assert 'STARTS_WITH "reindexconversations-' in problems[0]
-
-
-def test_a_key_that_may_not_see_namespaces_is_only_a_note(server: Server, cluster: ClusterConfig) -> None:
-    server.set_rules({"kind": "permission_denied", "methods": ["DescribeNamespace"]})
-    problems, notes = asked(cluster)
-    assert problems == []
-    assert len(notes) == 1
-    assert "retention of namespace ingestion cannot be read" in notes[0]
-
-
-def test_a_retention_shorter_than_the_wait_is_noted(cluster: ClusterConfig) -> None:
-    assert asked(cluster)[1] == []
-    longer = cluster.temporal.model_copy(update={"deadline_seconds": 10**9})
-    _, notes = asked(cluster.model_copy(update={"temporal": longer}))
-    assert "keeps closed workflows for" in notes[0]
-
-
-def test_preflight_names_temporal_that_is_not_there(cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    connect_to(monkeypatch, address)
-    operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
-    problems: list[str] = []
-    operator._guarded(preflight._temporal, cluster, problems, [])
-    assert len(problems) == 1
-    assert f"Temporal at {address} cannot be reached without TLS" in problems[0]
-
-
-def test_preflight_without_a_connection_names_it_and_fails_for_good(
-    cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connection = cluster.temporal.conn_id
-    monkeypatch.delenv(f"AIRFLOW_CONN_{connection.upper()}")
-    monkeypatch.setattr(preflight, "_clickhouse", lambda *_: None)
-    monkeypatch.setattr(preflight, "_kubernetes", lambda *_: None)
-    operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
-    problems: list[str] = []
-    operator._guarded(preflight._temporal, cluster, problems, [])
-    assert problems == [
-        f"temporal: connection {connection!r} is not defined in Airflow; create it (see README, Connections)"
-    ]
+    asked = scene.server.calls("ListWorkflowExecutions", since)
+    assert len([call for call in asked if "ExecutionStatus" in call["subject"]]) <= 2 * loads
+    # And each asks once for its own customer before its verdict.
+    assert len([call for call in asked if "ExecutionStatus" not in call["subject"]]) <= 2 * len(handles)
 
 
 async def test_a_socket_that_never_answers_ends_with_a_hint(
     cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_module, "CONNECT_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT_SECONDS", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -262,9 +193,13 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @asynccontextmanager
-async def tls_before(server: Server, files: tuple[Path, Path]) -> AsyncIterator[int]:
-    """A port that speaks TLS and passes calls on to the server."""
-    credentials = grpc.ssl_server_credentials([(files[1].read_bytes(), files[0].read_bytes())])
+async def tls_before(server: Server, files: tuple[Path, Path], clients: bytes | None = None) -> AsyncIterator[int]:
+    """A port that speaks TLS and passes calls on to the server; with ``clients`` (CA) it asks for a certificate."""
+    credentials = grpc.ssl_server_credentials(
+        [(files[1].read_bytes(), files[0].read_bytes())],
+        root_certificates=clients,
+        require_client_auth=clients is not None,
+    )
     async with grpc.aio.insecure_channel(server.address) as channel:
         listening = grpc.aio.server()
         listening.add_generic_rpc_handlers((Proxy(channel, Faults(server.faults), None),))
@@ -297,6 +232,64 @@ async def test_tls_a_private_ca_and_an_api_key(
         assert (await client.count_workflows("WorkflowId = 'nobody'")).count == 0
 
 
+async def test_a_server_that_asks_for_a_certificate(
+    server: Server, cluster: ClusterConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "client"
+    folder.mkdir()
+    files, mine = certificate(tmp_path), certificate(folder)
+    hook = TemporalHook(cluster.temporal.conn_id)
+    async with tls_before(server, files, mine[0].read_bytes()) as port:
+        known = {"server_root_ca_cert": files[0].read_text(), "domain": "localhost"}
+        connect_to(monkeypatch, f"127.0.0.1:{port}", **known)
+        with pytest.raises(ConnectionError, match=r"extra\.client_cert and extra\.client_private_key"):
+            await hook.connect()
+        pair = {"client_cert": mine[0].read_text(), "client_private_key": mine[1].read_text()}
+        connect_to(monkeypatch, f"127.0.0.1:{port}", **known, **pair)
+        client = await hook.connect(cluster.temporal.namespace)
+        assert (await client.count_workflows("WorkflowId = 'nobody'")).count == 0
+        # As a form's one-line field keeps it.
+        flat = {name: text.replace("\n", "\\n") for name, text in pair.items()}
+        connect_to(monkeypatch, f"127.0.0.1:{port}", **known, **flat)
+        await hook.connect(cluster.temporal.namespace)
+
+
+PEM = "-----BEGIN X-----"
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [
+        ({"client_cert": PEM}, "client_cert and client_private_key belong together"),
+        ({"client_private_key": PEM}, "client_cert and client_private_key belong together"),
+        ({"client_cert": "/etc/cert.pem", "client_private_key": PEM}, "extra.client_cert must be the PEM text itself"),
+        ({"server_root_ca_cert": PEM, "tls": False}, "extra.tls is false, but certificates are given"),
+        ({"tls": "perhaps"}, "extra.tls must be true or false, not 'perhaps'"),
+        ({"codec_endpoint": "codec"}, "extra.codec_endpoint must be an http(s) address"),
+        ({"codec_endpoint": "http://codec", "codec_auth": "api_key"}, "but there is no API key"),
+        ("{", "extra is not valid JSON"),
+        ("[]", "extra must be a JSON object"),
+    ],
+)
+async def test_an_extra_that_cannot_be_right_is_refused_by_field(
+    cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch, extra: Any, text: str
+) -> None:
+    name = cluster.temporal.conn_id
+    fields = {"conn_type": "temporal", "host": "127.0.0.1", "extra": extra}
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(fields))
+    with pytest.raises(ValueError, match=re.escape(text)) as found:
+        await TemporalHook(name).connect()
+    assert f"connection {name}" in str(found.value) or "codec_endpoint" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "tls"), [(True, True), ("true", True), ("1", True), ("False", False), (False, False)]
+)
+async def test_a_switch_may_come_as_text(value: Any, tls: bool) -> None:
+    connection_ = Connection(conn_id="c", conn_type="temporal", host="h", password="key")
+    assert connect_options(connection_, {"tls": value}, None)[1]["tls"] is tls
+
+
 def test_a_connection_without_host_is_refused_by_name(cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     name = cluster.temporal.conn_id
     monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({"conn_type": "temporal"}))
@@ -307,12 +300,20 @@ def test_a_connection_without_host_is_refused_by_name(cluster: ClusterConfig, mo
 FORKED = """
 import asyncio, os, sys
 import temporalio.runtime
-import backfill.operators.waits  # what the plugin loads in the parent of the workers
+import backfill.operators.wait_workflows  # what the plugin loads in the parent of the workers
+from airflow.sdk import BaseHook
 from backfill import settings
-from backfill.operators.reindex import open_ids
+from backfill.hooks.temporal import TemporalHook, Workflows
 
 assert temporalio.runtime._runtime_ref._default_runtime is None, "a runtime was made by importing"
 config = settings.cluster_config(sys.argv[1])
+
+async def open_ids(config):
+    connection = BaseHook.get_connection(config.temporal.conn_id)
+    client = await TemporalHook(config.temporal.conn_id, connection).connect(config.temporal.namespace)
+    workflows = Workflows(client, config)
+    return await workflows.list_ids(workflows.open_query())
+
 for _ in range(2):
     child = os.fork()
     if child == 0:

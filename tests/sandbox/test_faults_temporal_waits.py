@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from backfill.hooks.temporal import Workflows
-from backfill.triggers import workflows as trigger_module
+from backfill.kit.look import Wait
 from backfill.triggers.workflows import customer_ids, open_of_window
+from include.scorecard_backfill.records import ReindexEvent
 from include.scorecard_backfill.verdicts.causes import SIZE
 from tests.sandbox.faults_temporal_fixtures import (
     Scene,
@@ -52,7 +53,7 @@ async def test_a_stale_list_does_not_hold_the_wait_up(scene: Scene, monkeypatch:
 async def test_workflows_that_the_log_did_not_name_are_waited_for_until_they_are_listed(scene: Scene) -> None:
     one, two = await scene.start(), await scene.start(profile="chat")
     await scene.listed(one, two)
-    scene.server.set_rules({"kind": "list_hides", "contains": two.id})
+    scene.server.set_rules({"kind": "list_hides", "match": two.id})
     reindexed = scene.reindexed(window=scene.window("", "voice", "chat"))
 
     async def show() -> None:
@@ -65,12 +66,11 @@ async def test_workflows_that_the_log_did_not_name_are_waited_for_until_they_are
     assert set(result["workflow_ids"]) == {one.id, two.id}
 
 
-async def test_a_reindex_without_any_workflow_is_a_failure(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trigger_module, "SETTLE_SECONDS", 0.5)
+async def test_a_reindex_without_any_workflow_is_a_failure(scene: Scene) -> None:
     first = failure(await drive(scene.trigger(scene.reindexed())))
     assert first["cause"] == "too_few_workflows"
     again = await drive(scene.trigger(scene.reindexed(), previous=first))
-    assert (again.payload["action"], again.payload["attempt"]) == ("reindex", 1)
+    assert ReindexEvent.from_json(again.payload).attempt == 1
 
 
 async def test_continue_as_new_is_followed(scene: Scene) -> None:
@@ -118,7 +118,7 @@ async def test_a_failed_workflow_that_a_person_has_reset_needs_no_new_job(scene:
         ("hang", "heartbeat_timeout", "HEARTBEAT timeout"),
         ("fail ERROR: deadlock detected (SQLSTATE 40P01)", "deadlock", "40P01"),
         ("fail disk is full", "workflow_failed", "Boom: disk is full"),
-        ("expire", "start_to_close_timeout", "timed_out"),
+        ("expire", "workflow_timeout", "timed_out"),
     ],
 )
 async def test_a_bad_end_is_a_failure_with_its_cause(scene: Scene, order: str, cause: str, text: str) -> None:
@@ -158,9 +158,8 @@ async def test_a_cleared_failure_asks_for_a_new_job_and_does_not_look_at_dead_wo
     await one.terminate(reason="operations")
     first = failure(await scene.wait(one))
     event = await drive(scene.trigger(scene.reindexed(one), previous=first))
-    assert event.payload["action"] == "reindex"
-    assert event.payload["attempt"] == 1
-    assert event.payload["window"] == scene.window()
+    asked = ReindexEvent.from_json(event.payload)
+    assert (asked.attempt, asked.window) == (1, scene.window())
     # The attempt that was made then is judged by itself.
     two = await scene.start()
     await two.terminate(reason="operations")
@@ -173,7 +172,7 @@ async def test_what_was_seen_to_complete_stays_so_after_the_retention(scene: Sce
     await scene.ends(one)
 
     async def forget() -> None:
-        scene.server.set_rules({"kind": "not_found", "contains": one.id})
+        scene.server.set_rules({"kind": "not_found", "match": one.id})
 
     steps = (forget, *[nothing] * 5, lambda: scene.ends(two))
     assert returned(await scene.wait(one, two, steps=steps))["status"] == "completed"
@@ -182,7 +181,7 @@ async def test_what_was_seen_to_complete_stays_so_after_the_retention(scene: Sce
 async def test_workflows_that_are_gone_before_they_were_seen_prove_nothing(scene: Scene) -> None:
     one, two = await scene.start(), await scene.start()
     await asyncio.gather(scene.ends(one), scene.ends(two))
-    scene.server.set_rules({"kind": "not_found", "contains": two.id})
+    scene.server.set_rules({"kind": "not_found", "match": two.id})
     record = failure(await scene.wait(one, two))
     assert record["cause"] == "workflows_gone"
     assert two.id in record["reason"]
@@ -197,21 +196,24 @@ async def test_a_running_workflow_that_vanishes_is_no_success(scene: Scene) -> N
     assert failure(await scene.wait(one, steps=(nothing, forget)))["cause"] == "workflows_gone"
 
 
-async def test_progress_is_read_from_the_heartbeats(scene: Scene) -> None:
-    one = await scene.start()
+async def test_progress_is_read_from_the_heartbeats_and_kept_to_the_end(scene: Scene) -> None:
+    one, two = await scene.start(), await scene.start()
     await one.signal("do", "hang")
-    trigger: Any = in_triggerer(scene.trigger(scene.reindexed(one)))
-    trigger.config = scene.config
-    trigger.prepare()
-    texts: list[str] = []
 
     async def told() -> bool:
-        trigger._polls = 0
-        texts.append((await trigger.look()).verdict.text)
-        return "5 of 10 conversations" in texts[-1]
+        found = await one.describe()
+        return any(a.HasField("heartbeat_details") for a in found.raw_description.pending_activities)
 
-    await until(told, f"progress; the last texts are {texts[-3:]}")
-    await one.terminate(reason="seen")
+    await until(told, "a heartbeat")
+    waits: list[Wait] = []
+
+    async def cancel_one() -> None:
+        await one.terminate(reason="seen")
+
+    steps = (*[nothing] * 5, cancel_one, *[nothing] * 5, lambda: scene.ends(two))
+    failure(await drive(scene.trigger(scene.reindexed(one, two)), *steps, waits=waits))
+    assert "5 of 10 conversations" in waits[4].text
+    assert {(w.done, w.total) for w in waits} == {(5, 10)}
 
 
 async def test_a_wait_goes_on_in_another_triggerer(scene: Scene) -> None:
@@ -236,7 +238,7 @@ async def test_workflows_of_a_customer_are_not_those_of_a_longer_name(scene: Sce
     one, two = await scene.start(short), await scene.start(long)
     await scene.listed(one, two)
     workflows = Workflows(scene.client, scene.config)
-    since = 0.0 + trigger_module.CLOCK_SKEW_SECONDS
+    since = scene.config.temporal.clock_skew_seconds
     assert await customer_ids(workflows, scene.window(short), since) == [one.id]
     assert await customer_ids(workflows, scene.window(long), since) == [two.id]
     await scene.ends(one)
@@ -251,6 +253,6 @@ async def test_ids_with_quotes_and_signs_are_found_and_find_nothing_else(scene: 
     handles = [await scene.start(customer) for customer in customers]
     await scene.listed(*handles)
     workflows = Workflows(scene.client, scene.config)
-    since = trigger_module.CLOCK_SKEW_SECONDS
+    since = scene.config.temporal.clock_skew_seconds
     found = [await customer_ids(workflows, scene.window(customer), since) for customer in customers]
     assert found == [[handle.id] for handle in handles]

@@ -32,36 +32,47 @@ PROGRAM = {
 
 PACKAGE = """
 import asyncio, sys
-from backfill.hooks.kubernetes import AsyncJobClient, JobClient
+from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.settings import cluster_config
-from include.scorecard_backfill.job import JobRequest, build_job
+from include.scorecard_backfill.job import JobRequest, build_job, container_of
+from include.scorecard_backfill.ownership import Owner, owner_of
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 config = cluster_config("sandbox-east")
-client = JobClient(config)
 key = sys.argv[1]
-assert client.allowed("get", "", "pods", "log")
+made_by = Owner("manual__2026-03-01T00:00:00+00:00", "windows.reindex", 0, 1, 1)
 request = JobRequest(
-    key=key, cluster=config.name, run_id="manual__2026-03-01T00:00:00+00:00", customer_id="stark", start="2026-01-01",
-    end="2026-02-01", attempt=1, ttl_seconds=3600, deadline_seconds=60,
+    key=key, cluster=config.name, run_id=made_by.run_id, customer_id="stark", start="2026-01-01",
+    end="2026-02-01", attempt=1, ttl_seconds=3600, deadline_seconds=60, owner=made_by.text,
 )
-client.create_job(build_job(client.cronjob(), request))
-assert [job["metadata"]["name"] for job in client.jobs(f"scorecard-backfill/window={key}")] == [request.name]
 
 async def follow():
-    waiting = AsyncJobClient(config)
-    while not job_outcome(await waiting.job(request.name)).final:
+    client = KubernetesJobs.for_worker(config)
+    assert await client.allowed("get", "", "pods", "log")
+    manifest = build_job(await client.cronjob(), request)
+    assert await client.create_job(manifest, dry_run=True)
+    assert await client.job(request.name) is None
+    await client.create_job(manifest)
+    assert [job["metadata"]["name"] for job in await client.jobs(f"scorecard-backfill/window={key}")] == [request.name]
+    # As a trigger: the connection is read with each call.
+    waiting = KubernetesJobs(config)
+    while not job_outcome(job := await waiting.job(request.name)).final:
         await asyncio.sleep(0.05)
-    assert job_outcome(await waiting.job(request.name)).state == "complete"
+    assert job_outcome(job).state == "complete"
+    assert owner_of(job) == made_by
+    next_try = Owner(made_by.run_id, made_by.task_id, 0, 2)
+    adopted = owner_of(await waiting.adopt_job(request.name, next_try))
+    assert (adopted.try_number, adopted.counter) == (2, 2)
     [pod] = await waiting.pods(f"job-name={request.name}")
-    lines = await waiting.pod_log(pod["metadata"]["name"], pod["spec"]["containers"][0]["name"])
-    await waiting.delete_job(request.name)
+    lines = await waiting.pod_log(pod["metadata"]["name"], container_of(job))
+    assert [e["reason"] for e in await waiting.events(job["metadata"]["uid"])]
+    assert "its owner is" in (await waiting.end_job(request.name, made_by)).why
+    assert (await waiting.end_job(request.name, adopted)).name == request.name
     assert await waiting.job(request.name) is None
+    assert "does not exist" in (await client.end_job(request.name, adopted)).why
     return lines
 
 print(asyncio.run(follow()))
-client.delete_job(request.name)
-assert client.job(request.name) is None
 """
 
 

@@ -68,7 +68,7 @@ def test_own_values_come_over_defaults_and_lists_are_replaced(tmp_path: Path) ->
     [
         ("admission: {max_paralel: 3}", "demo.yaml: admission.max_paralel", "did you mean admission.max_parallel?"),
         ("max_parallel: 3", "demo.yaml: max_parallel", "it belongs to admission.max_parallel"),
-        ("zzz: 3", "demo.yaml: zzz", "valid here: admission, clickhouse"),
+        ("zzz: 3", "demo.yaml: zzz", "valid here: admission, approve, clickhouse"),
         ("admission: {health: {active_part: null}}", "demo.yaml: admission.health.active_part", "active_parts?"),
         ("clickhouse: {delete: {xx: 1}}", "demo.yaml: clickhouse.delete.xx", "valid here: drop_partition"),
         ("clickhouse: {verify_bands: {score: {min: 0.5}}}", "clickhouse.verify_bands.score.min", "min_ratio"),

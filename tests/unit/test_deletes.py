@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,17 +43,32 @@ def test_a_table_without_rows_is_not_touched() -> None:
     assert [step.table for step in steps] == ["scorecard"]
 
 
-def row(**changes: Any) -> dict[str, Any]:
-    return {"host": "ch-0", "partition_id": "202601", "rows": 10, "foreign_rows": 0} | changes
+HOSTS = ("ch-1", "ch-2")
+CLEAN: dict[str, list[tuple[str, int, int]]] = {"ch-1": [("202601", 5, 0)], "ch-2": []}
 
 
-def size(size_bytes: int, partition: str = "202601") -> dict[str, Any]:
-    return {"host": "ch-0", "partition_id": partition, "bytes": size_bytes}
+def size(value: int, partition: str = "202601") -> dict[str, Any]:
+    return {"host": "ch-1", "partition_id": partition, "bytes": value}
 
 
-def test_partitions_are_dropped_only_when_nothing_else_is_in_them() -> None:
-    assert droppable([row()], [size(5)], ["202601"], ["ch-0"], 10) == ""
-    assert "3 rows outside" in droppable([row(foreign_rows=3)], [size(5)], ["202601"], ["ch-0"], 10)
-    assert "bytes > 10" in droppable([row()], [size(11)], ["202601"], ["ch-0"], 10)
-    assert droppable([row()], [size(11, "202512")], ["202601"], ["ch-0"], 10) == ""
-    assert "not in system.clusters" in droppable([row(host="other")], [], ["202601"], ["ch-0"], 10)
+def why(
+    held: dict[str, list[tuple[str, int, int]]], sizes: list[dict[str, Any]], hosts: tuple[str, ...] = HOSTS
+) -> str:
+    return droppable(held, sizes, ["202601"], hosts, 10)
+
+
+def test_a_partition_is_dropped_only_when_nothing_else_is_in_it_anywhere() -> None:
+    assert why(CLEAN, [size(5)]) == ""
+    assert why(CLEAN, [size(11, "202512")]) == ""
+    assert "on ch-2 holds 3 rows outside" in why({**CLEAN, "ch-2": [("202601", 5, 3)]}, [size(5)])
+    assert "bytes > 10" in why(CLEAN, [size(11)])
+
+
+def test_rows_of_the_window_in_another_partition_are_not_left_behind() -> None:
+    found = why({**CLEAN, "ch-2": [("202601", 5, 0), ("202602", 2, 0)]}, [size(5)])
+    assert found == "2 rows of the window lie in partition 202602 on ch-2 (a key in another zone)"
+
+
+@pytest.mark.parametrize("hosts", [(), ("ch-1",), ("ch-1", "ch-2", "ch-3"), ("ch-1", "ch-3")])
+def test_hosts_that_did_not_answer_hold_everything(hosts: tuple[str, ...]) -> None:
+    assert "what the partitions hold is known of 2 of" in why(CLEAN, [], hosts)

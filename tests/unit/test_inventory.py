@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from include.scorecard_backfill.planning.inventory import pairs_by_database, tables_by_database, volumes
+from include.scorecard_backfill.planning.inventory import pairs_by_database, tables_by_database, volumes, without_final
 from include.scorecard_backfill.planning.plan import Volume
 
 HOSTS = ["ch-1", "ch-2", "ch-3"]
@@ -124,3 +124,15 @@ def test_pairs_are_each_listed_once_and_none_is_lost(rows: list[dict[str, Any]])
     }
     assert all(list(pairs) == sorted(set(pairs)) for pairs in found.values())
     assert list(found) == sorted(found)
+
+
+@pytest.mark.parametrize("engine", ["MergeTree", "ReplicatedMergeTree", "SharedMergeTree"])
+def test_a_table_that_keeps_every_version_cannot_be_counted_final(engine: str) -> None:
+    found = without_final([*everywhere(engine=engine), *everywhere("conversations", engine=engine)], ["scorecard"])
+    assert list(found) == [("acme_voice", "scorecard")]
+    assert "cannot be counted FINAL" in found["acme_voice", "scorecard"]
+
+
+@pytest.mark.parametrize("engine", ["ReplacingMergeTree", "ReplicatedReplacingMergeTree", "CollapsingMergeTree"])
+def test_the_other_merge_trees_can(engine: str) -> None:
+    assert without_final(everywhere(engine=engine), ["scorecard"]) == {}

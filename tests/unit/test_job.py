@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 
 from include.scorecard_backfill import names
 from include.scorecard_backfill.job import (
+    ANNOTATION_CONTAINER,
     INSTANTIATE_ANNOTATION,
-    WINDOW_ENV,
     JobError,
     JobRequest,
     build_job,
     suspended,
     window_selector,
 )
+from include.scorecard_backfill.jobtemplate.rules import WINDOW_ENV
+from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 
 CRONJOB: dict[str, Any] = yaml.safe_load("""
 apiVersion: batch/v1
@@ -107,11 +109,15 @@ def test_the_job_is_one_window_of_one_customer() -> None:
 def test_the_job_is_made_once_kept_to_be_read_and_belongs_to_nobody() -> None:
     job = build_job(CRONJOB, request())
     spec = job["spec"]
-    assert (spec["backoffLimit"], spec["suspend"], spec["parallelism"]) == (0, False, 1)
+    assert (spec["backoffLimit"], spec["completions"], spec["parallelism"]) == (0, 1, 1)
+    assert "suspend" not in spec
     assert (spec["ttlSecondsAfterFinished"], spec["activeDeadlineSeconds"]) == (604_800, 3_600)
     assert "ownerReferences" not in job["metadata"]
     assert not {"selector", "manualSelector"} & set(spec)
-    assert job["metadata"]["annotations"] == {"team": "data", INSTANTIATE_ANNOTATION: "manual"}
+    ours = {INSTANTIATE_ANNOTATION: "manual", ANNOTATION_CONTAINER: "reindex"}
+    assert job["metadata"]["annotations"] == {"team": "data", **ours}
+    owned = build_job(CRONJOB, request(owner="manual__1/windows.reindex/3/1/1"))
+    assert owned["metadata"]["annotations"][ANNOTATION_OWNER] == "manual__1/windows.reindex/3/1/1"
     assert spec["template"]["spec"]["serviceAccountName"] == "reindex"
 
 
@@ -148,9 +154,9 @@ def test_a_customer_id_that_would_widen_the_job_is_refused(customer: str) -> Non
 @pytest.mark.parametrize(
     ("path", "value", "part"),
     [
-        ("template.spec.containers", [], "no container"),
-        ("template.spec", None, "no container"),
-        ("template", None, "no container"),
+        ("template.spec.containers", [], "there is no container"),
+        ("template.spec", None, "there is no container"),
+        ("template", None, "there is no container"),
         ("parallelism", 0, "parallelism is 0"),
         ("parallelism", -1, "parallelism is -1"),
         ("template.spec.containers.0.env.2.value", "{{ ds }}", "LOG_LEVEL still holds a template expression"),
@@ -174,7 +180,7 @@ def test_sparse_templates_are_filled() -> None:
     job = build_job({"metadata": {"name": "c"}, "spec": {"jobTemplate": {"metadata": None, "spec": spec}}}, request())
     assert set(env_of(job)) == WINDOW_ENV
     assert job["metadata"]["labels"] == request().labels
-    assert build_job(cronjob("parallelism", None), request())["spec"]["parallelism"] is None
+    assert build_job(cronjob("parallelism", None), request())["spec"]["parallelism"] == 1
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters=","), min_size=1, max_size=90)

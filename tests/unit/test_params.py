@@ -183,7 +183,8 @@ def test_without_the_sent_keys_sources_are_what_differs_from_the_form() -> None:
 
 def test_lines_say_each_parameter_with_its_source() -> None:
     run = resolved({**JANUARY, "mode": "cleanup"})
-    assert run.lines()[:3] == (
+    assert run.lines()[:4] == (
+        "mode = cleanup (form)",
         "customers = [acme] (form)",
         "all_customers = false (default)",
         "start_date = 2026-01-01 (form)",

@@ -22,11 +22,12 @@ def problem(sent: dict[str, Any]) -> str:
 
 def test_the_form_has_every_parameter_of_the_design_in_order() -> None:
     assert list(FORM) == [
+        "mode",
         "customers",
         "all_customers",
         "start_date",
         "end_date",
-        "mode",
+        "order",
         "window",
         "max_parallel",
         "overlap",
@@ -44,7 +45,9 @@ def test_a_field_has_a_valid_default_title_text_and_section(name: str) -> None:
     jsonschema.validate(FORM[name]["default"], schema)
     assert schema["title"]
     assert schema["description_md"]
-    assert schema["section"] in ("What", "How", "Limits and safety")
+    # What is needed first stands in no section: Airflow shows sections closed.
+    needed = ("mode", "customers", "all_customers", "start_date", "end_date")
+    assert schema.get("section") in ([None] if name in needed else ["How", "Limits and safety"])
 
 
 def test_defaults_of_the_form_read_back_are_the_models_defaults() -> None:
@@ -53,7 +56,18 @@ def test_defaults_of_the_form_read_back_are_the_models_defaults() -> None:
 
 
 def test_optional_fields_are_flat_and_take_null() -> None:
-    for name in ("start_date", "end_date", "window", "max_parallel", "require_approval", "max_failures", "customers"):
+    for name in (
+        "start_date",
+        "end_date",
+        "order",
+        "window",
+        "overlap",
+        "dry_run",
+        "max_parallel",
+        "require_approval",
+        "max_failures",
+        "customers",
+    ):
         assert FORM[name]["type"][0] == "null"
         jsonschema.validate(None, FORM[name])
     assert all("anyOf" not in schema for schema in FORM.values())
@@ -68,7 +82,8 @@ def test_optional_fields_are_flat_and_take_null() -> None:
         ("max_failures", [1, 1_000, None], [0, 1_001, "5"]),
         ("mode", ["cleanup", "reindex"], ["delete", None, ""]),
         ("window", ["auto", "1d", None], ["2d", "", 1]),
-        ("all_customers", [True, False], ["true", 1, None]),
+        ("all_customers", [True, False, None], ["true", 1]),
+        ("order", ["delete_first", "reindex_first", None], ["sweep", "", 1]),
         ("customers", [["acme"], [], None], ["acme", [1]]),
     ],
 )
@@ -99,9 +114,24 @@ def test_an_emptied_date_is_no_date(value: object) -> None:
     assert "write it as YYYY-MM-DD" in problem({"start_date": 20260101})
 
 
+@pytest.mark.parametrize("name", ["all_customers", "overlap", "dry_run", "kill_stalled_mutations"])
+def test_an_emptied_switch_is_off(name: str) -> None:
+    assert getattr(RunParams.read({name: None}), name) is False
+
+
+def test_what_the_clusters_file_says_is_shown_where_a_field_may_stay_empty() -> None:
+    shown = params_schema({"max_parallel": 7, "window": "5d"})
+    assert "Empty: 7 (the cluster's file)." in shown["max_parallel"]["description_md"]
+    assert "Empty: 5d (the cluster's file)." in shown["window"]["description_md"]
+    assert shown["order"] == FORM["order"]
+    for name in ("order", "window", "max_parallel", "max_failures"):
+        changed = params_schema({name: "SHOWN"})[name]["description_md"]
+        assert "SHOWN" in changed, f"{name}: an empty field does not say what it stands for"
+
+
 def test_unknown_parameters_are_named_with_the_closest_one() -> None:
     assert problem({"customer": ["acme"]}) == "customer: is no parameter of a run; did you mean customers?"
-    assert "valid: customers, all_customers" in problem({"xyz": 1})
+    assert "valid: mode, customers, all_customers" in problem({"xyz": 1})
 
 
 def test_there_is_no_way_to_force_a_verified_window_again() -> None:

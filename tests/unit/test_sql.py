@@ -16,6 +16,7 @@ from sqlglot import exp
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.sql import Names, Slice
 from include.scorecard_backfill.sql import health as sql_health
+from include.scorecard_backfill.sql.census import CensusPart, Value, census_statement, host_counts_statement
 
 NAMES = Names("scorecard_time", "customer_id", "profile_id", "conversation_id")
 PART = Slice("acme_voice", "acme", "voice", date(2026, 1, 1), date(2026, 2, 1))
@@ -96,27 +97,22 @@ def test_delete_is_one_alter_of_the_local_table_on_the_cluster() -> None:
     assert tree.find(exp.Or) is None
 
 
-def test_count_delete_and_verify_share_the_predicate() -> None:
+def test_delete_and_the_look_at_partitions_share_the_predicate() -> None:
     *shared, marker = conditions(parsed(delete()))
     assert shared == predicate()
     assert marker == f"'backfill:{KEY}:1' <> ''"
-    union = parsed(sql.count_statement(cluster=CLUSTER, tables=[("scorecard", PART), ("score", PART)], names=NAMES))
-    counted = [select for select in union.find_all(exp.Select) if select.args.get("where")]
-    assert [conditions(select) for select in counted] == [predicate(), predicate()]
-    stale = parsed(stale_statement("review", "column"))
-    assert conditions(stale)[:-1] == predicate()
-    inside = parsed(partition_statement([PART])).find(exp.Not).this.unnest().unnest()
+    [(_, _, [view])] = sources(parsed(partition_statement([PART])))
+    inside = parsed(view.removeprefix("view(").removesuffix(")")).find(exp.Not).this.unnest().unnest()
     assert [part.sql("clickhouse") for part in inside.flatten()] == predicate()
 
 
 def test_the_text_of_the_predicate_is_the_same_letter_by_letter() -> None:
     text = sql.window_predicate(NAMES, PART)
-    for statement in (
-        delete(),
-        sql.count_statement(cluster=CLUSTER, tables=[("scorecard", PART)], names=NAMES),
-        stale_statement("review", "column"),
-        partition_statement([PART]),
-    ):
+    counted = CensusPart("scorecard", PART, "scorecard_id", Value("review", "column"))
+    assert census_statement(cluster=CLUSTER, parts=[counted], names=NAMES).count(text) == 2
+    stale = host_counts_statement(cluster=CLUSTER, parts=[("scorecard", PART, "review = 1")], names=NAMES)
+    assert f"{text} AND review = 1" in stale
+    for statement in (delete(), partition_statement([PART])):
         assert text in statement
 
 
@@ -213,26 +209,13 @@ def test_drop_partition_names_one_partition_of_the_local_table_by_its_id() -> No
     assert tree.find(exp.Where) is None
 
 
-def test_count_asks_every_replica_with_final_and_lists_who_answered() -> None:
-    union = parsed(sql.count_statement(cluster=CLUSTER, tables=[("scorecard", PART), ("score", PART)], names=NAMES))
-    assert sorted(sources(union)) == [
-        ("clusterAllReplicas", CLUSTER, ['"acme_voice"."score"']),
-        ("clusterAllReplicas", CLUSTER, ['"acme_voice"."scorecard"']),
-        ("clusterAllReplicas", CLUSTER, ["system.one"]),
-    ]
-    assert len(list(union.find_all(exp.Final))) == 2
-    assert all(union_.args["distinct"] is False for union_ in union.find_all(exp.Union))
-    for select in union.find_all(exp.Select):
-        assert [column.alias_or_name for column in select.expressions] == ["database", "table", "host", "day", "rows"]
-    alone = parsed(sql.count_statement(cluster=CLUSTER, tables=[], names=NAMES))
-    assert sources(alone) == [("clusterAllReplicas", CLUSTER, ["system.one"])]
-    assert sql.COUNT_SETTINGS == {"optimize_use_projections": 0, "skip_unavailable_shards": 0}
-
-
-def test_mutations_are_the_unfinished_of_all_and_the_own_of_every_host() -> None:
+def test_mutations_are_the_unfinished_of_all_and_the_own_with_a_row_of_every_host() -> None:
     tree = parsed(sql.mutations_statement(CLUSTER))
-    assert sources(tree) == [("clusterAllReplicas", CLUSTER, ["system.mutations"])]
-    where = tree.find(exp.Where).this
+    [(function, cluster, [view])] = sources(tree)
+    assert (function, cluster, view[:12]) == ("clusterAllReplicas", CLUSTER, "view(SELECT ")
+    inner = parsed(view[5:-1])
+    assert inner.find(exp.Group) is None
+    where = inner.find(exp.Where).this
     assert isinstance(where, exp.Or)
     assert where.left.sql("clickhouse") == "is_done = 0"
     assert "'backfill:'" in where.right.sql("clickhouse")
@@ -306,30 +289,14 @@ def partition_statement(parts: list[Slice]) -> str:
 
 def test_a_partitions_foreign_rows_are_all_that_no_slice_holds() -> None:
     other = Slice("acme_voice", "acme", "voice", date(2026, 2, 1), date(2026, 3, 1))
-    tree = parsed(partition_statement([PART, other]))
+    [(function, cluster, [view])] = sources(parsed(partition_statement([PART, other])))
+    assert (function, cluster) == ("clusterAllReplicas", CLUSTER)
+    tree = parsed(view.removeprefix("view(").removesuffix(")"))
     assert isinstance(tree.find(exp.Not).this.unnest(), exp.Or)
     assert len(tree.find(exp.In).expressions) == 2
-    assert sources(tree) == [("clusterAllReplicas", CLUSTER, ['"acme_voice"."score"'])]
+    assert tree.find(exp.Table).sql() == '"acme_voice"."score"'
     sizes = parsed(sql_health.partition_sizes_statement(cluster=CLUSTER, database="a'b", table="score"))
     assert conditions(sizes)[1:] == ["database = 'a''b'", "table = 'score'"]
-
-
-def stale_statement(equals: str | int, column: str) -> str:
-    return sql_health.stale_statement(
-        cluster=CLUSTER, tables=[("scorecard", PART)], names=NAMES, column=column, equals=equals
-    )
-
-
-@pytest.mark.parametrize("value", [*HOSTILE, 0, -5, 10**12])
-def test_a_stale_value_is_one_literal_whatever_it_is(value: str | int) -> None:
-    # Appeal requests are such rows: the reindex leaves them out, so after a cleanup none may be there.
-    tree = parsed(stale_statement(value, "scorecard_type"))
-    last = tree.find(exp.Where).this.right
-    assert isinstance(last, exp.EQ)
-    assert last.this.name == "scorecard_type"
-    assert isinstance(last.expression, (exp.Literal, exp.Neg))
-    assert sources(tree) == [("cluster", CLUSTER, ['"acme_voice"."scorecard"'])]
-    assert tree.find(exp.Final) is not None
 
 
 def test_health_has_a_leg_for_each_measure() -> None:

@@ -14,16 +14,19 @@ from include.scorecard_backfill.verdicts.workflows import (
     Execution,
     Status,
     belongs_to,
-    classify,
     created_workflows,
     judge,
     minutes_of,
+    progress_of,
 )
 
 UUID_TEXT = "0b7f2a34-0000-4000-8000-000000000001"
 STATUSES: st.SearchStrategy[Status] = st.sampled_from(
-    ("running", "completed", "failed", "timed_out", "terminated", "canceled", "continued_as_new", "missing")
-)
+    (
+        "running", "paused", "continued_as_new", "unknown", "completed",
+        "failed", "timed_out", "terminated", "canceled", "missing",
+    )
+)  # fmt: skip
 
 
 def executions(*statuses: Status) -> dict[str, Execution]:
@@ -40,7 +43,7 @@ def test_a_window_is_ok_only_when_every_expected_workflow_is_completed(statuses:
     expected = [*known, *(f"unseen-{n}" for n in range(unseen))]
     verdict = judge(expected, known)
     assert (verdict.state == "ok") is (bool(expected) and not unseen and set(statuses) == {"completed"})
-    if {"running", "continued_as_new"} & set(statuses):
+    if {"running", "paused", "continued_as_new", "unknown"} & set(statuses):
         # A cut or a retry must not run beside an open one.
         assert verdict.state == "wait"
     elif verdict.state != "ok":
@@ -89,24 +92,55 @@ def test_a_wait_shows_progress_and_what_failed_already() -> None:
     assert len(judge(list(many), many).reasons) == 6
 
 
+def test_a_status_that_nobody_knows_is_waited_for_and_named() -> None:
+    strange = Execution("w-1", "unknown", note="status 11 of the server is not known to this version")
+    verdict = judge(["w-0", "w-1"], executions("completed") | {"w-1": strange})
+    assert verdict.state == "wait"
+    assert "w-1 unknown (status 11 of the server is not known to this version)" in verdict.text
+    paused = Execution("w-0", "paused", done=3, total=9)
+    assert "w-0 3 of 9 conversations (paused)" in judge(["w-0"], {"w-0": paused}).text
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["ReindexedConversations", "TotalConversationCount", "totalConversationCount", "x"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON_VALUES, max_size=4))
+def test_progress_is_two_sensible_numbers_or_none_whatever_the_heartbeat_holds(details: list[object]) -> None:
+    done, total = progress_of(details)
+    assert total is None or (type(total) is int and total >= 0)
+    assert done is None or (type(done) is int and total is not None and 0 <= done <= total)
+
+
 @pytest.mark.parametrize(
-    ("text", "status", "cause"),
+    ("detail", "expected"),
     [
-        ("activity Heartbeat timeout", "failed", "heartbeat_timeout"),
-        ("TIMEOUT_TYPE_HEARTBEAT", "timed_out", "heartbeat_timeout"),
-        ("ERROR: deadlock detected (SQLSTATE 40P01)", "failed", "deadlock"),
-        ("pq: 40p01", "failed", "deadlock"),
-        ("activity StartToClose timeout", "failed", "start_to_close_timeout"),
-        ("TIMEOUT_TYPE_START_TO_CLOSE", "failed", "start_to_close_timeout"),
-        ("", "timed_out", "workflow_timeout"),
-        ("", "terminated", "terminated"),
-        ("by operations", "canceled", "canceled"),
-        ("nil pointer", "failed", "workflow_failed"),
-        ("", "completed", "workflow_failed"),
+        ({"ReindexedConversations": 5, "TotalConversationCount": 10}, (5, 10)),
+        ({"reindexedConversations": "5", "totalConversationCount": "10"}, (5, 10)),
+        ({"TotalConversationCount": 10}, (0, 10)),
+        ({"ReindexedConversations": 5.0, "TotalConversationCount": 10.0}, (5, 10)),
+        ({"ReindexedConversations": 12, "TotalConversationCount": 10}, (10, 10)),
+        ({"ReindexedConversations": "many", "TotalConversationCount": 10}, (None, 10)),
+        ({"ReindexedConversations": 5, "TotalConversationCount": None}, (None, None)),
+        ({"ReindexedConversations": 5, "TotalConversationCount": "ten"}, (None, None)),
+        ({"ReindexedConversations": 5, "TotalConversationCount": True}, (None, None)),
+        ({"ReindexedConversations": 5, "TotalConversationCount": -1}, (None, None)),
+        ({"ReindexedConversations": 5, "TotalConversationCount": 1.5}, (None, None)),
+        (None, (None, None)),
+        ("5 of 10", (None, None)),
     ],
 )
-def test_a_cause_is_read_from_the_text_first_and_then_from_the_status(text: str, status: str, cause: str) -> None:
-    assert classify(text, status) == cause
+def test_progress_that_is_no_number_is_not_known(detail: object, expected: tuple[int | None, int | None]) -> None:
+    assert progress_of([detail]) == expected
+    assert progress_of([None, [], detail]) == expected
 
 
 LINE = "Created reindex conversations job: name=a/b/{0}, execution_id={0}, cluster=ingestion"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
@@ -44,6 +44,34 @@ class MustBeZero(Frozen):
     equals: str | int = Field(description="Value of the stale rows; becomes a quoted literal.")
 
 
+class MeantToGo(Frozen):
+    """Rows that a cleanup is meant to remove: one column equal to one value, or the ids of another table's rows."""
+
+    column: Identifier | None = Field(default=None, description="Column of this table; with `equals`.")
+    equals: str | int | None = Field(default=None, description="Value of the rows that go; becomes a quoted literal.")
+    by: Identifier | None = Field(
+        default=None, description="Another table of `meant_to_go` whose rows decide, for a table without such a column."
+    )
+    id_column: Identifier | None = Field(default=None, description="Column of this table with the id of that row.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> MeantToGo:
+        own, other = (self.column, self.equals), (self.by, self.id_column)
+        given = [pair for pair in (own, other) if pair != (None, None)]
+        if len(given) != 1 or None in given[0]:
+            raise ValueError("needs either column and equals, or by and id_column")
+        return self
+
+
+class WrittenColumn(Frozen):
+    """A column that every write of a row sets: the version column of a ReplacingMergeTree, or a time of insertion."""
+
+    column: Identifier = Field(description="Column of the table; DateTime, DateTime64 or an integer.")
+    unit: Literal["time", "seconds", "milliseconds", "microseconds", "nanoseconds"] = Field(
+        default="time", description="What an integer column counts since 1970 (UTC); time = DateTime or DateTime64."
+    )
+
+
 class DeleteConfig(Frozen):
     """How rows are deleted without hurting the cluster."""
 
@@ -64,7 +92,8 @@ class DeleteConfig(Frozen):
         default=20,
         ge=1,
         le=400,
-        description="Own unfinished mutations in the cluster above which no new DELETE is sent.",
+        description="Own unfinished DELETEs (one per database, table and statement, all windows and runs together) from"
+        " which on no further one is sent; windows that look at the same moment may each send one more.",
     )
 
 
@@ -93,7 +122,6 @@ class ClickHouseConfig(Frozen):
     volume_table: Identifier = Field(
         default="scorecard", description="Table of the volumes; may be a conversations table."
     )
-    volume_time_column: Identifier | None = Field(default=None, description="Its time column; null = time_column.")
     query_timeout_seconds: Seconds = Field(default=120, description="Limit of one SELECT.")
     # distributed_ddl_task_timeout of ClickHouse is 180 s; after it the statement goes on in the background.
     ddl_timeout_seconds: Seconds = Field(default=180, description="Limit of one ON CLUSTER statement until its answer.")
@@ -115,18 +143,44 @@ class ClickHouseConfig(Frozen):
     verify_band: VerifyBand = Field(default=VerifyBand(), description="Rows after / before that a cleanup may give.")
     verify_bands: dict[Identifier, VerifyBand] = Field(default={}, description="Other bands, by table.")
     verify_poll_seconds: PollSeconds = Field(default=15, description="Interval of counting again.")
-    verify_equal_polls: Polls = Field(default=2, description="Counts in a row that must agree.")
     verify_deadline_seconds: Seconds = Field(default=1_800, description="Counts must have settled within this.")
-    verify_day_min_rows: int = Field(
-        default=100,
-        ge=1,
-        le=1_000_000_000,
-        description="A day with so many rows before and none after fails, whatever the total is.",
+    verify_tolerance_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=0.5,
+        description="Share of the expected rows of a day, and of a window, that may be missing.",
     )
+    verify_tolerance_rows: int = Field(
+        default=0,
+        ge=0,
+        le=1_000,
+        description="Rows of a day, and of a window, that may be missing whatever the share is.",
+    )
+    verify_small_rows: int = Field(
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="Without a predicate, days with fewer rows before are judged together by the band.",
+    )
+    stable_ids: bool = Field(default=True, description="The reindexer writes a row again under the id that it had.")
     must_be_zero: Annotated[tuple[MustBeZero, ...], Strict(False)] = Field(
         default=(),
         max_length=10,
         description="Rows that may not be there after a cleanup, as {table, column, equals}.",
+    )
+    meant_to_go: dict[Identifier, MeantToGo] | None = Field(
+        default=None,
+        description="By table, the rows that a cleanup is meant to remove; null = not known, only the band judges.",
+    )
+    written_columns: dict[Identifier, WrittenColumn] = Field(
+        default={}, description="By table, the column that tells rows of a reindex from older ones."
+    )
+    # NTP keeps hosts within a second; a minute leaves room for a writer that stamps a batch before it sends it.
+    clock_skew_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=3_600,
+        description="A row counts as old only if it was written this much before the reindex began.",
     )
     delete: DeleteConfig = Field(default=DeleteConfig(), description="How rows are deleted.")
 
@@ -141,6 +195,17 @@ class ClickHouseConfig(Frozen):
         for table in named:
             if table not in self.tables:
                 raise ValueError(f"table {table!r} of verify_bands or must_be_zero is not one of {list(self.tables)}")
+        for table in (*(self.meant_to_go or {}), *self.written_columns):
+            if table not in self.tables:
+                raise ValueError(f"table {table!r} of meant_to_go or written_columns is not one of {list(self.tables)}")
+        return self
+
+    @model_validator(mode="after")
+    def _rules_end_at_a_value(self) -> ClickHouseConfig:
+        rules = self.meant_to_go or {}
+        for table, rule in rules.items():
+            if rule.by is not None and (rule.by not in rules or rules[rule.by].column is None):
+                raise ValueError(f"meant_to_go of {table!r}: by is {rule.by!r}, which has no column and equals there")
         return self
 
     def band_of(self, table: str) -> VerifyBand:

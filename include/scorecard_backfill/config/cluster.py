@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, Strict, model_validator
@@ -31,6 +31,7 @@ from include.scorecard_backfill.config.clickhouse import (
 from include.scorecard_backfill.config.fields import (
     ClusterName,
     Frozen,
+    Order,
     RunMode,
     Seconds,
     Text,
@@ -38,6 +39,7 @@ from include.scorecard_backfill.config.fields import (
     is_zone,
 )
 from include.scorecard_backfill.config.kubernetes import KubernetesConfig
+from include.scorecard_backfill.config.links import LinksConfig
 from include.scorecard_backfill.config.schedule import ScheduleConfig
 from include.scorecard_backfill.config.temporal import TemporalConfig
 from include.scorecard_backfill.config.waits import WaitsConfig
@@ -88,6 +90,17 @@ class ClusterConfig(Frozen):
     admission: AdmissionConfig = Field(default=AdmissionConfig(), description="How many windows go at once.")
     windows: WindowsConfig = Field(default=WindowsConfig(), description="How large windows are.")
     schedule: ScheduleConfig = Field(default=ScheduleConfig(), description="The monthly run.")
+    orders: Annotated[tuple[Order, ...], Strict(False)] = Field(
+        default=("delete_first",),
+        min_length=1,
+        max_length=2,
+        description="delete_first, reindex_first, or both; the first one is the form's default.",
+    )
+    links: LinksConfig = Field(default=LinksConfig(), description="Addresses of other systems' pages.")
+    approve: Literal["plan", "sweep", "both"] = Field(
+        default="plan",
+        description="What a person approves in order reindex_first: the plan, each sweep with its numbers, or both.",
+    )
     snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Copy of the rows before a delete.")
 
     @model_validator(mode="before")

@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from include.scorecard_backfill.planning.schedule import cron_problem
 
+Order = Literal["delete_first", "reindex_first"]
+"""Whether a window's rows go before they are written again, or only those that were not written again, afterwards."""
+
 RunMode = Literal["cleanup", "reindex"]
 """cleanup = delete and reindex; reindex = write again only, nothing is deleted."""
 

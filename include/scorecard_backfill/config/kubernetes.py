@@ -26,25 +26,28 @@ class KubernetesConfig(Frozen):
     cronjob: KubeName = Field(
         default="cron-batch-reindex-conversations", description="CronJob whose jobTemplate is used."
     )
+    container: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")] = Field(
+        default="", description="Container of the template with the reindex program; empty = its first one."
+    )
     ttl_seconds_after_finished: int = Field(
         default=604_800,
         ge=3_600,
         le=2_592_000,
         description="How long a finished Job stays to be read (7 days).",
     )
-    startup_timeout_seconds: Seconds = Field(default=600, description="From Job to running pod.")
+    startup_timeout_seconds: Seconds = Field(default=600, description="From the Job's start to a running pod.")
     pull_error_grace_seconds: Annotated[int, Field(ge=0, le=3_600)] = Field(
         default=120, description="ImagePullBackOff and the like may last this long."
     )
     deadline_seconds: Seconds = Field(
-        default=3_600, description="From Job to its condition; it only starts the workflows."
+        default=3_600, description="From the Job's start to its condition; it only starts the workflows."
+    )
+    # Such a time is another system's, and the rows of the window are gone while it passes.
+    queue_timeout_seconds: Seconds = Field(
+        default=86_400, description="A quota or a queue that suspends Jobs may hold one back for this long."
     )
     poll_seconds: PollSeconds = Field(default=10, description="Interval of looking at the Job.")
     outage_seconds: OutageSeconds = Field(default=600, description="The API may be unreachable for this long.")
-    # Airflow fails a task whose trigger fires before the executor's own event was handled.
-    first_poll_after_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
-        default=20, description="The waiting trigger does not fire before this."
-    )
     extra_env: ExtraEnv = Field(
         default={}, description="More environment of the Job, for example REINDEX_MODE: process. No secrets."
     )

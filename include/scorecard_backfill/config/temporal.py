@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from include.scorecard_backfill.config.fields import ConnId, Frozen, OutageSeconds, PollSeconds, Seconds, Text
+
+Moments = Annotated[float, Field(ge=0, le=3_600)]
+"""Seconds, at most an hour."""
 
 
 class TemporalConfig(Frozen):
@@ -17,6 +22,13 @@ class TemporalConfig(Frozen):
         default="reindexconversations", description="Ids are <prefix>-<customer>-<profile>-<uuid>."
     )
     poll_seconds: PollSeconds = Field(default=30, description="Interval of one list query per cluster.")
+    # Visibility lags by seconds; a minute more than that is nothing beside hours of reindexing.
+    settle_seconds: Moments = Field(
+        default=120, description="After a Job's end the list of workflows shows everything within this."
+    )
+    clock_skew_seconds: Moments = Field(
+        default=60, description="How far the clocks of Kubernetes and Temporal may be apart."
+    )
     # 5 days of a large customer took 2 to 6 hours.
     deadline_seconds: Seconds = Field(default=43_200, description="All workflows of a window closed within this.")
     outage_seconds: OutageSeconds = Field(default=600, description="Temporal may be unreachable for this long.")

@@ -8,14 +8,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, Strict, ValidationError, field_validator
 
-from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode
+from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Order, Parallel, RunMode
 from include.scorecard_backfill.planning.windows import WindowMode
 
-_WHAT, _HOW, _SAFETY = "What", "How", "Limits and safety"
+_HOW, _SAFETY = "How", "Limits and safety"
+"""Sections that Airflow shows closed; what stands in none of them is shown first and open."""
 
 
-def _form(section: str, **extra: Any) -> dict[str, Any]:
-    return {"section": section, **extra}
+def _form(section: str = "", **extra: Any) -> dict[str, Any]:
+    return {"section": section, **extra} if section else extra
+
+
+FROM_FILE = "Empty: what the cluster's file says."
 
 
 class ParamsError(ValueError):
@@ -29,38 +33,44 @@ class ParamsError(ValueError):
 class RunParams(Frozen):
     """What a person chooses. Every field has a default, so that a schedule can start a run without any."""
 
-    customers: Annotated[tuple[str, ...], Strict(False)] = Field(
-        default=(),
-        title="Customers",
-        description="Customer ids, **one in each line**. Empty chooses nobody: see *All customers*.",
-        json_schema_extra=_form(_WHAT),
-    )
-    all_customers: bool = Field(
-        default=False,
-        title="All customers",
-        description="Every customer of the cluster. Then *Customers* must be empty.",
-        json_schema_extra=_form(_WHAT),
-    )
-    start_date: str | None = Field(
-        default=None,
-        title="Start date",
-        description="First UTC day, inclusive, as YYYY-MM-DD. Both dates empty: the previous calendar month.",
-        json_schema_extra=_form(_WHAT, format="date"),
-    )
-    end_date: str | None = Field(
-        default=None,
-        title="End date (exclusive)",
-        description="The UTC day **after** the last one, as YYYY-MM-DD: January is 2026-01-01 to 2026-02-01.",
-        json_schema_extra=_form(_WHAT, format="date"),
-    )
     mode: RunMode = Field(
         default="reindex",
         title="Mode",
         description="`cleanup` deletes the rows and reindexes; `reindex` writes again and deletes nothing.",
         json_schema_extra=_form(
-            _WHAT,
             values_display={"cleanup": "cleanup: delete, then reindex", "reindex": "reindex: delete nothing"},
         ),
+    )
+    customers: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(),
+        title="Customers",
+        description="Customer ids, **one in each line**. Empty chooses nobody: see *All customers*.",
+        json_schema_extra=_form(),
+    )
+    all_customers: bool = Field(
+        default=False,
+        title="All customers",
+        description="Every customer of the cluster. Then *Customers* must be empty.",
+        json_schema_extra=_form(),
+    )
+    start_date: str | None = Field(
+        default=None,
+        title="Start date",
+        description="First UTC day, inclusive, as YYYY-MM-DD. Both dates empty: the previous calendar month.",
+        json_schema_extra=_form(format="date"),
+    )
+    end_date: str | None = Field(
+        default=None,
+        title="End date (exclusive)",
+        description="The UTC day **after** the last one, as YYYY-MM-DD: January is 2026-01-01 to 2026-02-01.",
+        json_schema_extra=_form(format="date"),
+    )
+    order: Order | None = Field(
+        default=None,
+        title="Order",
+        description="`delete_first`: rows go, then are written again. `reindex_first`: rows are written again, then"
+        " only those that were not go. Empty: what the cluster's file says.",
+        json_schema_extra=_form(_HOW),
     )
     window: WindowMode | None = Field(
         default=None,
@@ -117,6 +127,11 @@ class RunParams(Frozen):
             return ()
         return value
 
+    @field_validator("all_customers", "overlap", "dry_run", "kill_stalled_mutations", mode="before")
+    @classmethod
+    def _emptied_switch_is_off(cls, value: object) -> object:
+        return False if value is None else value
+
     @field_validator("start_date", "end_date", mode="before")
     @classmethod
     def _empty_date_is_none(cls, value: object) -> object:
@@ -136,14 +151,20 @@ class RunParams(Frozen):
             raise ParamsError([_sentence(dict(problem)) for problem in problems]) from None
 
 
-def params_schema() -> dict[str, dict[str, Any]]:
+def params_schema(cluster: Mapping[str, object] | None = None) -> dict[str, dict[str, Any]]:
     """For each field, in the form's order, the keywords of an Airflow `Param`: `default` and its JSON schema.
 
-    Optional fields have the type ["null", ...] and every default is valid, as a DAG with a schedule demands.
-    The dates refuse '' here (format "date"; the form sends null for an emptied date), `RunParams` takes it.
+    ``cluster`` are the values of the cluster's file that an empty field stands for; the help shows them. Optional
+    fields have the type ["null", ...], so that the form shows no star, and every default is valid, as a DAG with a
+    schedule demands. The dates refuse '' here (format "date"; the form sends null for an emptied date), `RunParams`
+    takes it.
     """
     properties: dict[str, dict[str, Any]] = RunParams.model_json_schema()["properties"]
-    return {name: _param(dict(schema)) for name, schema in properties.items()}
+    form = {name: _param(dict(schema)) for name, schema in properties.items()}
+    for name, value in (cluster or {}).items():
+        shown = f"Empty: {value} (the cluster's file)."
+        form[name]["description_md"] = form[name]["description_md"].replace(FROM_FILE, shown)
+    return form
 
 
 def _param(schema: dict[str, Any]) -> dict[str, Any]:
@@ -155,9 +176,9 @@ def _param(schema: dict[str, Any]) -> dict[str, Any]:
         schema["type"] = ["null", value["type"]]
         if "enum" in schema:
             schema["enum"] = [None, *schema["enum"]]
-    if schema["type"] == "array":
-        # The form sends null for a list that was emptied again.
-        schema["type"] = ["null", "array"]
+    if schema["type"] in ("array", "boolean"):
+        # The form sends null for a list that was emptied again, and shows a star at what may not be null.
+        schema["type"] = ["null", schema["type"]]
     schema["description_md"] = schema.pop("description")
     default = schema.pop("default")
     schema["default"] = list(default) if isinstance(default, tuple) else default

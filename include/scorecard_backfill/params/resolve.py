@@ -16,7 +16,14 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, Strict
 
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config.fields import MAX_FAILURES_LIMIT, Frozen, Parallel, RunMode, customer_id_reason
+from include.scorecard_backfill.config.fields import (
+    MAX_FAILURES_LIMIT,
+    Frozen,
+    Order,
+    Parallel,
+    RunMode,
+    customer_id_reason,
+)
 from include.scorecard_backfill.params.form import ParamsError, RunParams, params_schema
 from include.scorecard_backfill.planning.schedule import is_over, over_at
 from include.scorecard_backfill.planning.windows import DateRange, WindowError, WindowMode, parse_day, previous_month
@@ -58,6 +65,7 @@ class EffectiveParams(Frozen):
     start_date: date = Field(description="First UTC day, inclusive.")
     end_date: date = Field(description="UTC day after the last one, exclusive.")
     mode: RunMode = Field(description="cleanup = delete and reindex.")
+    order: Order = Field(description="Delete first, or reindex first and sweep after.")
     window: WindowMode = Field(description="Size of windows.")
     max_parallel: Parallel = Field(description="Windows in flight.")
     overlap: bool = Field(description="Reindex once every host has the mutations.")
@@ -116,6 +124,9 @@ def effective(
     scheduled = run_type == "scheduled"
     if not scheduled:
         problems += _customer_problems(params)
+    if params.order is not None and params.order not in cluster.orders:
+        allowed = ", ".join(cluster.orders)
+        problems.append(f"order: {params.order!r} is not allowed by the file of {cluster.name}; it allows {allowed}.")
     days = _range(params, scheduled, run_after, cluster, problems)
     if problems or days is None:
         raise ParamsError(problems)
@@ -240,6 +251,7 @@ def _resolved(
     values: dict[str, Any] = params.model_dump(exclude={"start_date", "end_date"})
     sources: dict[str, Source] = {name: "form" if name in given else "default" for name in RunParams.model_fields}
     from_cluster = {
+        "order": cluster.orders[0],
         "window": cluster.windows.mode,
         "max_parallel": cluster.limits_at(run_after).max_parallel,
         "max_failures": cluster.admission.max_failures,

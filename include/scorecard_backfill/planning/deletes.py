@@ -12,7 +12,7 @@ from include.scorecard_backfill.sql import Slice
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One statement: a DELETE of ``part``, or dropping ``partitions``.
+    """One statement: a DELETE of ``part`` (of the rows for which ``condition`` holds), or dropping ``partitions``.
 
     ``chunk`` numbers the single days of a large delete from 1; 0 is the whole window. A chunk must be done on every
     host before the next step is sent.
@@ -23,6 +23,7 @@ class Step:
     kind: Literal["delete", "drop"] = "delete"
     chunk: int = 0
     partitions: tuple[str, ...] = ()
+    condition: str = ""
 
     @property
     def name(self) -> tuple[str, str]:
@@ -62,7 +63,7 @@ def _one_day(part: Slice, day: str) -> Slice:
 
 
 def droppable(
-    rows: Sequence[Mapping[str, Any]],
+    held: Mapping[str, Sequence[tuple[str, int, int]]],
     sizes: Sequence[Mapping[str, Any]],
     wanted: Sequence[str],
     hosts: Iterable[str],
@@ -70,17 +71,19 @@ def droppable(
 ) -> str:
     """Return '' when partitions may be dropped, else the sentence why not.
 
-    ``rows`` are answers of ``partition_statement``, ``sizes`` of ``partition_sizes_statement``; ``wanted`` are ids.
+    ``held`` by host: (partition id, rows, foreign rows) of the wanted partitions and of every other one that holds rows
+    of the window. ``sizes`` are answers of ``partition_sizes_statement``; ``wanted`` are ids.
     """
-    foreign = next((r for r in rows if int(r["foreign_rows"])), None)
-    if foreign:
-        return (
-            f"partition {foreign['partition_id']} on {foreign['host']} holds {foreign['foreign_rows']} rows outside of"
-            " the window"
-        )
+    expected = set(hosts)
+    if not expected or set(held) != expected:
+        return f"what the partitions hold is known of {len(held)} of {len(expected)} hosts"
+    for host, partitions in sorted(held.items()):
+        for partition, rows, foreign in partitions:
+            if partition not in wanted:
+                return f"{rows} rows of the window lie in partition {partition} on {host} (a key in another zone)"
+            if foreign:
+                return f"partition {partition} on {host} holds {foreign} rows outside of the window"
     large = next((s for s in sizes if s["partition_id"] in wanted and int(s["bytes"]) > max_bytes), None)
     if large:
         return f"partition {large['partition_id']} on {large['host']} has {int(large['bytes']):,} bytes > {max_bytes:,}"
-    if not {r["host"] for r in rows} <= set(hosts):
-        return "hosts that are not in system.clusters answered"
     return ""

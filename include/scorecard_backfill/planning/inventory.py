@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from types import MappingProxyType
 from typing import Any
 
 from include.scorecard_backfill.planning.plan import Volume
 
 Row = Mapping[str, Any]
 
+_PLAIN = re.compile(r"(Replicated|Shared)?MergeTree")
+"""Engines without FINAL."""
+
 
 def tables_by_database(
-    rows: Iterable[Row], hosts: Sequence[str]
+    rows: Iterable[Row], hosts: Sequence[str], unfit: Mapping[tuple[str, str], str] = MappingProxyType({})
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]]]:
     """Return the usable tables of each database, and by database a problem for each one that is not usable.
 
     ``rows``: host, database, table, engine, partition_key, engine_full. Usable means: a MergeTree on every one of
-    ``hosts`` with one partition key. A Distributed table of that name is a problem: DELETE is refused on it.
+    ``hosts`` with one partition key. A Distributed table of that name is a problem: DELETE is refused on it. ``unfit``:
+    problems that are known of tables by (database, table), such as a column that is missing.
     """
     seen: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     for row in rows:
@@ -26,7 +32,7 @@ def tables_by_database(
     usable: dict[str, list[str]] = defaultdict(list)
     problems: dict[str, list[str]] = defaultdict(list)
     for (database, table), per_host in sorted(seen.items()):
-        problem = _table_problem(f"{database}.{table}", per_host, hosts)
+        problem = _table_problem(f"{database}.{table}", per_host, hosts) or unfit.get((database, table), "")
         if problem:
             problems[database].append(problem)
         else:
@@ -44,6 +50,19 @@ def _table_problem(name: str, per_host: Mapping[str, Row], hosts: Sequence[str])
     if len(engines) > 1 or len({row["partition_key"] for row in per_host.values()}) > 1:
         return f"table {name} differs between hosts (engines {', '.join(sorted(engines))}): make them equal first"
     return ""
+
+
+def without_final(rows: Iterable[Row], tables: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Return a sentence for each (database, table) of ``tables`` whose engine cannot be counted FINAL."""
+    wanted = set(tables)
+    return {
+        (row["database"], row["table"]): (
+            f"table {row['database']}.{row['table']} has engine {row['engine']}: it keeps every version of a row and"
+            " cannot be counted FINAL; a ReplacingMergeTree is needed"
+        )
+        for row in rows
+        if row["table"] in wanted and _PLAIN.fullmatch(row["engine"])
+    }
 
 
 def pairs_by_database(rows: Iterable[Row]) -> dict[str, tuple[tuple[str, str], ...]]:

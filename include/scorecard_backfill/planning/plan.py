@@ -1,17 +1,18 @@
-"""The plan of a run: windows as frozen records, their order, their hash, and what is refused."""
+"""The plan of a run: windows as frozen records, their order, and what is refused."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 from include.scorecard_backfill import names
+from include.scorecard_backfill.config.fields import RunMode, customer_id_reason
+from include.scorecard_backfill.debts import Debt, databases_of, owed_by
 from include.scorecard_backfill.planning.windows import DateRange
+from include.scorecard_backfill.records import Database, Order, Window
 
 CONVERSATIONS_PER_MINUTE = 1_100
 """Throughput of one reindex workflow, measured in production (real-system.md)."""
@@ -23,15 +24,6 @@ class PlanError(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("the plan is refused, nothing was deleted:\n- " + "\n- ".join(self.problems))
-
-
-@dataclass(frozen=True, slots=True)
-class Database:
-    """A customer's database of one profile, and which of the configured tables exist in it."""
-
-    name: str
-    profile_id: str
-    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,70 +49,24 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """One customer and half-open UTC day range: the unit of work. ``start`` in, ``end`` out, both ISO days.
-
-    ``conversations`` and ``rows`` (per table) are estimates of the plan. ``part_of`` is the key of the failed window
-    that this one was cut from; ``before`` then holds that window's counts per ``database.table`` for these days.
-    """
-
-    key: str
-    cluster: str
-    customer_id: str
-    start: str
-    end: str
-    mode: str
-    databases: tuple[Database, ...]
-    conversations: int = 0
-    rows: Mapping[str, int] = field(default_factory=dict)
-    part_of: str = ""
-    before: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        """Short ASCII name shown on the grid."""
-        return f"{self.customer_id} {self.start}..{self.end}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON types only, with its label."""
-        return {**asdict(self), "databases": [asdict(d) | {"tables": list(d.tables)} for d in self.databases],
-                "label": self.label}  # fmt: skip
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Window:
-        """Return the record of :meth:`to_json`. Raises TypeError or KeyError when fields are missing or unknown."""
-        fields = {k: v for k, v in data.items() if k != "label"}
-        fields["databases"] = tuple(
-            Database(d["name"], d["profile_id"], tuple(d["tables"])) for d in fields["databases"]
-        )
-        return cls(**fields)
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """All windows of a run in the order of admission, and the hash of exactly this list."""
+    """All windows of a run in the order of admission, and what a reader must know of them."""
 
     windows: tuple[Window, ...]
     notes: tuple[str, ...] = ()
 
-    @property
-    def hash(self) -> str:
-        """Hash over every window; what was approved is what runs."""
-        return plan_hash([w.to_json() for w in self.windows])
-
-
-def plan_hash(windows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the hash (16 hex digits) of windows in their JSON form."""
-    return names.digest(json.dumps(list(windows), sort_keys=True, separators=(",", ":")))
-
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a run asks for. ``split`` turns a customer's range and its conversations per day into windows."""
+    """What a run asks for. ``split`` turns a customer's range and its conversations per day into windows.
+
+    ``debts`` are all open ones of the cluster: owed days of the range come in as windows, also of customers of whom no
+    row is left that an inventory could find.
+    """
 
     cluster: str
     run_id: str
-    mode: str
+    mode: RunMode
     range: DateRange
     customers: tuple[str, ...]
     all_customers: bool
@@ -128,6 +74,8 @@ class Request:
     max_windows: int
     volume_table: str = "scorecard"
     required_tables: tuple[str, ...] = ("scorecard",)
+    order: Order = "delete_first"
+    debts: tuple[Debt, ...] = ()
 
 
 def build_plan(
@@ -139,11 +87,19 @@ def build_plan(
     Order: the customers with most conversations first, because with one window per customer at a time the biggest
     customer's chain decides how long the whole takes; then by customer id and day.
     """
+    owed = [debt for debt in request.debts if debt.range.overlaps(request.range)]
     owned = _databases_by_customer(inventory)
+    for customer, known in databases_of(owed).items():
+        pairs = {(d.name, d.profile_id) for d in known} | set(owned.get(customer, ()))
+        owned[customer] = sorted(pairs)
     chosen = sorted(owned) if request.all_customers else list(dict.fromkeys(request.customers))
     problems = _unknown(chosen, owned, request.cluster)
+    # What the form would refuse, the Job's builder would refuse after the delete: ids of all_customers, too.
+    problems += [
+        f"customers: {c!r} {why}: its windows could not be reindexed" for c in chosen if (why := customer_id_reason(c))
+    ]
     problems += _identity_problems(set(chosen), inventory)
-    databases = {c: _databases(owned[c], inventory, request) for c in chosen if c in owned}
+    databases = {c: _databases(owned[c], inventory, owed) for c in chosen if c in owned}
     touched = {d.name for listed in databases.values() for d in listed}
     problems += [p for db, listed in (table_problems or {}).items() if db in touched for p in listed]
     problems += _ownerless(request, chosen, inventory, table_problems or {})
@@ -155,7 +111,7 @@ def build_plan(
     ]
     if problems:
         raise PlanError(problems)
-    days = _conversations_per_day(inventory, request.volume_table)
+    days = _conversations_per_day(inventory, request.volume_table, owed)
     windows = [
         window
         for customer in sorted(chosen, key=lambda c: (-sum(days[c].values()), c))
@@ -226,15 +182,25 @@ def _identity_problems(chosen: set[str], inventory: Inventory) -> list[str]:
     return problems
 
 
-def _databases(owned: Iterable[tuple[str, str]], inventory: Inventory, request: Request) -> tuple[Database, ...]:
-    return tuple(Database(name, profile, inventory.tables.get(name, ())) for name, profile in sorted(owned))
+def _databases(owned: Iterable[tuple[str, str]], inventory: Inventory, owed: Sequence[Debt]) -> tuple[Database, ...]:
+    remembered = {d.name: d.tables for debt in owed for d in debt.databases}
+    return tuple(
+        Database(name=name, profile_id=profile, tables=inventory.tables.get(name) or remembered.get(name, ()))
+        for name, profile in sorted(owned)
+    )
 
 
-def _conversations_per_day(inventory: Inventory, volume_table: str) -> dict[str, dict[date, int]]:
+def _conversations_per_day(inventory: Inventory, volume_table: str, owed: Sequence[Debt]) -> dict[str, dict[date, int]]:
     days: dict[str, dict[date, int]] = defaultdict(lambda: defaultdict(int))
     for volume in inventory.volumes:
         if volume.table == volume_table:
             days[volume.customer_id][volume.day] += volume.conversations
+    for debt in owed:
+        for table in debt.before:
+            for text, numbers in table.days.items():
+                day = date.fromisoformat(text)
+                # Rows that were deleted are not counted any more; what they say about the size of a window still holds.
+                days[debt.customer_id][day] = max(days[debt.customer_id][day], numbers.conversations)
     return days
 
 
@@ -251,7 +217,7 @@ def _windows_of(
         per_table: dict[str, int] = defaultdict(int)
         for volume in inside:
             per_table[volume.table] += volume.rows
-        yield Window(
+        window = Window(
             key=names.window_key(
                 cluster=request.cluster,
                 run_id=request.run_id,
@@ -261,10 +227,12 @@ def _windows_of(
             ),
             cluster=request.cluster,
             customer_id=customer,
-            start=part.start.isoformat(),
-            end=part.end.isoformat(),
+            start=part.start,
+            end=part.end,
             mode=request.mode,
+            order=request.order,
             databases=databases,
             conversations=sum(n for day, n in days.items() if part.start <= day < part.end),
             rows=dict(sorted(per_table.items())),
         )
+        yield window.model_copy(update={"before": owed_by(window, request.debts)})

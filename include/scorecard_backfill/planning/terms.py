@@ -54,6 +54,15 @@ def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str
         "statement": statement,
         "meant to go": json.dumps(house.model_dump(mode="json").get("meant_to_go"), sort_keys=True),
         "may not remain": json.dumps(rules, sort_keys=True),
+        # A sweep, and a DELETE that is repeated after the reindex began, take only what these call old.
+        "old rows": json.dumps(
+            {
+                "columns": {t: c.model_dump(mode="json") for t, c in house.written_columns.items()},
+                "skew": house.clock_skew_seconds,
+            },
+            sort_keys=True,
+        ),
+        "rows are copied first": "yes" if config.snapshot.enabled else "no",
         "partitions are dropped": "yes" if delete.drop_partition else "no",
         "rows of one DELETE": str(delete.max_rows_per_mutation),
         "own unfinished mutations": str(delete.max_own_unfinished_mutations),

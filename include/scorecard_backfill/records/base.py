@@ -11,13 +11,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from include.scorecard_backfill.config.fields import Order as Order
 
 VERSION = 1
 """Version of every record's form; a change of any field's meaning or name raises it."""
-
-Order = Literal["delete_first", "reindex_first"]
-"""Whether a window's rows go before they are written again, or only those that were not written again, afterwards."""
 
 Stage = Literal["admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -44,6 +43,14 @@ class Record(Part):
 
     kind: str
     v: int = VERSION
+
+    @field_validator("v")
+    @classmethod
+    def _readable(cls, value: int) -> int:
+        # Also of a record within a record, which from_json does not see.
+        if value != VERSION:
+            raise ValueError(f"version {value} of the record cannot be read (this release reads {VERSION})")
+        return value
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""

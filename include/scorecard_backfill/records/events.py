@@ -53,18 +53,26 @@ class GoEvent(Event):
 
 
 class JobEvent(Event):
-    """The end of a Job: ``outcome`` by its conditions, last lines of its pod, workflow ids that its log names."""
+    """The end of a Job: ``outcome`` by its conditions, last lines of its pod, workflow ids that its log names.
+
+    ``made_at`` and ``ended_at`` are epoch seconds by the API server's clock (``ended_at`` 0: not known); ``uid`` is the
+    Job's, ``owner`` the text of the try that waited for it; ``do`` is what a person does about a failure.
+    """
 
     kind: Literal["job_event"] = "job_event"
     key: str
     job_name: str
     attempt: int
     made_at: float
-    outcome: Literal["complete", "failed", "timeout", "gone", "unknown"]
+    uid: str = ""
+    owner: str = ""
+    ended_at: float = 0.0
+    outcome: Literal["complete", "failed", "timeout", "gone", "refused", "unknown"]
     cause: str = ""
     message: str = ""
     log_tail: tuple[str, ...] = ()
     workflow_ids: tuple[str, ...] = ()
+    do: str = ""
 
 
 _EVENTS: Mapping[str, type[Event]] = {

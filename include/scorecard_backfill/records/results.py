@@ -68,7 +68,8 @@ class MutationsGone(Record):
 class Reindexed(Record):
     """Result of the reindex stage: the Job of an attempt (from 1) and the workflows that its log names.
 
-    ``made_at``: epoch seconds of the Job by the API server's clock.
+    ``made_at``, ``ended_at``: epoch seconds of the Job by the API server's clock, 0 when not known. ``counted``: what
+    was there before the first Job, in order reindex_first.
     """
 
     kind: Literal["reindexed"] = "reindexed"
@@ -79,6 +80,7 @@ class Reindexed(Record):
     job_name: str = ""
     job_uid: str = ""
     made_at: float = 0.0
+    ended_at: float = 0.0
     workflow_ids: tuple[str, ...] = ()
     counted: Counted | None = None
 

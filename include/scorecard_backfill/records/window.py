@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from include.scorecard_backfill.config.fields import RunMode
 from include.scorecard_backfill.planning.windows import DateRange
-from include.scorecard_backfill.records.base import Order, Part, Record, TableName, plain
+from include.scorecard_backfill.records.base import Order, Part, Record, TableName
 from include.scorecard_backfill.sql import Slice
 
 
@@ -112,13 +112,13 @@ class Window(Record):
         """Return the record as JSON types, with its label for the templates of Airflow."""
         return {**super().to_json(), "label": self.label}
 
+    @model_validator(mode="before")
     @classmethod
-    def from_json(cls, value: object) -> Self:
-        """Return the record of :meth:`to_json`. Raises RecordError."""
-        found = plain(value)
-        if isinstance(found, Mapping):
-            found = {name: content for name, content in found.items() if name != "label"}
-        return super().from_json(found)
+    def _label_is_derived(cls, value: Any) -> Any:
+        """The label of the JSON form is for templates; also where a window stands inside of another record."""
+        if isinstance(value, Mapping) and "label" in value:
+            return {name: content for name, content in value.items() if name != "label"}
+        return value
 
 
 class Counted(Record):

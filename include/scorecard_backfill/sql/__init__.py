@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from include.scorecard_backfill.sql.statements import (
-    COUNT_SETTINGS,
     MARKER_PREFIX,
     Names,
     Slice,
     answering_hosts_statement,
     any_drop_needles,
-    count_statement,
+    columns_statement,
     day_literal,
     ddl_queue_statement,
     delete_statement,
@@ -19,8 +18,10 @@ from include.scorecard_backfill.sql.statements import (
     kill_mutation_statement,
     marker_literal,
     mutations_statement,
+    owner_predicate,
     pairs_statement,
     parse_marker,
+    places_statement,
     qualified,
     quote_identifier,
     quote_string,
@@ -34,13 +35,12 @@ from include.scorecard_backfill.sql.statements import (
 )
 
 __all__ = [
-    "COUNT_SETTINGS",
     "MARKER_PREFIX",
     "Names",
     "Slice",
     "answering_hosts_statement",
     "any_drop_needles",
-    "count_statement",
+    "columns_statement",
     "day_literal",
     "ddl_queue_statement",
     "delete_statement",
@@ -50,8 +50,10 @@ __all__ = [
     "kill_mutation_statement",
     "marker_literal",
     "mutations_statement",
+    "owner_predicate",
     "pairs_statement",
     "parse_marker",
+    "places_statement",
     "qualified",
     "quote_identifier",
     "quote_string",

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from include.scorecard_backfill.sql import Names, Slice, qualified, quote_identifier, quote_string, window_predicate
+from include.scorecard_backfill.sql import Names, Slice, qualified, quote_string, window_predicate
+
+SERVER_TIME = "SELECT toUnixTimestamp64Milli(now64(3)) AS now"
+"""The clock of the node that is asked, in milliseconds since 1970."""
+
+WRITE_SETTINGS = "SELECT name, value FROM system.settings WHERE name IN ('readonly', 'allow_ddl')"
+"""Settings by which a user may not change anything, whatever its rights are."""
+
+
+def clocks_statement(cluster: str) -> str:
+    """Return the clock of every host, asked at about the same moment: ``host, now`` in milliseconds since 1970."""
+    view = f"SELECT hostName() AS host, now FROM ({SERVER_TIME})"
+    return f"SELECT host, now FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
 def _everywhere(cluster: str, table: str) -> str:
@@ -41,20 +53,23 @@ def health_statement(cluster: str) -> str:
 def partition_statement(
     *, cluster: str, database: str, table: str, partition_ids: Iterable[str], parts: Iterable[Slice], names: Names
 ) -> str:
-    """Return what the partitions hold on every host: ``host, partition_id, rows, foreign_rows``.
+    """Return one row of each host: ``host, partitions`` as (partition id, rows, foreign rows).
 
-    ``foreign_rows`` are rows that none of the slices (the windows' own predicate) holds: another customer, another
-    day, or a NULL, of which the predicate is neither true nor false. Only a partition without any on every host may be
-    dropped.
+    Listed are the named partitions and every other one that holds rows of the slices: the server's zone need not be
+    UTC, and then the last hours of a month lie in the next partition. Foreign rows are those that none of the slices
+    (the windows' own predicate) holds: another customer, another day, or a NULL, of which the predicate is neither true
+    nor false. Only a partition without any on every host may be dropped.
     """
     listed = ", ".join(quote_string(p) for p in partition_ids)
     inside = " OR ".join(f"({window_predicate(names, part)})" for part in parts)
-    return (
-        "SELECT hostName() AS host, _partition_id AS partition_id, count() AS rows,"
-        f" countIf(ifNull(NOT ({inside}), 1)) AS foreign_rows"
-        f" FROM clusterAllReplicas({quote_string(cluster)}, {qualified(database, table)})"
-        f" WHERE _partition_id IN ({listed}) GROUP BY host, partition_id"
+    per_partition = (
+        f"SELECT _partition_id AS b_partition, count() AS b_rows, countIf(ifNull(NOT ({inside}), 1)) AS b_foreign"
+        f" FROM {qualified(database, table)} WHERE _partition_id IN ({listed}) OR ({inside}) GROUP BY b_partition"
     )
+    view = (
+        f"SELECT hostName() AS host, groupArray((b_partition, b_rows, b_foreign)) AS partitions FROM ({per_partition})"
+    )
+    return f"SELECT host, partitions FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
 def partition_sizes_statement(*, cluster: str, database: str, table: str) -> str:
@@ -64,17 +79,4 @@ def partition_sizes_statement(*, cluster: str, database: str, table: str) -> str
         f" FROM {_everywhere(cluster, 'parts')}"
         f" WHERE active AND database = {quote_string(database)} AND table = {quote_string(table)}"
         " GROUP BY host, partition_id"
-    )
-
-
-def stale_statement(
-    *, cluster: str, tables: Iterable[tuple[str, Slice]], names: Names, column: str, equals: str | int
-) -> str:
-    """Return the rows (FINAL, each shard once) of the slices in which ``column`` has a value: ``table, rows``."""
-    value = str(equals) if isinstance(equals, int) else quote_string(equals)
-    return " UNION ALL ".join(
-        f"SELECT {quote_string(table)} AS table, count() AS rows"
-        f" FROM cluster({quote_string(cluster)}, {qualified(part.database, table)}) FINAL"
-        f" WHERE {window_predicate(names, part)} AND {quote_identifier(column)} = {value}"
-        for table, part in tables
     )

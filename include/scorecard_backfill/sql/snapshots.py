@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 
-from include.scorecard_backfill.sql import Names, Slice, qualified, quote_identifier, quote_string, window_predicate
+from include.scorecard_backfill.sql import (
+    Names,
+    Slice,
+    owner_predicate,
+    qualified,
+    quote_identifier,
+    quote_string,
+    window_predicate,
+)
+from include.scorecard_backfill.sql.census import Rule, Value, value_predicate
 
 SNAPSHOT_PREFIX = "backfill_snapshot__"
 """Start of the name of every side table; the rest is the table and the window's key."""
@@ -34,11 +44,9 @@ def create_snapshot_statement(*, cluster: str, table: str, part: Slice, names: N
 
 
 def count_snapshot_statement(*, cluster: str, database: str, snapshot: str) -> str:
-    """Return the rows of a side table on every host: ``host, rows``; a host without rows has no line."""
-    return (
-        "SELECT hostName() AS host, count() AS rows"
-        f" FROM clusterAllReplicas({quote_string(cluster)}, {qualified(database, snapshot)}) GROUP BY host"
-    )
+    """Return the rows of a side table on every host, one line each: ``host, rows``."""
+    view = f"SELECT hostName() AS host, count() AS rows FROM {qualified(database, snapshot)}"
+    return f"SELECT host, rows FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
 def drop_snapshot_statement(*, cluster: str, database: str, snapshot: str) -> str:
@@ -65,32 +73,72 @@ def expired(comment: str, today: date) -> bool:
         return False
 
 
-def _missing(table: str, part: Slice, names: Names, id_column: str) -> str:
-    # The inner SELECT reads the host's own table: a row and its copy are on the same shard.
-    column = quote_identifier(id_column)
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The copy of one table of a window (its key), the column of its ids, and which of its rows were meant to go."""
+
+    table: str
+    part: Slice
+    key: str
+    id_column: str
+    meant: Rule | None = None
+
+    @property
+    def name(self) -> str:
+        """Quoted ``database.table`` of the side table."""
+        return qualified(self.part.database, snapshot_table(self.table, self.key))
+
+
+def _missing(cluster: str, names: Names, copy: Copy) -> str:
+    """Return the condition of the copy's rows that are in the table no more, on any shard and any day.
+
+    Over all shards, because a row that is written again may go to another one; whatever its day, because it may have
+    moved. Only the ids of the copy are looked for in the table.
+    """
+    column = quote_identifier(copy.id_column)
+    ids = f"SELECT {column} FROM cluster({quote_string(cluster)}, {copy.name})"
+    there = (
+        f"SELECT {column} FROM cluster({quote_string(cluster)}, {qualified(copy.part.database, copy.table)}) FINAL"
+        f" WHERE {owner_predicate(names, copy.part)} AND {column} GLOBAL IN ({ids})"
+    )
+    return f"{column} GLOBAL NOT IN ({there})"
+
+
+def _meant(cluster: str, copy: Copy) -> str:
+    """Return the condition of the copy's rows that were meant to go, by the copies alone: the table has lost them."""
+    if copy.meant is None:
+        return "0"
+    if isinstance(copy.meant, Value):
+        return value_predicate(copy.meant)
+    other = qualified(copy.part.database, snapshot_table(copy.meant.table, copy.key))
     return (
-        f"{column} NOT IN (SELECT {column} FROM {qualified(part.database, table)} FINAL"
-        f" WHERE {window_predicate(names, part)})"
+        f"{quote_identifier(copy.meant.column)} GLOBAL IN (SELECT {quote_identifier(copy.meant.their_column)}"
+        f" FROM cluster({quote_string(cluster)}, {other}) WHERE {value_predicate(copy.meant.value)})"
     )
 
 
-def missing_statement(*, cluster: str, table: str, part: Slice, names: Names, key: str, id_column: str) -> str:
-    """Return which rows of the copy are not in the table any more: ``host, missing, ids`` (some of them)."""
-    some = f"groupArray({EXAMPLES})(toString({quote_identifier(id_column)}))"
+def missing_statement(*, cluster: str, names: Names, copy: Copy) -> str:
+    """Return one row about the copy's rows that are not in the table any more: ``meant, missing, ids``.
+
+    ``meant`` of them were meant to go, ``missing`` were not, ``ids`` are some of the latter.
+    """
+    meant = _meant(cluster, copy)
+    column = quote_identifier(copy.id_column)
     return (
-        f"SELECT hostName() AS host, count() AS missing, {some} AS ids"
-        f" FROM clusterAllReplicas({quote_string(cluster)},"
-        f" {qualified(part.database, snapshot_table(table, key))})"
-        f" WHERE {_missing(table, part, names, id_column)} GROUP BY host"
+        f"SELECT countIf({meant}) AS meant, countIf(NOT ({meant})) AS missing,"
+        f" groupArrayIf({EXAMPLES})(toString({column}), NOT ({meant})) AS ids"
+        f" FROM cluster({quote_string(cluster)}, {copy.name}) WHERE {_missing(cluster, names, copy)}"
     )
 
 
-def restore_statement(
-    *, cluster: str, table: str, distributed: str, part: Slice, names: Names, key: str, id_column: str
-) -> str:
-    """Return the INSERT that puts the missing rows back through the distributed twin; run again it adds nothing."""
+def restore_statement(*, cluster: str, distributed: str, names: Names, copy: Copy, meant: bool) -> str:
+    """Return the INSERT that puts missing rows back through the distributed twin; run again it adds nothing.
+
+    Without ``meant`` the rows that were meant to go stay away.
+    """
+    wanted = "" if meant or copy.meant is None else f" AND NOT ({_meant(cluster, copy)})"
     return (
-        f"INSERT INTO {qualified(part.database, distributed)}"
-        f" SELECT * FROM cluster({quote_string(cluster)}, {qualified(part.database, snapshot_table(table, key))})"
-        f" WHERE {_missing(table, part, names, id_column)}"
+        f"INSERT INTO {qualified(copy.part.database, distributed)}"
+        f" SELECT * FROM cluster({quote_string(cluster)}, {copy.name})"
+        f" WHERE {_missing(cluster, names, copy)}{wanted}"
     )

@@ -7,7 +7,7 @@ Identifiers and literals go through :func:`quote_identifier` and :func:`quote_st
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -17,13 +17,6 @@ MARKER_PREFIX = "backfill:"
 _MARKER = re.compile(r"'backfill:([0-9a-f]{16}):([0-9]+)(?:\.([0-9]+))?'")
 _UNSAFE_IN_NAME = re.compile(r"[\x00-\x1f]")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-COUNT_SETTINGS: Mapping[str, int] = {
-    "optimize_use_projections": 0,
-    "skip_unavailable_shards": 0,
-}
-"""Projections may still hold rows that a lightweight delete hid (ClickHouse#50613); a host that does not answer
-must be an error and never a smaller count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +52,10 @@ def quote_identifier(name: str) -> str:
 
 
 def quote_string(value: str) -> str:
-    """Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
+    r"""Return ``value`` as a single-quoted literal with ClickHouse's backslash escapes.
 
     >>> print(quote_string("O'Neil; DROP"))
-    'O\\'Neil; DROP'
+    'O\'Neil; DROP'
     """
     return "'" + "".join(_ESCAPES.get(char, char) for char in value) + "'"
 
@@ -93,9 +86,13 @@ def window_predicate(names: Names, part: Slice) -> str:
     It names the customer and profile although each has a database of its own: a sanitiser collision can then never
     take another customer's rows.
     """
+    return f"{time_predicate(names.time, part.start, part.end)} AND {owner_predicate(names, part)}"
+
+
+def owner_predicate(names: Names, part: Slice) -> str:
+    """Return the part of the predicate that names customer and profile, for rows of any day."""
     return (
-        f"{time_predicate(names.time, part.start, part.end)}"
-        f" AND {quote_identifier(names.customer)} = {quote_string(part.customer_id)}"
+        f"{quote_identifier(names.customer)} = {quote_string(part.customer_id)}"
         f" AND {quote_identifier(names.profile)} = {quote_string(part.profile_id)}"
     )
 
@@ -130,12 +127,25 @@ def parse_marker(command: str) -> tuple[str, int, int] | None:
 
 
 def delete_statement(
-    *, cluster: str, table: str, part: Slice, names: Names, key: str, generation: int, chunk: int = 0
+    *,
+    cluster: str,
+    table: str,
+    part: Slice,
+    names: Names,
+    key: str,
+    generation: int,
+    chunk: int = 0,
+    condition: str = "",
 ) -> str:
-    """Return the heavy DELETE on the local table of every node."""
+    """Return the heavy DELETE on the local table of every node.
+
+    ``condition`` is one of ours (:func:`~include.scorecard_backfill.sql.census.old_predicate`), '' for none: of the
+    window's rows only those for which it is true are deleted.
+    """
+    more = f" AND ({condition})" if condition else ""
     return (
         f"ALTER TABLE {qualified(part.database, table)} ON CLUSTER {quote_string(cluster)}"
-        f" DELETE WHERE {window_predicate(names, part)} AND {marker_literal(key, generation, chunk)} != ''"
+        f" DELETE WHERE {window_predicate(names, part)}{more} AND {marker_literal(key, generation, chunk)} != ''"
     )
 
 
@@ -161,29 +171,6 @@ def any_drop_needles(database: str, table: str) -> tuple[str, ...]:
     return database, table, "DROP PARTITION ID "
 
 
-_ANSWERING_LEG = (
-    "SELECT '' AS database, '' AS table, hostName() AS host, '' AS day, count() AS rows"
-    " FROM clusterAllReplicas({cluster}, system.one) GROUP BY host"
-)
-
-
-def count_statement(*, cluster: str, tables: Sequence[tuple[str, Slice]], names: Names) -> str:
-    """Return one statement that counts (FINAL) every listed (table, slice) on every replica, per UTC day.
-
-    Rows: ``database, table, host, day, rows``. A host without matching rows has no row in a leg, so the first leg
-    (empty database and table) lists each host that answered, with 1.
-    """
-    legs = [_ANSWERING_LEG.format(cluster=quote_string(cluster))]
-    legs.extend(
-        f"SELECT {quote_string(part.database)} AS database, {quote_string(table)} AS table, hostName() AS host,"
-        f" toString(toDate({quote_identifier(names.time)}, 'UTC')) AS day, count() AS rows"
-        f" FROM clusterAllReplicas({quote_string(cluster)}, {qualified(part.database, table)}) FINAL"
-        f" WHERE {window_predicate(names, part)} GROUP BY host, day"
-        for table, part in tables
-    )
-    return " UNION ALL ".join(legs)
-
-
 def topology_statement(cluster: str) -> str:
     """Return the hosts that a cluster is made of: ``shard, replica, host``."""
     return (
@@ -193,21 +180,45 @@ def topology_statement(cluster: str) -> str:
 
 
 def answering_hosts_statement(cluster: str) -> str:
-    """Return the names by which the nodes call themselves, one row each: ``host``."""
-    return f"SELECT hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.one) ORDER BY host"
+    """Return one row of each node: ``host``, the name by which it calls itself, and ``own``.
+
+    ``own`` are the (shard, replica) entries of the cluster's definition that the node takes for itself (by address).
+    """
+    view = (
+        "SELECT hostName() AS host, groupArray((toUInt32(shard_num), toUInt32(replica_num))) AS own"
+        f" FROM system.clusters WHERE cluster = {quote_string(cluster)} AND is_local"
+    )
+    return f"SELECT host, own FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
+
+
+def places_statement(cluster: str) -> str:
+    """Return one row of each node: ``host, place``.
+
+    ``place``: clusterAllReplicas numbers the replicas of all shards through, from 1, in the order of their definition.
+    """
+    return (
+        f"SELECT _shard_num AS place, hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.one)"
+    )
 
 
 def mutations_statement(cluster: str) -> str:
-    """Return every unfinished mutation of the cluster and all of our own: one query for all waiting windows.
+    """Return one row of each host: ``host, expected, listed``, its unfinished mutations and all of ours as tuples.
 
-    ``is_killed`` is not a column of every supported version; without it a killed mutation has no row at all.
+    ``expected`` is how many hosts the cluster has.
+
+    A tuple is database, table, mutation id, command, time of creation (epoch seconds), is_done, parts_to_do, latest
+    fail reason, and [is_killed]; the last one is no column of every supported version, and [] there.
     """
-    return (
-        "SELECT hostName() AS host, database, table, mutation_id, command, toUnixTimestamp(create_time) AS created,"
-        " is_done, parts_to_do, latest_fail_reason, COLUMNS('^is_killed$')"
-        f" FROM clusterAllReplicas({quote_string(cluster)}, system.mutations)"
+    columns = (
+        "database, table, mutation_id, command, toUnixTimestamp(create_time), is_done, toInt64(parts_to_do),"
+        " latest_fail_reason, CAST(array(COLUMNS('^is_killed$')) AS Array(UInt8))"
+    )
+    view = (
+        f"SELECT hostName() AS host, groupArray(({columns})) AS listed FROM system.mutations"
         f" WHERE is_done = 0 OR position(command, {quote_string(MARKER_PREFIX)}) > 0"
     )
+    expected = f"(SELECT count() FROM system.clusters WHERE cluster = {quote_string(cluster)})"
+    return f"SELECT host, {expected} AS expected, listed FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
 def tables_statement(cluster: str, tables: Iterable[str]) -> str:
@@ -217,6 +228,17 @@ def tables_statement(cluster: str, tables: Iterable[str]) -> str:
         "SELECT hostName() AS host, database, name AS table, engine, partition_key, engine_full"
         f" FROM clusterAllReplicas({quote_string(cluster)}, system.tables)"
         f" WHERE name IN ({listed}) AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema')"
+    )
+
+
+def columns_statement(cluster: str, tables: Iterable[str], columns: Iterable[str]) -> str:
+    """Return the columns of interest of tables on every host: ``host, database, table, columns`` as (name, type)."""
+    of_tables, names = (", ".join(quote_string(item) for item in items) for items in (tables, columns))
+    return (
+        "SELECT hostName() AS host, database, table, groupArray((name, type)) AS columns"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.columns)"
+        f" WHERE table IN ({of_tables}) AND name IN ({names})"
+        " AND database NOT IN ('system', 'INFORMATION_SCHEMA', 'information_schema') GROUP BY host, database, table"
     )
 
 

@@ -10,14 +10,17 @@ from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
 TableName = tuple[str, str]
 PerHost = Mapping[str, int]
+Days = Mapping[str, int]
+"""Rows by ISO day (UTC); a day without rows is not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One node: its shard and the name by which it answers."""
+    """One node: its shard, the name by which it answers, and the one by which ``system.clusters`` lists it."""
 
     name: str
     shard: int
+    listed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from include.scorecard_backfill.life import Seen
+from include.scorecard_backfill.records import Deleted
 from include.scorecard_backfill.sql import parse_marker
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
@@ -155,6 +157,24 @@ def judge_table(
 
 def _progress(busy: Iterable[HostView]) -> str:
     return ", ".join(f"{v.parts_to_do} parts to do on {v.host}" + (f" ({v.reason})" if v.reason else "") for v in busy)
+
+
+def seen_of(deleted: Deleted, mutations: Iterable[Mutation], hosts: Iterable[str]) -> Seen:
+    """Return what the hosts show of a window's newest DELETE as a whole, for who has to prove it later.
+
+    ``unknown`` as long as a host is not known to have taken a table's statement.
+    """
+    mine = own(mutations, deleted.key, deleted.generation)
+    if any(not m.is_done and not m.is_killed for m in mine):
+        return "unfinished"
+    if any(m.is_killed for m in mine):
+        return "dead"
+    wanted = set(hosts)
+    for sent in deleted.sent:
+        taken = {*sent.accepted, *(m.host for m in mine if (m.database, m.table) == sent.name)}
+        if not wanted or not taken >= wanted:
+            return "unknown"
+    return "done"
 
 
 def judge_rows(counts: Mapping[TableName, Mapping[str, int]], hosts: Iterable[str]) -> Verdict:

@@ -9,20 +9,44 @@ from typing import Literal
 
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 from include.scorecard_backfill.verdicts.causes import decisive
+from include.scorecard_backfill.verdicts.started import Ids
 
-Status = Literal["running", "completed", "failed", "timed_out", "terminated", "canceled", "continued_as_new", "missing"]
-"""Words of Temporal's WorkflowExecutionStatus; ``missing``: the server does not know the id."""
+Status = Literal[
+    "running",
+    "paused",
+    "continued_as_new",
+    "unknown",
+    "completed",
+    "failed",
+    "timed_out",
+    "terminated",
+    "canceled",
+    "missing",
+]
+"""Words of Temporal's WorkflowExecutionStatus.
+
+``missing``: the server does not know the id. ``unknown``: a status that this version does not know, so it may not be
+the end.
+"""
+
+BAD_ENDS: frozenset[Status] = frozenset({"failed", "timed_out", "terminated", "canceled"})
+CLOSED: frozenset[Status] = BAD_ENDS | {"completed"}
+"""States in which a workflow's run has ended. Everything else is open or not known, and is waited for."""
 
 _CREATED = re.compile(
     r"Created reindex conversations job: name=(?P<name>\S+?), execution_id=(?P<id>\S+?), cluster=(?P<cluster>\S+)"
 )
+
+_DONE, _TOTAL = "reindexedconversations", "totalconversationcount"
+"""Keys of heartbeat details in lower case: ReindexedConversations and TotalConversationCount."""
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
     """Latest run of one workflow id. ``done``/``total`` are conversations from heartbeat details, None if unknown.
 
-    ``started``/``closed``: epoch seconds, 0 if not (yet) known.
+    ``started``/``closed``: epoch seconds, 0 if not (yet) known. ``note``: what the server calls a status that is not
+    known.
     """
 
     workflow_id: str
@@ -34,6 +58,12 @@ class Execution:
     total: int | None = None
     started: float = 0.0
     closed: float = 0.0
+    note: str = ""
+
+    @property
+    def open(self) -> bool:
+        """True while the run may still write; also for a status that nobody knows here."""
+        return self.status not in CLOSED and self.status != "missing"
 
 
 def created_workflows(log_lines: Iterable[str]) -> list[str]:
@@ -46,6 +76,14 @@ def created_workflows(log_lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def progress(executions: Iterable[Execution]) -> tuple[int | None, int | None]:
+    """Return conversations done and in all over the workflows that say so; None when none of them does."""
+    said = [e for e in executions if e.done is not None and e.total]
+    if not said:
+        return None, None
+    return sum(e.done or 0 for e in said), sum(e.total or 0 for e in said)
+
+
 def minutes_of(executions: Iterable[Execution]) -> float:
     """Return the minutes from the first start to the last end of closed workflows, 0 when one of them is not known."""
     listed = list(executions)
@@ -55,32 +93,30 @@ def minutes_of(executions: Iterable[Execution]) -> float:
 
 
 def belongs_to(workflow_id: str, *, prefix: str, customer_id: str, profiles: Iterable[str]) -> bool:
-    """Return True when an id is ``<prefix>-<customer>-<profile>-<uuid>`` of exactly this customer.
+    """Return True when an id is ``<prefix>-<customer>-<profile>-<uuid>`` of exactly this customer and a profile."""
+    return bool(Ids(prefix, customer_id, tuple(profiles)).profile_of(workflow_id))
 
-    A prefix match alone would also take ``acme-sandbox`` for ``acme``.
 
-    >>> uuid = "0b7f2a34-0000-4000-8000-000000000001"
-    >>> belongs_to(f"reindex-acme-sandbox-voice-{uuid}", prefix="reindex", customer_id="acme", profiles=["voice"])
-    False
+def progress_of(details: Iterable[object]) -> tuple[int | None, int | None]:
+    """Return conversations (done, total) of decoded heartbeat details, (None, None) when they do not say.
+
+    Whole numbers from 0 on, or their digits as text, which is how JSON of protobuf writes them; done is at most total.
     """
-    tail = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-    return any(
-        re.fullmatch(f"{re.escape(f'{prefix}-{customer_id}-{profile}-')}{tail}", workflow_id) for profile in profiles
-    )
+    for detail in details:
+        if isinstance(detail, Mapping):
+            fields = {key.lower(): value for key, value in detail.items() if isinstance(key, str)}
+            done, total = _count(fields.get(_DONE, 0)), _count(fields.get(_TOTAL))
+            if total is not None:
+                return (min(done, total) if done is not None else None), total
+    return None, None
 
 
-def classify(failure_text: str, status: str) -> str:
-    """Return the cause word of a failure: by its text first, then by the closing status."""
-    text = failure_text.lower()
-    if "heartbeat" in text:
-        return "heartbeat_timeout"
-    if "40p01" in text or "deadlock" in text:
-        return "deadlock"
-    if "start_to_close" in text or "starttoclose" in text or "start-to-close" in text:
-        return "start_to_close_timeout"
-    return {"timed_out": "workflow_timeout", "terminated": "terminated", "canceled": "canceled"}.get(
-        status, "workflow_failed"
-    )
+def _count(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def judge(expected: Sequence[str], executions: Mapping[str, Execution]) -> Verdict:
@@ -93,8 +129,8 @@ def judge(expected: Sequence[str], executions: Mapping[str, Execution]) -> Verdi
             "too_few_workflows", "the Job named no workflow and the query found none: nothing proves a reindex"
         )
     states = [executions.get(i, Execution(i, "missing")) for i in expected]
-    open_ones = [e for e in states if e.status in ("running", "continued_as_new")]
-    bad = [e for e in states if e.status in ("failed", "timed_out", "terminated", "canceled")]
+    open_ones = [e for e in states if e.open]
+    bad = [e for e in states if e.status in BAD_ENDS]
     missing = [e for e in states if e.status == "missing"]
     if open_ones:
         notes = [_progress(e) for e in open_ones[:5]]
@@ -105,14 +141,14 @@ def judge(expected: Sequence[str], executions: Mapping[str, Execution]) -> Verdi
         cause = decisive(e.cause for e in bad) or "workflow_failed"
         return failed(cause, *(f"{e.workflow_id} (run {e.run_id}) {e.status}: {e.failure or 'no detail'}" for e in bad))
     if missing:
-        return failed(
-            "workflows_gone",
-            *(f"{e.workflow_id} is not known to the server (retention, or never started)" for e in missing),
-        )
+        gone = "is not known to the server (retention, or never started)"
+        return failed("workflows_gone", *(f"{e.workflow_id} {gone}" for e in missing))
     return ok(f"{len(states)} workflows completed")
 
 
 def _progress(execution: Execution) -> str:
+    status = execution.status + (f" ({execution.note})" if execution.note else "")
     if execution.done is None or not execution.total:
-        return f"{execution.workflow_id} {execution.status}"
-    return f"{execution.workflow_id} {execution.done} of {execution.total} conversations"
+        return f"{execution.workflow_id} {status}"
+    shown = "" if status == "running" else f" ({status})"
+    return f"{execution.workflow_id} {execution.done} of {execution.total} conversations{shown}"

@@ -9,79 +9,67 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any
 
 from airflow.providers.clickhousedb.hooks.clickhouse import ClickHouseHook
 from airflow.sdk import Connection
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from backfill.hooks.clickhouse_errors import (
+    DdlAnswer,
+    NativePortError,
+    PinnedSettingError,
+    TopologyError,
+    classify_ddl_error,
+    is_transient,
+    parse_ddl_answer,
+)
+from backfill.hooks.clickhouse_hosts import match_hosts
+from backfill.hooks.clickhouse_spool import drain
+from backfill.hooks.secrets import refused, resolved_now
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.config.rules import census_part, names_of, written
+from include.scorecard_backfill.planning.columns import column_problems, wanted_columns
+from include.scorecard_backfill.planning.inventory import tables_by_database, without_final
+from include.scorecard_backfill.records import Deleted, Window
 from include.scorecard_backfill.sql import health as sql_health
+from include.scorecard_backfill.sql.census import (
+    Value,
+    census_statement,
+    host_counts_statement,
+    not_rewritten,
+    value_predicate,
+)
+from include.scorecard_backfill.sql.pins import pins
+from include.scorecard_backfill.verdicts.census import Census, IncompleteError, host_days, read_census
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.health import CLICKHOUSE_MEASURES, FREE_DISK, Reading
 from include.scorecard_backfill.verdicts.mutations import Mutation
+
+__all__ = [
+    "BackfillClickHouse",
+    "DdlAnswer",
+    "NativePortError",
+    "PinnedSettingError",
+    "TopologyError",
+    "classify_ddl_error",
+    "is_transient",
+    "parse_ddl_answer",
+]
 
 TableName = tuple[str, str]
 DayCounts = dict[TableName, dict[str, dict[str, int]]]
 """Rows by (database, table), host and ISO day. A host that answered without rows is there with an empty dict."""
 
-TRANSIENT_CODES = frozenset({
-    3,  # UNEXPECTED_END_OF_FILE
-    159,  # TIMEOUT_EXCEEDED
-    202,  # TOO_MANY_SIMULTANEOUS_QUERIES
-    203,  # NO_FREE_CONNECTION
-    209,  # SOCKET_TIMEOUT
-    210,  # NETWORK_ERROR
-    225,  # NO_ZOOKEEPER
-    241,  # MEMORY_LIMIT_EXCEEDED
-    242,  # TABLE_IS_READ_ONLY
-    279,  # ALL_CONNECTION_TRIES_FAILED
-    373,  # SESSION_IS_LOCKED
-    999,  # KEEPER_EXCEPTION
-})  # fmt: skip
-"""Server error codes after which the same question may be asked again."""
-
-REFUSED_CODES = frozenset({
-    517,  # CANNOT_ASSIGN_ALTER: another ALTER is being applied
-    692,  # TOO_MANY_MUTATIONS
-})  # fmt: skip
-"""Codes by which the server refuses a DELETE without having queued anything; sent again later."""
-
-
 CLIENT_MARGIN_SECONDS = 30
 """The client waits this much longer than the server may take, so that the server's own answer is what ends a call."""
 
 
-class TopologyError(RuntimeError):
-    """system.clusters and the hosts that answer do not match."""
-
-
-class NativePortError(RuntimeError):
-    """The connection points at a port of the native protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class DdlAnswer:
-    """What came back from one ON CLUSTER statement.
-
-    ``done``: hosts that executed it; ``refused``: the server said no and nothing was queued; ``unknown``: it may or
-    may not take effect, only a look at the hosts tells; ``killed``: a mutation was killed meanwhile.
-    """
-
-    outcome: Literal["done", "unknown", "refused", "killed"]
-    hosts: frozenset[str] = frozenset()
-    errors: Mapping[str, str] | None = None
-    text: str = ""
-
-
-def is_transient(error: BaseException) -> bool:
-    """Return True when asking again may help: no answer, a broken answer, or a code of :data:`TRANSIENT_CODES`."""
-    if isinstance(error, DatabaseError) and error.code is not None:
-        return error.code in TRANSIENT_CODES
-    return isinstance(error, (OperationalError, ConnectionError, TimeoutError, OSError))
+AUTHENTICATION_FAILED = 516
+"""ClickHouse's code for a wrong user or password."""
 
 
 class BackfillClickHouse(ClickHouseHook):
@@ -102,16 +90,15 @@ class BackfillClickHouse(ClickHouseHook):
         )
         # Not `_connection`: the base class keeps one of its own under that name.
         self._given = connection
-        self.names = sql.Names(
-            time=self.config.time_column,
-            customer=self.config.customer_column,
-            profile=self.config.profile_column,
-            conversation=self.config.conversation_column,
-        )
+        self._kubernetes = (config.kubernetes.conn_id, config.kubernetes.context)
+        self.names = names_of(self.config)
 
     def get_connection(self, conn_id: str) -> Connection:
         """Return the connection given to the constructor, or read it."""
-        return self._given or super().get_connection(conn_id)
+        return self._given or resolved_now(super().get_connection(conn_id), *self._kubernetes)
+
+    def _password(self) -> str | None:
+        return self._given.password if self._given else self.get_connection(self.config.conn_id).password
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -124,6 +111,12 @@ class BackfillClickHouse(ClickHouseHook):
                     f"connection {self.config.conn_id}: this is a port of the native protocol; use the HTTP(S) port,"
                     " for example 8443, not 9000 or 9440"
                 ) from error
+            # A password that was rotated: the Secret is read again with the next look, so this error passes.
+            if getattr(error, "code", None) == AUTHENTICATION_FAILED and refused(self._password()):
+                raise ConnectionError(
+                    f"connection {self.config.conn_id}: ClickHouse refuses the password that was read from the Secret;"
+                    " it is read again"
+                ) from error
             raise
         try:
             yield client
@@ -132,65 +125,200 @@ class BackfillClickHouse(ClickHouseHook):
 
     def rows(self, statement: str, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return the rows of a SELECT as dicts. Raises the driver's errors; a cut answer is an error."""
-        limits = {"max_execution_time": self.config.query_timeout_seconds, "skip_unavailable_shards": 0}
+        limits = {"max_execution_time": self.config.query_timeout_seconds}
         with self.client() as client:
-            return list(client.query(statement, settings={**limits, **(settings or {})}).named_results())
+            pinned = self._pinned(client)
+            return list(client.query(statement, settings={**limits, **pinned, **(settings or {})}).named_results())
+
+    def _pinned(self, client: Client) -> dict[str, str]:
+        """Return the settings that make an answer whole. Raises PinnedSettingError when a profile forbids one."""
+        known = {name: (found.value, bool(found.readonly)) for name, found in client.server_settings.items()}
+        send, problems = pins(known)
+        if problems:
+            raise PinnedSettingError(
+                f"connection {self.config.conn_id}: the user's profile fixes settings that may cut or change an answer:"
+                f" {'; '.join(problems)}. Let this user change them, or give them these values"
+            )
+        return send
+
+    def answers(self, statements: Sequence[str]) -> list[str]:
+        """Return the only value of each statement; for those that take no FORMAT. Raises the driver's errors."""
+        with self.client() as client:
+            return [str(client.command(statement)) for statement in statements]
 
     def raw(self, statement: str) -> str:
         """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
         with self.client() as client:
-            return client.raw_query(statement, fmt="TabSeparatedWithNames").decode()
+            return client.raw_query(statement, settings=self._pinned(client), fmt="TabSeparatedWithNames").decode()
 
     def topology(self) -> tuple[Host, ...]:
         """Return the hosts of the cluster by the names they answer with, sorted.
 
         Raises TopologyError when the cluster is unknown or a listed host does not answer by its name.
         """
-        listed = self.rows(sql.topology_statement(self.config.cluster))
+        cluster = self.config.cluster
+        listed = self.rows(sql.topology_statement(cluster))
         if not listed:
-            raise TopologyError(f"ClickHouse knows no cluster {self.config.cluster!r} (see system.clusters)")
-        answering = [row["host"] for row in self.rows(sql.answering_hosts_statement(self.config.cluster))]
-        return match_hosts(listed, answering)
+            raise TopologyError(f"ClickHouse knows no cluster {cluster!r} (see system.clusters)")
+        answering = self.rows(sql.answering_hosts_statement(cluster))
+        return match_hosts(listed, answering, lambda: self.rows(sql.places_statement(cluster)))
+
+    def server_time(self) -> datetime:
+        """Return ClickHouse's own time (UTC): what a row that is written now would carry."""
+        (row,) = self.rows(sql_health.SERVER_TIME)
+        return datetime.fromtimestamp(int(row["now"]) / 1000, UTC)
+
+    def census(
+        self, parts: Sequence[tuple[str, sql.Slice]], hosts: Sequence[Host], since: datetime | None = None
+    ) -> Census:
+        """Count the (table, slice) pairs on every host and over all shards, FINAL, by UTC day.
+
+        With ``since`` (ClickHouse's time before the first write) rows written since then are told from older ones,
+        for the tables that have a `written_columns`. Raises TopologyError when a host does not answer.
+        """
+        beside: dict[str, set[str]] = defaultdict(set)
+        for table, part in parts:
+            beside[part.database].add(table)
+        counted = [census_part(self.config, table, part, beside[part.database], since) for table, part in parts]
+        if not counted:
+            return Census("", {})
+        statement = census_statement(cluster=self.config.cluster, parts=counted, names=self.names)
+        try:
+            return read_census(
+                self.rows(statement),
+                [part.name for part in counted],
+                hosts,
+                meant=[part.meant is not None for part in counted],
+            )
+        except IncompleteError as error:
+            raise TopologyError(str(error)) from error
+
+    def host_counts(
+        self, parts: Sequence[tuple[str, sql.Slice, str]], hosts: Sequence[Host]
+    ) -> list[dict[str, dict[str, int]]]:
+        """Return rows (FINAL) by host and day for each (table, slice, condition; '' for none), in their order.
+
+        Raises TopologyError when a host does not answer.
+        """
+        if not parts:
+            return []
+        statement = host_counts_statement(cluster=self.config.cluster, parts=parts, names=self.names)
+        try:
+            return host_days(self.rows(statement), len(parts), hosts)
+        except IncompleteError as error:
+            raise TopologyError(str(error)) from error
 
     def day_counts(self, tables: Sequence[tuple[str, sql.Slice]], hosts: Sequence[Host]) -> DayCounts:
         """Return FINAL counts of the (table, slice) pairs per host and day. Raises TopologyError for a silent host."""
-        rows = self.rows(
-            sql.count_statement(cluster=self.config.cluster, tables=tables, names=self.names), sql.COUNT_SETTINGS
-        )
-        answered = {row["host"] for row in rows if not row["database"]}
-        missing = sorted({h.name for h in hosts} - answered)
-        if missing:
-            raise TopologyError(f"no count from {', '.join(missing)}: unknown is not zero")
-        counts: DayCounts = {(part.database, table): {h.name: {} for h in hosts} for table, part in tables}
-        for row in rows:
-            if row["database"]:
-                counts[row["database"], row["table"]][row["host"]][row["day"]] = int(row["rows"])
-        return counts
+        counted = self.host_counts([(table, part, "") for table, part in tables], hosts)
+        return {(part.database, table): days for (table, part), days in zip(tables, counted, strict=True)}
 
     def mutations(self) -> list[Mutation]:
-        """Return unfinished mutations of anyone and all listed ones of ours, on every host."""
-        return [
-            Mutation(
-                host=row["host"],
-                database=row["database"],
-                table=row["table"],
-                mutation_id=row["mutation_id"],
-                command=row["command"],
-                created=int(row["created"]),
-                is_done=bool(row["is_done"]),
-                parts_to_do=int(row["parts_to_do"]),
-                fail_reason=row["latest_fail_reason"] or "",
-                is_killed=bool(row.get("is_killed")),
+        """Return unfinished mutations of anyone and all listed ones of ours, on every host.
+
+        Raises TopologyError when a host does not answer: a host without mutations has a row, too.
+        """
+        rows = self.rows(sql.mutations_statement(self.config.cluster))
+        answered = {str(row["host"]) for row in rows}
+        if not rows or any(int(row["expected"]) != len(answered) for row in rows):
+            expected = rows[0]["expected"] if rows else "some"
+            raise TopologyError(
+                f"{len(answered)} of {expected} hosts have listed their mutations"
+                f" ({', '.join(sorted(answered)) or 'none'}): unknown is not none"
             )
-            for row in self.rows(sql.mutations_statement(self.config.cluster))
+        return [_mutation(str(row["host"]), item) for row in rows for item in row["listed"]]
+
+    def forbidden_rows(
+        self, tables: Sequence[tuple[str, sql.Slice]], hosts: Sequence[Host]
+    ) -> list[tuple[str, dict[str, int]]]:
+        """Return for each `must_be_zero` rule its sentence and the rows by host that are there all the same.
+
+        Raises TopologyError when a host does not answer.
+        """
+        asked = [
+            (rule, table, part) for rule in self.config.must_be_zero for table, part in tables if table == rule.table
+        ]
+        conditions = [value_predicate(Value(rule.column, rule.equals)) for rule, _, _ in asked]
+        legs = [(table, part, condition) for (_, table, part), condition in zip(asked, conditions, strict=True)]
+        return [
+            (
+                f"{part.database}.{table} with {rule.column} = {rule.equals!r}",
+                {host: sum(days.values()) for host, days in counted.items()},
+            )
+            for (rule, table, part), counted in zip(asked, self.host_counts(legs, hosts), strict=True)
         ]
 
-    def stale_rows(self, tables: Sequence[tuple[str, sql.Slice]], column: str, equals: str | int) -> int:
-        """Return the rows of the (table, slice) pairs in which a column has a value that may not be there."""
-        statement = sql_health.stale_statement(
-            cluster=self.config.cluster, tables=tables, names=self.names, column=column, equals=equals
+    def stale_rows(self, deleted: Deleted, hosts: Sequence[Host]) -> list[str]:
+        """Return a sentence for each host and table with rows of a deleted window that may not be there any more.
+
+        Looked for on every host: the `must_be_zero` rules, rows written before the DELETE (tables that have a
+        `written_columns`), and rows that are still on their way from before. Raises TopologyError for a silent host.
+        """
+        parts = list(deleted.window.slices())
+        wrong = [
+            f"{rows} rows of {said} are there on {host}"
+            for said, counted in self.forbidden_rows(parts, hosts)
+            for host, rows in counted.items()
+            if rows
+        ]
+        moment = deleted.bound or (deleted.counted.server_time if deleted.counted else None)
+        if moment is not None:
+            wrong += self._old_rows(parts, datetime.fromtimestamp(moment, UTC), hosts)
+        return [*wrong, *self.drain_spool(deleted.window, hosts)]
+
+    def _old_rows(self, parts: Sequence[tuple[str, sql.Slice]], since: datetime, hosts: Sequence[Host]) -> list[str]:
+        asked = [(table, part, old) for table, part in parts if (old := written(self.config, table, since))]
+        counted = self.host_counts([(table, part, not_rewritten(old)) for table, part, old in asked], hosts)
+        return [
+            f"{sum(days.values())} rows of {part.database}.{table} on {host} were written before"
+            f" {old.since:%Y-%m-%d %H:%M:%S} UTC ({old.column}) and should be gone"
+            for (table, part, old), per_host in zip(asked, counted, strict=True)
+            for host, days in per_host.items()
+            if days
+        ]
+
+    def drain_spool(self, window: Window, hosts: Sequence[Host]) -> list[str]:
+        """Return a sentence for each Distributed queue from which rows accepted before now may still come, [] for none.
+
+        What waits is flushed first. Raises TopologyError for a silent host.
+        """
+        return drain(self, self.config.cluster, [database.name for database in window.databases], hosts)
+
+    def tables(
+        self, hosts: Sequence[Host]
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]], list[dict[str, Any]]]:
+        """Return the usable tables by database, the problems of the others, and the rows of system.tables, per host.
+
+        Two queries, whatever the number of databases. Usable: planning/inventory.py and planning/columns.py say.
+        """
+        wanted = wanted_columns(self.config)
+        names = [host.name for host in hosts]
+        rows = self.rows(sql.tables_statement(self.config.cluster, wanted))
+        columns = sorted({name for of_table in wanted.values() for name in of_table})
+        kinds = self.rows(sql.columns_statement(self.config.cluster, wanted, columns))
+        usable, _ = tables_by_database(rows, names)
+        unfit = column_problems(kinds, usable, names, self.config) | without_final(rows, self.config.tables)
+        return *tables_by_database(rows, names, unfit), rows
+
+    def held_partitions(
+        self, table: str, part: sql.Slice, wanted: Sequence[str], hosts: Sequence[Host]
+    ) -> dict[str, list[tuple[str, int, int]]]:
+        """Return by host (partition id, rows, foreign rows) of wanted partitions and of others with rows of the slice.
+
+        Raises TopologyError when a host does not answer.
+        """
+        statement = sql_health.partition_statement(
+            cluster=self.config.cluster,
+            database=part.database,
+            table=table,
+            partition_ids=wanted,
+            parts=[part],
+            names=self.names,
         )
-        return sum(int(row["rows"]) for row in self.rows(statement, sql.COUNT_SETTINGS))
+        held = {str(row["host"]): row["partitions"] for row in self.rows(statement)}
+        if silent := sorted({host.name for host in hosts} - set(held)):
+            raise TopologyError(f"no look at the partitions of {', '.join(silent)}: unknown is not empty")
+        return {host: [(str(p), int(rows), int(foreign)) for p, rows, foreign in found] for host, found in held.items()}
 
     def partition_keys(self, database: str, table: str) -> list[str]:
         """Return the partition keys of a local table on all hosts, each once; more than one means that hosts differ."""
@@ -232,6 +360,22 @@ class BackfillClickHouse(ClickHouseHook):
         return parse_ddl_answer(body.decode(), hosts)
 
 
+def _mutation(host: str, item: Sequence[Any]) -> Mutation:
+    database, table, mutation_id, command, created, is_done, parts_to_do, fail_reason, killed = item
+    return Mutation(
+        host=host,
+        database=database,
+        table=table,
+        mutation_id=mutation_id,
+        command=command,
+        created=int(created),
+        is_done=bool(is_done),
+        parts_to_do=int(parts_to_do),
+        fail_reason=fail_reason or "",
+        is_killed=any(killed),
+    )
+
+
 def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading]:
     """Return the worst host of each measure: the least free disk, the most of everything else; no row means 0."""
     worst = {}
@@ -245,81 +389,3 @@ def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading
             host = max(per_host, key=lambda h: per_host[h], default="")
             worst[name] = Reading(per_host.get(host, 0), host)
     return worst
-
-
-def match_hosts(listed: Sequence[Mapping[str, Any]], answering: Sequence[str]) -> tuple[Host, ...]:
-    """Return the hosts of system.clusters by the names by which they answer: equal, or equal up to the first dot.
-
-    Raises TopologyError naming the ones without a partner.
-    """
-    by_name = {name: name for name in answering} | {name.split(".")[0]: name for name in answering}
-    hosts = []
-    silent = []
-    for row in listed:
-        name = by_name.get(row["host"]) or by_name.get(row["host"].split(".")[0])
-        if name is None:
-            silent.append(row["host"])
-        else:
-            hosts.append(Host(name, int(row["shard"])))
-    if silent or len({h.name for h in hosts}) != len(listed):
-        raise TopologyError(
-            f"system.clusters lists {', '.join(row['host'] for row in listed)}, but {', '.join(answering)} answered:"
-            f" {', '.join(silent) or 'names are not unique'}"
-        )
-    return tuple(sorted(hosts, key=lambda h: h.name))
-
-
-def classify_ddl_error(error: BaseException) -> DdlAnswer:
-    """Return what an exception of an ON CLUSTER statement means. Raises it when the server surely did nothing."""
-    text = str(error)
-    code = error.code if isinstance(error, DatabaseError) else None
-    if code in REFUSED_CODES:
-        return DdlAnswer("refused", text=text)
-    if code == 341:  # UNFINISHED: a replica is inactive, or the mutation was killed; only the text tells
-        return DdlAnswer("killed" if "killed" in text else "unknown", text=text)
-    if code == 159 or "deleted by the cleaner" in text or (code is None and is_transient(error)):
-        return DdlAnswer("unknown", text=text)
-    if code is not None and code in TRANSIENT_CODES:
-        return DdlAnswer("unknown", text=text)
-    raise error
-
-
-def parse_ddl_answer(body: str, hosts: Sequence[Host]) -> DdlAnswer:
-    """Return the answer of the per-host table (host, port, status, error, remaining, active), tab separated.
-
-    A NULL status is a host that has not executed it yet; a host without a line was not heard of: both make it unknown.
-    """
-    done: set[str] = set()
-    errors: dict[str, str] = {}
-    full = {h.name: h.name for h in hosts} | {h.name.split(".")[0]: h.name for h in hosts}
-    for line in body.splitlines():
-        cells = line.split("\t")
-        if len(cells) < 4:
-            continue
-        host = full.get(cells[0]) or full.get(cells[0].split(".")[0], cells[0])
-        if cells[2] == "0":
-            done.add(host)
-        elif cells[2] not in ("\\N", ""):
-            errors[host] = cells[3]
-    complete = done >= {h.name for h in hosts}
-    return DdlAnswer("done" if complete and not errors else "unknown", frozenset(done), errors or None, body.strip())
-
-
-def sum_days(counts: DayCounts) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and host over all days."""
-    return {table: {host: sum(days.values()) for host, days in hosts.items()} for table, hosts in counts.items()}
-
-
-def days_of_cluster(counts: DayCounts, hosts: Sequence[Host]) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and day over all shards, reading one replica of each (replicas must agree already)."""
-    first: dict[int, str] = {}
-    for host in hosts:
-        first.setdefault(host.shard, host.name)
-    result: dict[TableName, dict[str, int]] = {}
-    for table, per_host in counts.items():
-        days: dict[str, int] = defaultdict(int)
-        for name in first.values():
-            for day, rows in per_host[name].items():
-                days[day] += rows
-        result[table] = dict(sorted(days.items()))
-    return result

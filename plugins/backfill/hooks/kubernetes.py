@@ -1,26 +1,30 @@
-"""Kubernetes Jobs of a cluster, for workers (sync) and triggers (async); objects as plain dicts in the API's JSON form.
+"""Kubernetes Jobs of a cluster: one asynchronous client, which workers call with ``asyncio.run``.
 
-The context is always named: a connection without it must never reach the cluster of somebody's current context.
+Objects are plain dicts in the API's JSON form, as the server sent them: a client model would drop fields that it does
+not know. The context is always named: a connection without it must never reach the cluster of somebody's current
+context.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
-import urllib3
-from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook, KubernetesHook
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.sdk import BaseHook
-from kubernetes.client import BatchV1Api, CoreV1Api
-from kubernetes.client.rest import ApiException
-from kubernetes_asyncio import client as async_client
-from kubernetes_asyncio.client.rest import ApiException as AsyncApiException
+from kubernetes_asyncio.client import CoreV1Api
+from kubernetes_asyncio.client.rest import ApiException
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.ownership import End, Leave, Owner, adoption, may_end, owner_of
+from include.scorecard_backfill.verdicts.jobs import FIELD_MANAGER
+from include.scorecard_backfill.verdicts.podreasons import QUOTA
 
 Json = dict[str, Any]
 
@@ -33,17 +37,36 @@ LOG_LIMIT_BYTES = 2_000_000
 
 NOT_FOUND = 404
 CONFLICT = 409
+FORBIDDEN = 403
 
-DELETE_TRIES = 3
-DELETE_PAUSE_SECONDS = 1.0
-"""A Job whose task was ended has nobody who would delete it later; short enough for a worker that is being killed."""
+TRIES = 5
+TRY_PAUSE_SECONDS = 1.0
+"""A Job whose task was ended has nobody who would delete it later; short enough for a worker that is being killed. A
+conflict is looked at afresh as often: the Job controller writes the status, so that versions change by themselves."""
 
 SOURCES = ("in_cluster", "kube_config", "kube_config_path")
 """Fields of a Kubernetes connection's extra that say which cluster it reaches."""
 
+JSON_TYPE = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+
 
 class KubeConnectionError(ValueError):
     """A Kubernetes connection does not say which cluster it reaches."""
+
+
+class KubeCallError(Exception):
+    """A call was refused or not answered; the message names call, connection, context and namespace.
+
+    ``status``: HTTP status, None without an answer. ``reason``: the API's own word (AlreadyExists, Forbidden, ...).
+    ``detail``: the API's own sentence.
+    """
+
+    def __init__(self, text: str, status: int | None, reason: str, detail: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
 
 
 def checked_extra(conn_id: str, extra: Mapping[str, Any]) -> Json:
@@ -62,7 +85,7 @@ def checked_extra(conn_id: str, extra: Mapping[str, Any]) -> Json:
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of an API error, None for one that had no answer."""
-    return error.status if isinstance(error, (ApiException, AsyncApiException)) else None
+    return error.status if isinstance(error, KubeCallError) else None
 
 
 def brief(error: BaseException) -> str:
@@ -72,163 +95,170 @@ def brief(error: BaseException) -> str:
 
 def is_transient(error: BaseException) -> bool:
     """Return True for errors that pass by themselves: no answer, 401 (a token is being rotated), 429 and 5xx."""
-    status = status_of(error)
-    if status is not None:
-        return status in (0, 401, 408, 429) or status >= 500
-    return isinstance(
-        error, (urllib3.exceptions.HTTPError, aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, ConnectionError)
-    )
+    if not isinstance(error, KubeCallError):
+        return False
+    return error.status is None or error.status in (0, 401, 408, 429) or error.status >= 500
 
 
-class JobClient:
-    """Blocking calls for workers."""
+def is_permission(error: BaseException) -> bool:
+    """Return True for a refusal that only another right mends; a quota's refusal has the same status."""
+    return isinstance(error, KubeCallError) and error.status == FORBIDDEN and QUOTA not in error.detail
 
-    def __init__(self, config: ClusterConfig) -> None:
+
+class KubernetesJobs:
+    """Every call is one look, and the connection lives no longer than it: a token that was rotated is read again.
+
+    Raises KubeCallError for every call that was refused or not answered.
+    """
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        extra: Mapping[str, Any] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """``extra``: of the Airflow connection; None = it is read with each call, as a trigger must."""
         self.config = config.kubernetes
-        self.hook = KubernetesHook(conn_id=self.config.conn_id, cluster_context=self.config.context)
-        checked_extra(self.config.conn_id, self.hook.conn_extras)
+        self._extra = extra
+        self._sleep = sleep
 
-    @property
-    def batch(self) -> BatchV1Api:
-        """The batch/v1 client of the named context."""
-        return self.hook.batch_v1_client
-
-    @property
-    def core(self) -> CoreV1Api:
-        """The core/v1 client of the named context."""
-        return self.hook.core_v1_client
-
-    def as_dict(self, obj: object) -> Json:
-        """Return a model object as the API's JSON."""
-        result: Json = self.hook.api_client.sanitize_for_serialization(obj)
-        return result
-
-    def cronjob(self) -> Json:
-        """Return the CronJob whose template is used."""
-        return self.as_dict(
-            self.batch.read_namespaced_cron_job(
-                self.config.cronjob, self.config.namespace, _request_timeout=REQUEST_TIMEOUT
-            )
-        )
-
-    def jobs(self, selector: str = "") -> list[Json]:
-        """Return the Jobs of the namespace that match a label selector."""
-        found = self.batch.list_namespaced_job(
-            self.config.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT
-        )
-        return [self.as_dict(item) for item in found.items]
-
-    def job(self, name: str) -> Json | None:
-        """Return one Job, or None when there is none of that name."""
-        try:
-            found = self.batch.read_namespaced_job(name, self.config.namespace, _request_timeout=REQUEST_TIMEOUT)
-        except ApiException as error:
-            if error.status == NOT_FOUND:
-                return None
-            raise
-        return self.as_dict(found)
-
-    def create_job(self, manifest: Json) -> Json:
-        """Create a Job, once; no retry here, since the outcome of a failed call is unknown."""
-        return self.as_dict(
-            self.batch.create_namespaced_job(self.config.namespace, manifest, _request_timeout=REQUEST_TIMEOUT)
-        )
-
-    def pods(self, selector: str) -> list[Json]:
-        """Return the pods of the namespace that match a label selector."""
-        found = self.core.list_namespaced_pod(
-            self.config.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT
-        )
-        return [self.as_dict(item) for item in found.items]
-
-    def delete_job(self, name: str) -> None:
-        """Delete a Job and its pods; one that is gone already is fine. What passes is tried again, three times."""
-        for left in reversed(range(DELETE_TRIES)):
-            try:
-                self.batch.delete_namespaced_job(
-                    name, self.config.namespace, propagation_policy="Background", _request_timeout=REQUEST_TIMEOUT
-                )
-                return
-            except Exception as error:
-                # The clients' exceptions have no common base; all but a passing one are raised.
-                if status_of(error) == NOT_FOUND:
-                    return
-                if not left or not is_transient(error):
-                    raise
-                time.sleep(DELETE_PAUSE_SECONDS)
-
-    def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool:
-        """Ask the API server whether this account may do something (SelfSubjectAccessReview)."""
-        from kubernetes.client import AuthorizationV1Api
-
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {
-                "resourceAttributes": {
-                    "namespace": self.config.namespace,
-                    "verb": verb,
-                    "group": group,
-                    "resource": resource,
-                    **({"subresource": subresource} if subresource else {}),
-                }
-            },
-        }
-        answer = AuthorizationV1Api(self.hook.api_client).create_self_subject_access_review(
-            review, _request_timeout=REQUEST_TIMEOUT
-        )
-        return bool(self.as_dict(answer).get("status", {}).get("allowed"))
-
-
-class AsyncJobClient:
-    """Async calls for triggers; every call is one look, and the client lives no longer than it."""
-
-    def __init__(self, config: ClusterConfig) -> None:
-        self.config = config.kubernetes
+    @classmethod
+    def for_worker(cls, config: ClusterConfig) -> KubernetesJobs:
+        """Return the client of a worker, with the connection read now. Raises KubeConnectionError."""
+        conn_id = config.kubernetes.conn_id
+        return cls(config, checked_extra(conn_id, BaseHook.get_connection(conn_id).extra_dejson))
 
     @asynccontextmanager
-    async def _api(self) -> AsyncIterator[Any]:
-        # A hook of its own for each look: a token that was rotated meanwhile is then read again.
+    async def _api(self, what: str) -> AsyncIterator[Any]:
         conn_id = self.config.conn_id
-        extra = checked_extra(conn_id, (await BaseHook.aget_connection(conn_id)).extra_dejson)
-        hook = AsyncKubernetesHook(conn_id=conn_id, cluster_context=self.config.context, connection_extras=extra)
-        async with hook.get_conn() as api:
-            yield api
+        extra = self._extra
+        if extra is None:
+            extra = checked_extra(conn_id, (await BaseHook.aget_connection(conn_id)).extra_dejson)
+        hook = AsyncKubernetesHook(conn_id=conn_id, cluster_context=self.config.context, connection_extras=dict(extra))
+        try:
+            async with hook.get_conn() as api:
+                yield api
+        except ApiException as error:
+            reason, detail = _status_object(error)
+            raise self._error(what, error.status, reason, detail) from None
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+            raise self._error(what, None, type(error).__name__, str(error)) from error
 
-    async def jobs(self, selector: str) -> list[Json]:
-        """Return the Jobs of the namespace that match a label selector."""
-        async with self._api() as api:
-            found = await async_client.BatchV1Api(api).list_namespaced_job(
-                self.config.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT
+    def _error(self, what: str, status: int | None, reason: str, detail: str) -> KubeCallError:
+        answer = f"{status} {reason}" if status else f"no answer ({reason})"
+        where = f"connection {self.config.conn_id!r}, context {self.config.context}, namespace {self.config.namespace}"
+        hint = "; the credentials of this connection are refused" if status == 401 else ""
+        return KubeCallError(f"cannot {what}: {answer}: {detail}{hint} ({where})", status, reason, detail)
+
+    async def _call(
+        self, what: str, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None,
+        content_type: str = JSON_TYPE,
+    ) -> Json:  # fmt: skip
+        async with self._api(what) as api:
+            found: Json = await api.call_api(
+                path,
+                method,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": JSON_TYPE, "Content-Type": content_type},
+                body=body,
+                response_types_map={200: "object", 201: "object", 202: "object"},
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=REQUEST_TIMEOUT,
             )
-            return [api.sanitize_for_serialization(item) for item in found.items]
+            return found
+
+    def _path(self, group: str, kind: str, name: str = "") -> str:
+        root = f"/apis/{group}/v1" if group else "/api/v1"
+        return f"{root}/namespaces/{quote(self.config.namespace)}/{kind}" + (f"/{quote(name)}" if name else "")
+
+    async def _list(self, group: str, kind: str, query: Mapping[str, str]) -> list[Json]:
+        found = await self._call(f"list {kind}", "GET", self._path(group, kind), query)
+        return list(found.get("items") or [])
+
+    async def cronjob(self) -> Json:
+        """Return the CronJob whose template is used."""
+        name = self.config.cronjob
+        return await self._call(f"read CronJob {name}", "GET", self._path("batch", "cronjobs", name))
+
+    async def jobs(self, selector: str = "") -> list[Json]:
+        """Return the Jobs of the namespace that match a label selector."""
+        return await self._list("batch", "jobs", {"labelSelector": selector})
 
     async def job(self, name: str) -> Json | None:
         """Return one Job, or None when there is none of that name."""
-        async with self._api() as api:
-            try:
-                found = await async_client.BatchV1Api(api).read_namespaced_job(
-                    name, self.config.namespace, _request_timeout=REQUEST_TIMEOUT
-                )
-            except AsyncApiException as error:
-                if error.status == NOT_FOUND:
-                    return None
-                raise
-            result: Json = api.sanitize_for_serialization(found)
-            return result
+        try:
+            return await self._call(f"read Job {name}", "GET", self._path("batch", "jobs", name))
+        except KubeCallError as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+
+    async def create_job(self, manifest: Json, *, dry_run: bool = False) -> Json:
+        """Create a Job, once; no retry here, since the outcome of a failed call is unknown.
+
+        A field that the server does not know is refused, not dropped. ``dry_run``: admission and quota answer as they
+        would, and nothing is stored.
+        """
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"} | ({"dryRun": "All"} if dry_run else {})
+        what = f"create Job {manifest['metadata']['name']}"
+        return await self._call(what, "POST", self._path("batch", "jobs"), query, manifest)
+
+    async def adopt_job(self, name: str, me: Owner) -> Json | None:
+        """Make ``me`` the owner of a Job and return it; None when it is gone.
+
+        Raises:
+            StaleError: a later try of the same task owns it.
+        """
+        async for attempt in self._retrying(lambda error: is_transient(error) or status_of(error) == CONFLICT):
+            with attempt:
+                job = await self.job(name)
+                if job is None or owner_of(job) == me:
+                    return job
+                path = self._path("batch", "jobs", name)
+                query = {"fieldManager": FIELD_MANAGER}
+                return await self._call(f"adopt Job {name}", "PATCH", path, query, dict(adoption(job, me)), MERGE_PATCH)
+        raise AssertionError("a retry either returns or raises")
+
+    async def end_job(self, name: str, mine: Owner | None, uid: str = "") -> End | Leave:
+        """Delete a Job and its pods if ``mine`` still owns it; says what was done. What passes is tried again.
+
+        The caller must know that it may (its own deadline, or a person's decision about its try).
+        """
+        async for attempt in self._retrying(lambda error: is_transient(error) or status_of(error) == CONFLICT):
+            with attempt:
+                decided = may_end(await self.job(name), mine, uid)
+                if isinstance(decided, End):
+                    path = self._path("batch", "jobs", name)
+                    try:
+                        await self._call(f"delete Job {name}", "DELETE", path, None, dict(decided.options))
+                    except KubeCallError as error:
+                        if error.status != NOT_FOUND:
+                            raise
+                return decided
+        raise AssertionError("a retry either returns or raises")
+
+    def _retrying(self, again: Callable[[BaseException], bool]) -> AsyncRetrying:
+        return AsyncRetrying(
+            stop=stop_after_attempt(TRIES),
+            wait=wait_fixed(TRY_PAUSE_SECONDS),
+            retry=retry_if_exception(again),
+            sleep=self._sleep,
+            reraise=True,
+        )
 
     async def pods(self, selector: str) -> list[Json]:
         """Return the pods of the namespace that match a label selector."""
-        async with self._api() as api:
-            found = await async_client.CoreV1Api(api).list_namespaced_pod(
-                self.config.namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT
-            )
-            return [api.sanitize_for_serialization(item) for item in found.items]
+        return await self._list("", "pods", {"labelSelector": selector})
+
+    async def events(self, uid: str) -> list[Json]:
+        """Return the events about one object."""
+        return await self._list("", "events", {"fieldSelector": f"involvedObject.uid={uid}"})
 
     async def pod_log(self, pod: str, container: str) -> list[str]:
         """Return the last lines of a container."""
-        async with self._api() as api:
-            text = await async_client.CoreV1Api(api).read_namespaced_pod_log(
+        async with self._api(f"read the log of pod {pod}, container {container}") as api:
+            text = await CoreV1Api(api).read_namespaced_pod_log(
                 pod,
                 self.config.namespace,
                 container=container,
@@ -238,19 +268,23 @@ class AsyncJobClient:
             )
             return (text or "").splitlines()
 
-    async def delete_job(self, name: str) -> None:
-        """Delete a Job and its pods; one that is gone already is fine. What passes is tried again, three times."""
-        for left in reversed(range(DELETE_TRIES)):
-            try:
-                async with self._api() as api:
-                    await async_client.BatchV1Api(api).delete_namespaced_job(
-                        name, self.config.namespace, propagation_policy="Background", _request_timeout=REQUEST_TIMEOUT
-                    )
-                return
-            except Exception as error:
-                # As above.
-                if status_of(error) == NOT_FOUND:
-                    return
-                if not left or not is_transient(error):
-                    raise
-                await asyncio.sleep(DELETE_PAUSE_SECONDS)
+    async def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool:
+        """Ask the API server whether this account may do something (SelfSubjectAccessReview)."""
+        asked = {"namespace": self.config.namespace, "verb": verb, "group": group, "resource": resource}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked | ({"subresource": subresource} if subresource else {})},
+        }
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = await self._call("ask for its own rights", "POST", path, None, review)
+        return bool((answer.get("status") or {}).get("allowed"))
+
+
+def _status_object(error: ApiException) -> tuple[str, str]:
+    """Return reason and message of the API's Status object, or what stands in its place."""
+    try:
+        body = json.loads(error.body or "")
+        return str(body.get("reason") or error.reason), str(body.get("message") or error.reason)
+    except (ValueError, AttributeError):
+        return str(error.reason), " ".join(str(error.body or error.reason).split())[:300]

@@ -73,21 +73,15 @@ class DebtBook:
         for window in handover.drop:
             self._store.set(key_of(window), PAID)
 
-    def prune(self, keep: Iterable[str] = ()) -> list[Debt]:
-        """Take keys without an open debt out of the index (but those of ``keep``), and return the open debts."""
-        kept = set(keep)
-        found: list[Debt] = []
-        left: list[str] = []
+    def prune(self) -> list[Debt]:
+        """Take keys without an open debt out of the index, and return the open debts, oldest first."""
+        found = self.open()
+        owing = [debt.window for debt in found]
         for window in self.indexed():
-            debt = self.debt(window)
-            if debt is not None:
-                found.append(debt)
-            if debt is not None or window in kept:
-                left.append(window)
-            else:
+            if window not in owing:
                 self._store.delete(key_of(window))
-        self._store.set(INDEX, left)
-        return sorted(found, key=lambda d: (d.since, d.label))
+        self._store.set(INDEX, owing)
+        return found
 
     async def apay(self, window: str) -> None:
         """Mark a window's debt as paid, if it has one."""

@@ -50,6 +50,8 @@ def promise(context: Mapping[str, Any], window: Window, counted: Counted, *, swe
     """Write the window's debt before its first DELETE; one that it has taken over keeps its run and its time."""
     book = DebtBook(window.cluster)
     known = book.debt(window.key)
+    # In the index since the plan; taken out of it again by a report of the run, before this window was cleared.
+    book.announce([window.key])
     book.write(
         Debt(
             window=window.key,

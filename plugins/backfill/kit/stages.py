@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
@@ -13,6 +14,8 @@ from airflow.triggers.base import StartTriggerArgs
 from backfill.groups import pass_of
 from backfill.kit import store, xcoms
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
+from backfill.settings import cluster_config
+from include.scorecard_backfill.graph import task_of
 from include.scorecard_backfill.records import (
     Event,
     FailEvent,
@@ -37,10 +40,11 @@ def group_of(task_id: str) -> str:
     return task_id.rsplit(".", 1)[0]
 
 
-def result_of(context: Mapping[str, Any], stage: Stage) -> Record | None:
-    """Return the record that a stage of the same window left, None when it has left none."""
+def result_of(context: Mapping[str, Any], stage: Stage, window: Window) -> Record | None:
+    """Return the record that a stage of the window left, None when it has left none."""
     ti = context["ti"]
-    return xcoms.record(ti, f"{group_of(ti.task_id)}.{stage}")
+    task = task_of(stage, window.order, cluster_config(window.cluster).orders)
+    return xcoms.record(ti, f"{group_of(ti.task_id)}.{task}")
 
 
 def already(context: Mapping[str, Any], window: Window) -> Settled:
@@ -48,7 +52,7 @@ def already(context: Mapping[str, Any], window: Window) -> Settled:
     ti = context["ti"]
     cut_by = pass_of(group_of(ti.task_id)).cut_by
     cut = xcoms.pull(ti, cut_by, xcoms.CUT) if cut_by else None
-    return settled(window.key, result_of(context, "verify"), cut)
+    return settled(window.key, result_of(context, "verify", window), cut)
 
 
 def failed_before(context: Mapping[str, Any], key: str) -> Failure | None:
@@ -67,6 +71,16 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
     context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
     store.RunStore(context).set(store.FAILED, failure.to_json())
     raise AirflowFailException(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
+
+
+@contextmanager
+def kept_refusal(context: Mapping[str, Any]) -> Iterator[None]:
+    """Keep the sentence by which a run is refused for report and page."""
+    try:
+        yield
+    except AirflowFailException as error:
+        context["ti"].xcom_push(key=xcoms.REFUSED, value=str(error))
+        raise
 
 
 def event_of(context: Mapping[str, Any], value: object, stage: Stage) -> Event:

@@ -14,14 +14,17 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
+from backfill.groups import pass_of
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.secrets import resolved
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.poll import shared_poll
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.records import FailEvent, Failure, Part, Record, RecordError, Stage
+from include.scorecard_backfill.graph import task_of
+from include.scorecard_backfill.records import FailEvent, Failure, Part, Record, RecordError, Stage, Window
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
 from include.scorecard_backfill.verdicts.counts import Host
@@ -34,6 +37,9 @@ DEADLINE_MARGIN_SECONDS = 30.0
 
 PREPARE_PAUSE_SECONDS = 5.0
 """Between two tries to read what earlier stages have left."""
+
+PLAN_SECONDS = 60.0
+"""How long the list of a run's windows is taken from the snapshot; a plan that was cleared may be another one."""
 
 SHOW_EVERY_SECONDS = 10.0
 """The reason of a wait is written for the page at most this often."""
@@ -82,6 +88,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
 
     args: Args
     config: ClusterConfig
+    window: Window
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__()
@@ -121,9 +128,32 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         """The waiting task instance: dag_id, run_id, task_id, map_index, try_number."""
         return self.task_instance
 
-    async def result_of(self, stage: str) -> Record | None:
+    async def result_of(self, stage: Stage) -> Record | None:
         """Return the record that a stage of the same window left, None when it has left none."""
-        return await xcoms.arecord(self.ti, f"{self.args.group}.{stage}")
+        task = task_of(stage, self.window.order, self.config.orders)
+        return await xcoms.arecord(self.ti, f"{self.args.group}.{task}")
+
+    async def windows(self) -> list[Window]:
+        """Return the windows of this pass in plan order: one list for all that wait in this process."""
+        ti, group = self.ti, self.args.group
+
+        async def load() -> list[Window]:
+            found = await xcoms.apull(ti, pass_of(group).source)
+            return [Window.from_json(item) for item in found or []]
+
+        key = ("windows", ti.dag_id, ti.run_id, group)
+        return await shared_poll().get(key, load, max_age=PLAN_SECONDS)
+
+    async def _find_window(self) -> None:
+        """Take this window from the plan. A trigger to which a worker deferred outside of a group has none."""
+        if not self.args.group:
+            return
+        windows, index = await self.windows(), int(self.ti.map_index)
+        if not 0 <= index < len(windows):
+            raise ValueError(f"map index {index} is not in the plan of {len(windows)} windows")
+        self.window = windows[index]
+        self.label = self.window.label
+        self.args = self.args.model_copy(update={"key": self.window.key})
 
     def left(self) -> dict[str, Any]:
         """Return the fields of :class:`Failure` that a failure of this wait leaves to its next try."""
@@ -149,18 +179,19 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             await self._prepared()
         except (LookupError, ValueError, TypeError) as error:
             # A ValidationError of pydantic and a RecordError are ValueErrors.
-            yield self._end(self._broken(error))
+            yield self._final_event(self._broken(error))
             return
         await asyncio.sleep(max(0.0, self.args.not_before - time.time()))
         if self.label:
             self.log.info("window %s, key %s", self.label, self.args.key)
-        yield self._end(await self._decided())
+        yield self._final_event(await self._until_decided())
 
     async def _prepared(self) -> None:
         """Prepare, with patience: Airflow's own API may be away while it restarts."""
         began = time.monotonic()
         while True:
             try:
+                await self._find_window()
                 await self.prepare()
                 return
             except AirflowRuntimeError as error:
@@ -182,7 +213,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             )
         )
 
-    def _end(self, look: Look) -> TriggerEvent:
+    def _final_event(self, look: Look) -> TriggerEvent:
         if isinstance(look, Done):
             self.log.info("done: %s", look.why)
             result = look.result if isinstance(look.result, dict) else look.result.to_json()
@@ -196,7 +227,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return TriggerEvent(FailEvent(failure=look.failure).to_json())
         return TaskFailedEvent(xcoms={"return_value": look.failure.to_json()})
 
-    async def _decided(self) -> Look:
+    async def _until_decided(self) -> Look:
         outage_since: float | None = None
         said, said_at = "", 0.0
         while True:
@@ -246,7 +277,8 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return Failed(self.failure(Verdict("failed", (reason,), "configuration")))
         if not is_transient(error):
             self.log.exception("cannot go on")
-            return Failed(self.failure(Verdict("failed", (text,), "error")))
+            cause = "access_denied" if kubernetes.is_permission(error) else "error"
+            return Failed(self.failure(Verdict("failed", (text,), cause)))
         if temporal.is_lost(error):
             shared_poll().drop(("temporal", self.args.cluster))
         if for_seconds >= self.outage_seconds:
@@ -269,7 +301,9 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
 
     async def clickhouse(self) -> BackfillClickHouse:
         """Return a hook for calls in a thread."""
-        return BackfillClickHouse(self.config, await self.connection(self.config.clickhouse.conn_id))
+        connection = await self.connection(self.config.clickhouse.conn_id)
+        kubernetes = self.config.kubernetes
+        return BackfillClickHouse(self.config, await resolved(connection, kubernetes.conn_id, kubernetes.context))
 
     async def hosts(self) -> tuple[Host, ...]:
         """Return the cluster's hosts from the shared snapshot."""

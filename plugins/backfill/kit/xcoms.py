@@ -26,6 +26,9 @@ MARKDOWN = "markdown"
 TERMS = "terms"
 """Of `plan` and `approve`: what is to be executed, and its digest (planning/terms.py)."""
 
+REFUSED = "refused"
+"""Of `preflight` and `plan`: the sentence by which a run was refused before anything was done."""
+
 CUT = "cut"
 """Of the replans: keys of the windows that were cut."""
 
@@ -68,6 +71,11 @@ async def arecord(ti: Instance, task_id: str, key: str = RESULT) -> Record | Non
 def pull(ti: Any, task_id: str, key: str = RESULT, map_index: int = -1) -> Any:
     """Return an XCom of the same run as plain JSON, None when there is none. For workers."""
     return plain(ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index))
+
+
+def text(ti: Any, task_id: str, key: str) -> str:
+    """Return an XCom that is text for people, '' when there is none. For workers."""
+    return str(ti.xcom_pull(task_ids=task_id, key=key, map_indexes=-1) or "")
 
 
 def record(ti: Any, task_id: str, key: str = RESULT) -> Record | None:

@@ -1,4 +1,4 @@
-"""Plan, approval and replan: which windows a run has."""
+"""The plan: which windows a run has, frozen once it was made, with the terms under which they are carried out."""
 
 from __future__ import annotations
 
@@ -6,94 +6,158 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from airflow.providers.standard.exceptions import HITLRejectException
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator, Variable
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.operators.common import RunStore
+from backfill.kit import xcoms
+from backfill.kit.debts import DebtBook
+from backfill.kit.stages import kept_refusal
+from backfill.kit.store import FROZEN, RunStore
 from backfill.operators.preflight import run_parameters
 from backfill.settings import LEARNED_VARIABLE, cluster_config
-from backfill.triggers.mutations import slices
+from include.scorecard_backfill import debts as owing
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.config.rules import names_of
+from include.scorecard_backfill.markdown import plan_markdown
+from include.scorecard_backfill.params import EffectiveParams
 from include.scorecard_backfill.planning import inventory, learned, plan
+from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest
 from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
-from include.scorecard_backfill.report import plan_markdown
+from include.scorecard_backfill.records import Window
 
 Json = dict[str, Any]
 
 
 class PlanOperator(BaseOperator):
-    """Returns the windows of the run in the order of admission; the list is frozen for the run once it was made.
+    """Returns the windows of the run in the order of admission.
 
-    XComs besides the return value: ``run`` (effective parameters), ``customers`` (customer id by map index), ``hash``,
-    ``markdown`` (for the approval) and ``planned`` (the windows also of a dry run, whose return value is empty).
+    The list is frozen for the run, with its parameters and terms: what was approved is what runs. Cleared after the
+    cluster's file has changed it plans anew, and must be approved anew, as long as nothing was deleted.
     """
 
     def __init__(self, *, cluster: str, max_windows: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.cluster = cluster
         self.max_windows = max_windows
-        self.notes: list[str] = []
 
     def execute(self, context: Any) -> list[Json]:
         """Return the windows. Raises AirflowFailException with every reason for which a plan is refused."""
+        with kept_refusal(context):
+            return self._windows(context)
+
+    def _windows(self, context: Any) -> list[Json]:
         config = cluster_config(self.cluster)
         run = run_parameters(context, config)
-        store = RunStore(context)
-        frozen = store.get("plan")
-        if frozen:
-            self.log.info("this run was planned before: the same %d windows again", len(frozen))
-            windows: list[Json] = frozen
-        else:
-            windows = self._plan(config, run, context["dag_run"].run_id)
-            store.set("plan", windows)
-            store.set("notes", self.notes)
-        markdown = plan_markdown(
-            windows,
-            plan_hash=plan.plan_hash(windows),
-            mode=run.mode,
-            max_parallel=run.max_parallel,
-            statements=_statements(config, windows) if run.mode == "cleanup" else (),
-            notes=store.get("notes") or (),
-        )
-        self.log.info("plan %s\n%s", plan.plan_hash(windows), markdown)
-        self._push(context["ti"], run, windows, markdown)
-        if run.dry_run:
+        book = DebtBook(self.cluster)
+        open_debts = book.open()
+        frozen = self._frozen(context, config, run, open_debts)
+        if frozen is None:
+            frozen = self._plan(context, config, run, open_debts)
+            RunStore(context).set(FROZEN, frozen)
+        windows = [Window.from_json(item) for item in frozen["windows"]]
+        self._show(context, config, frozen, windows)
+        if frozen["run"]["dry_run"]:
             self.log.info("dry run: the plan is shown, nothing is done")
             return []
-        return windows
+        book.announce(w.key for w in windows if w.destructive)
+        book.hand_over(owing.hand_over(windows, context["dag_run"].run_id, open_debts))
+        return [w.to_json() for w in windows]
 
-    def _push(self, ti: Any, run: Any, windows: Sequence[Json], markdown: str) -> None:
-        # overlap and the limits travel with the run, so that a changed default does not change a run under way
-        ti.xcom_push(key="run", value=run.model_dump(mode="json") | {"destructive": run.destructive})
-        ti.xcom_push(key="customers", value=[w["customer_id"] for w in windows])
-        ti.xcom_push(key="hash", value=plan.plan_hash(windows))
-        ti.xcom_push(key="markdown", value=markdown)
-        ti.xcom_push(key="planned", value=list(windows))
+    def _frozen(
+        self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
+    ) -> Json | None:
+        """Return the plan that this run has made before, None when it must be made (again)."""
+        frozen: Json | None = RunStore(context).get(FROZEN)
+        if not frozen:
+            return None
+        changed = differences(frozen["terms"], self._terms(config, run, frozen["terms"]["windows"]))
+        if not changed:
+            self.log.info("this run was planned before: the same %d windows again", len(frozen["windows"]))
+            return frozen
+        keys = {item["key"] for item in frozen["windows"]}
+        begun = [debt.label for debt in open_debts if debt.window in keys]
+        text = "; ".join(changed)
+        if begun:
+            raise AirflowFailException(
+                f"approval_changed: {text}\nRows of this run's windows are deleted already ({', '.join(begun[:3])}), so"
+                " it is not planned anew. Undo the change in the cluster's file and clear what failed, or start a new"
+                " run: its plan takes in what this one owes."
+            )
+        self.log.warning("planned anew, to be approved anew, because: %s", text)
+        return None
 
-    def _plan(self, config: ClusterConfig, run: Any, run_id: str) -> list[Json]:
-        hook = BackfillClickHouse(config)
-        known = learned.parse_learned(Variable.get(LEARNED_VARIABLE.format(cluster=config.name), default=None))
-        stock, problems = read_inventory(hook, run.range)
+    def _terms(self, config: ClusterConfig, run: EffectiveParams, windows: str) -> Terms:
+        return terms_of(config, mode=run.mode, order=run.order, windows=windows, max_parallel=run.max_parallel)
+
+    def _plan(
+        self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
+    ) -> Json:
+        notes: list[str] = []
+        known = self._learned(config, notes)
+        stock, problems = read_inventory(BackfillClickHouse(config), run.range)
         request = plan.Request(
             cluster=config.name,
-            run_id=run_id,
+            run_id=context["dag_run"].run_id,
             mode=run.mode,
             range=run.range,
             customers=run.customers,
             all_customers=run.all_customers,
-            split=splitter(config, run.window, known, self.notes),
+            split=splitter(config, run.window, known, notes),
             max_windows=self.max_windows,
             volume_table=config.clickhouse.volume_table,
             required_tables=config.clickhouse.tables[:1],
+            order=run.order,
+            debts=tuple(open_debts),
         )
         try:
-            return [w.to_json() for w in plan.build_plan(request, stock, problems).windows]
+            windows = plan.build_plan(request, stock, problems).windows
         except plan.PlanError as error:
             raise AirflowFailException(str(error)) from None
+        notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
+        notes += [f"owed, NOT in this plan: {debt.text}" for debt in owing.outside(windows, open_debts)]
+        return {
+            "windows": [w.to_json() for w in windows],
+            "run": run.model_dump(mode="json") | {"destructive": run.destructive},
+            "terms": self._terms(config, run, windows_digest(windows)),
+            "notes": notes,
+        }
+
+    def _learned(self, config: ClusterConfig, notes: list[str]) -> Mapping[str, learned.Customer]:
+        """Return what earlier runs say of customers. It only makes windows smaller, so a broken one stops no plan."""
+        name = LEARNED_VARIABLE.format(cluster=config.name)
+        try:
+            return learned.parse_learned(Variable.get(name, default=None))
+        except ValueError as error:
+            notes.append(f"the Airflow Variable {name} cannot be read and is not used: {error}")
+            self.log.warning("%s", notes[-1])
+            return {}
+
+    def _show(self, context: Any, config: ClusterConfig, frozen: Json, windows: Sequence[Window]) -> None:
+        ti, run, terms = context["ti"], frozen["run"], frozen["terms"]
+        markdown = plan_markdown(
+            windows,
+            digest=digest(terms),
+            mode=run["mode"],
+            order=run["order"],
+            asked_by=asked_by(context),
+            max_parallel=run["max_parallel"],
+            statements=_statements(config, windows) if run["mode"] == "cleanup" else (),
+            notes=frozen["notes"],
+        )
+        self.log.info("plan %s\n%s", digest(terms), markdown)
+        # overlap and the limits travel with the run, so that a changed default does not change a run under way
+        ti.xcom_push(key=xcoms.RUN, value=run)
+        ti.xcom_push(key=xcoms.CUSTOMERS, value=[w.customer_id for w in windows])
+        ti.xcom_push(key=xcoms.TERMS, value=terms)
+        ti.xcom_push(key=xcoms.MARKDOWN, value=markdown)
+        ti.xcom_push(key=xcoms.PLANNED, value=[w.to_json() for w in windows])
+
+
+def asked_by(context: Mapping[str, Any]) -> str:
+    """Return who triggered the run, '' for a schedule or when Airflow does not say."""
+    return str(getattr(context["dag_run"], "triggering_user_name", None) or "")
 
 
 def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Customer], notes: list[str]) -> Any:
@@ -115,13 +179,16 @@ def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Custo
 
 
 def read_inventory(hook: BackfillClickHouse, days: DateRange) -> tuple[plan.Inventory, dict[str, list[str]]]:
-    """Return what the cluster holds in these days, in three queries, and the problems of tables by database."""
+    """Return what the cluster holds in these days, in four queries, and the problems of tables by database."""
     config = hook.config
-    hosts = [h.name for h in hook.topology()]
-    tables, problems = inventory.tables_by_database(
-        hook.rows(sql.tables_statement(config.cluster, config.tables)), hosts
-    )
+    wanted = tuple(dict.fromkeys((*config.tables, config.volume_table)))
+    tables, problems, _ = hook.tables(hook.topology())
     databases = sorted(db for db, found in tables.items() if config.volume_table in found)
+    if tables and not databases:
+        raise AirflowFailException(
+            f"the plan is refused, nothing was deleted: no database has the table {config.volume_table!r}"
+            f" (clickhouse.volume_table); there are {', '.join(sorted(tables)[:5])} with {', '.join(config.tables)}"
+        )
     if not databases:
         return plan.Inventory({}, {}), problems
     pairs = hook.rows(
@@ -131,52 +198,31 @@ def read_inventory(hook: BackfillClickHouse, days: DateRange) -> tuple[plan.Inve
         sql.volumes_statement(
             cluster=config.cluster,
             databases=databases,
-            tables=config.tables,
+            tables=wanted,
             names=hook.names,
             start=days.start,
             end=days.end,
         )
     )
-    return plan.Inventory(tables, inventory.pairs_by_database(pairs), inventory.volumes(volumes)), problems
+    changed = {db: tuple(t for t in found if t in config.tables) for db, found in tables.items()}
+    return plan.Inventory(changed, inventory.pairs_by_database(pairs), inventory.volumes(volumes)), problems
 
 
-def _statements(config: ClusterConfig, windows: Sequence[Json]) -> list[str]:
+def _statements(config: ClusterConfig, windows: Sequence[Window]) -> list[str]:
     if not windows:
         return []
-    names = sql.Names(
-        config.clickhouse.time_column,
-        config.clickhouse.customer_column,
-        config.clickhouse.profile_column,
-        config.clickhouse.conversation_column,
-    )
     drop = ["-- DROP PARTITION instead, where a window covers whole partitions with nothing else in them"]
-    return (drop if config.clickhouse.delete.drop_partition else []) + [
+    if windows[0].order == "reindex_first":
+        drop = ["-- and only rows that the reindex has not written again"]
+    return (drop if config.clickhouse.delete.drop_partition or windows[0].order == "reindex_first" else []) + [
         sql.delete_statement(
-            cluster=config.clickhouse.cluster, table=table, part=part, names=names, key=windows[0]["key"], generation=1
+            cluster=config.clickhouse.cluster,
+            table=table,
+            part=part,
+            names=names_of(config.clickhouse),
+            key=windows[0].key,
+            generation=1,
         )
         + ";"
-        for table, part in slices(windows[0])
+        for table, part in windows[0].slices()
     ]
-
-
-class PlanApproval(ApprovalOperator):
-    """Waits for a person only when the run deletes rows and asks for approval; goes on by itself otherwise."""
-
-    def execute(self, context: Any) -> Any:
-        """Return at once when there is nothing to approve."""
-        run = context["ti"].xcom_pull(task_ids="plan", key="run") or {}
-        if not run.get("destructive") or not run.get("require_approval"):
-            why = "nothing is deleted" if not run.get("destructive") else "the run does not ask for one"
-            self.log.info("no approval needed: %s", why)
-            return {"chosen_options": ["not needed"], "reason": why}
-        if not context["ti"].xcom_pull(task_ids="plan", key="planned"):
-            self.log.info("no approval needed: the plan has no window")
-            return {"chosen_options": ["not needed"], "reason": "the plan has no window"}
-        return super().execute(context)
-
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Return the answer; a rejection is final, Airflow's retries must not ask again."""
-        try:
-            return super().execute_complete(context, event)
-        except HITLRejectException as error:
-            raise AirflowFailException(f"the plan was rejected, nothing was deleted: {error}") from None

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from kubernetes_asyncio.config import ConfigException
 from temporalio.service import RPCError
 
-from backfill.hooks.clickhouse import BackfillClickHouse, NativePortError, TopologyError
-from backfill.hooks.kubernetes import JobClient, is_transient, status_of
-from backfill.hooks.temporal import TemporalHook, Workflows
+from backfill.hooks.clickhouse import NativePortError, PinnedSettingError, TopologyError
+from backfill.hooks.kubernetes import is_transient, status_of
+from backfill.hooks.temporal import RefusedError
+from backfill.kit.stages import kept_refusal
+from backfill.operators.checks import temporal as temporal_checks
+from backfill.operators.checks.clickhouse import clickhouse
+from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.late import refuse_late_start
 from backfill.settings import cluster_config
-from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.job import JobError, JobRequest, build_job, suspended
+from include.scorecard_backfill.job import JobError
 from include.scorecard_backfill.params import effective
 from include.scorecard_backfill.params.form import ParamsError, RunParams
-
-KUBERNETES_RIGHTS = (
-    ("get", "batch", "cronjobs", ""),
-    ("list", "batch", "jobs", ""),
-    ("get", "batch", "jobs", ""),
-    ("create", "batch", "jobs", ""),
-    ("delete", "batch", "jobs", ""),
-    ("list", "", "pods", ""),
-    ("get", "", "pods", "log"),
-)
-"""(verb, API group, resource, subresource) that the stages use."""
 
 
 def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
@@ -50,8 +41,37 @@ def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
         raise AirflowFailException(f"the run's parameters are refused, nothing was deleted:\n{error}") from None
 
 
+def guarded(
+    check: Callable[[ClusterConfig, list[str], list[str]], None],
+    config: ClusterConfig,
+    problems: list[str],
+    notes: list[str],
+) -> None:
+    """Run one check and turn what it raises into a problem that names the connection. Other errors pass through."""
+    name = check.__name__.strip("_")
+    conn_id = getattr(config, name).conn_id
+    try:
+        BaseHook.get_connection(conn_id)
+        check(config, problems, notes)
+    except AirflowNotFoundException:
+        problems.append(
+            f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
+        )
+    except (NativePortError, PinnedSettingError, TopologyError, JobError, RefusedError) as error:
+        problems.append(f"{name}: {error}")
+    except (ClickHouseError, RPCError, OSError, ValueError, AirflowException, ConfigException) as error:
+        problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
+    except Exception as error:
+        # Every client has its own exception classes; preflight must name all systems that fail, not the first.
+        if status_of(error) is None and not is_transient(error):
+            raise
+        problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
+
+
 class PreflightOperator(BaseOperator):
     """Checks parameters, connections, rights and reachability; fails at once and names all that is wrong."""
+
+    _guarded = staticmethod(guarded)
 
     def __init__(self, *, cluster: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -59,6 +79,10 @@ class PreflightOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
+        with kept_refusal(context):
+            return self._checked(context)
+
+    def _checked(self, context: Any) -> dict[str, Any]:
         config = cluster_config(self.cluster)
         refuse_late_start(context["dag_run"], config)
         run = run_parameters(context, config)
@@ -66,119 +90,19 @@ class PreflightOperator(BaseOperator):
             self.log.info("parameter %s", line)
         problems: list[str] = []
         notes: list[str] = []
-        for check in (_clickhouse, _kubernetes, _temporal):
-            self._guarded(check, config, problems, notes)
+        for check in checks():
+            guarded(check, config, problems, notes)
         for note in notes:
             self.log.warning("%s", note)
         if problems:
             raise AirflowFailException("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
         return {"cluster": config.name, "notes": notes}
 
-    def _guarded(
-        self,
-        check: Callable[[ClusterConfig, list[str], list[str]], None],
-        config: ClusterConfig,
-        problems: list[str],
-        notes: list[str],
-    ) -> None:
-        name = check.__name__.strip("_")
-        conn_id = getattr(config, name).conn_id
-        try:
-            BaseHook.get_connection(conn_id)
-            check(config, problems, notes)
-        except AirflowNotFoundException:
-            problems.append(
-                f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
-            )
-        except (NativePortError, TopologyError, JobError) as error:
-            problems.append(f"{name}: {error}")
-        except (ClickHouseError, RPCError, OSError, ValueError, AirflowException) as error:
-            problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
-        except Exception as error:
-            # Every client has its own exception classes; preflight must name all systems that fail, not the first.
-            if status_of(error) is None and not is_transient(error):
-                raise
-            problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
-
-
-def _clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
-    hook = BackfillClickHouse(config)
-    hosts = hook.topology()
-    hook.mutations()
-    readonly = hook.rows(sql.replicas_statement(config.clickhouse.cluster))
-    problems += [
-        f"clickhouse: {r['tables']} tables are read-only on {r['host']} (Keeper session lost)" for r in readonly
-    ]
-    grants = " ".join(next(iter(r.values())) for r in hook.rows("SHOW GRANTS"))
-    if not any(word in grants for word in ("GRANT ALL", "ALTER DELETE", "ALTER TABLE", "GRANT ALTER")):
-        problems.append(
-            f"clickhouse: the user of {config.clickhouse.conn_id!r} has no ALTER DELETE (SHOW GRANTS: {grants})"
-        )
-    notes.append(f"clickhouse: {len(hosts)} hosts: {', '.join(h.name for h in hosts)}")
-
-
-def _kubernetes(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
-    client = JobClient(config)
-    denied = [
-        f"kubernetes: this account may not {verb} {resource}{'/' + sub if sub else ''} in namespace"
-        f" {config.kubernetes.namespace} (context {config.kubernetes.context}): ask for the role"
-        for verb, group, resource, sub in KUBERNETES_RIGHTS
-        if not client.allowed(verb, group, resource, sub)
-    ]
-    problems += denied
-    if denied:
-        return
-    cronjob = client.cronjob()
-    if suspended(cronjob):
-        notes.append(f"CronJob {config.kubernetes.cronjob} is suspended; Jobs made from its template run all the same")
-    build_job(cronjob, _sample_request(config))
-
-
-def _sample_request(config: ClusterConfig) -> JobRequest:
-    return JobRequest(
-        key="0" * 16,
-        cluster=config.name,
-        run_id="preflight",
-        customer_id="preflight",
-        start="2026-01-01",
-        end="2026-01-02",
-        attempt=1,
-        ttl_seconds=config.kubernetes.ttl_seconds_after_finished,
-        deadline_seconds=config.kubernetes.deadline_seconds,
-        extra_env=config.kubernetes.extra_env,
-    )
-
 
 def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
-    async def ask() -> None:
-        client = await TemporalHook(config.temporal.conn_id, BaseHook.get_connection(config.temporal.conn_id)).connect(
-            config.temporal.namespace
-        )
-        workflows = Workflows(client, config)
-        queries = (workflows.open_query(), workflows.customer_query("preflight", datetime.now(UTC)))
-        for query in queries:
-            try:
-                await workflows.list_ids(query, limit=1)
-            except RPCError as error:
-                problems.append(
-                    f"temporal: namespace {config.temporal.namespace}: {error.status.name}: {error} for {query}"
-                )
-        if not problems:
-            notes.extend(await _retention_notes(workflows))
-
-    asyncio.run(ask())
+    temporal_checks.check(config, problems, notes)
 
 
-async def _retention_notes(workflows: Workflows) -> list[str]:
-    """Say when closed workflows may vanish before a wait has ended. A key may list workflows and not see namespaces."""
-    config = workflows.config
-    try:
-        kept = await workflows.retention_seconds()
-    except RPCError as error:
-        return [f"temporal: retention of namespace {config.namespace} cannot be read ({error.status.name}: {error})"]
-    if kept < config.deadline_seconds:
-        return [
-            f"temporal: namespace {config.namespace} keeps closed workflows for {kept:.0f} s, a wait may take"
-            f" {config.deadline_seconds} s (temporal.deadline_seconds): raise the retention"
-        ]
-    return []
+def checks() -> tuple[Callable[[ClusterConfig, list[str], list[str]], None], ...]:
+    """Return one check for each system, named like its section of the cluster's file."""
+    return (clickhouse, kubernetes, _temporal)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -10,9 +10,10 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.records import parse
+from backfill.kit import xcoms
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
+from include.scorecard_backfill.records import MissingRows, Window, plain
 
 Json = dict[str, Any]
 
@@ -35,35 +36,48 @@ class UndoPlanOperator(BaseOperator):
     def execute(self, context: Any) -> list[Json]:
         """Return the windows with missing rows. Raises AirflowFailException when there is no such run or snapshot."""
         params: Mapping[str, Any] = context["params"]
-        ti = context["ti"]
-        dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", str(params["run_id"] or "").strip()
-        refuse_beside_a_run(ti, dag_id)
-        windows: list[Json] = []
-        for one in PASSES:
-            windows += parse(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=one.source, key="return_value")) or []
-        if not windows:
-            raise AirflowFailException(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
-        chosen = [w for w in windows if params["all_customers"] or w["customer_id"] in (params["customers"] or [])]
-        if not chosen:
-            known = ", ".join(sorted({w["customer_id"] for w in windows}))
-            raise AirflowFailException(
-                f"customers: {params['customers']} and all_customers false choose no window of {run_id}; it has {known}"
-            )
+        chosen = self._chosen(context["ti"], params)
         hook = BackfillClickHouse(cluster_config(self.cluster))
         snapshots = Snapshots(hook, hook.topology())
         existing = snapshots.existing()
-        found: list[Json] = []
-        lines = ["| window | table | rows to put back |", "|---|---|---:|"]
-        for window in chosen:
-            missing = snapshots.missing(window, existing)
-            lines += [f"| {window['label']} | {table} | {item['count']:,} |" for table, item in missing.items()]
-            if any(item["count"] for item in missing.values()):
-                found.append(window)
-        if len(lines) == 2:
-            raise AirflowFailException(f"no window of {run_id} has a snapshot (not enabled, or expired)")
-        ti.xcom_push(key="markdown", value="\n".join(lines))
-        self.log.info("to put back\n%s", "\n".join(lines))
-        return found
+        looked = [(window, snapshots.missing(window, existing)) for window in chosen]
+        if not any(missing for _, missing in looked):
+            raise AirflowFailException(f"no window of {params['run_id']} has a snapshot (not enabled, or expired)")
+        text = _table(looked, meant=bool(params["meant"]))
+        context["ti"].xcom_push(key=xcoms.MARKDOWN, value=text)
+        self.log.info("to put back\n%s", text)
+        return [w.to_json() for w, missing in looked if any(_to_put_back(m, bool(params["meant"])) for m in missing)]
+
+    def _chosen(self, ti: Any, params: Mapping[str, Any]) -> list[Window]:
+        dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", str(params["run_id"] or "").strip()
+        refuse_beside_a_run(ti, dag_id)
+        windows: list[Window] = []
+        for one in PASSES:
+            found = plain(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=one.source, key=xcoms.RESULT))
+            windows += [Window.from_json(item) for item in found or []]
+        if not windows:
+            raise AirflowFailException(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
+        chosen = [w for w in windows if params["all_customers"] or w.customer_id in (params["customers"] or [])]
+        if not chosen:
+            known = ", ".join(sorted({w.customer_id for w in windows}))
+            raise AirflowFailException(
+                f"customers: {params['customers']} and all_customers false choose no window of {run_id}; it has {known}"
+            )
+        return chosen
+
+
+def _to_put_back(missing: MissingRows, meant: bool) -> int:
+    return missing.count + (missing.meant if meant else 0)
+
+
+def _table(looked: Sequence[tuple[Window, Sequence[MissingRows]]], *, meant: bool) -> str:
+    """Return what would be put back as Markdown; rows that were meant to go stay away unless somebody asks for them."""
+    lines = ["| window | table | rows to put back | meant to go, stay away |", "|---|---|---:|---:|"]
+    for window, missing in looked:
+        for m in missing:
+            away = 0 if meant else m.meant
+            lines.append(f"| {window.label} | {m.database}.{m.table} | {_to_put_back(m, meant):,} | {away:,} |")
+    return "\n".join(lines)
 
 
 class UndoOperator(BaseOperator):
@@ -76,16 +90,20 @@ class UndoOperator(BaseOperator):
     def execute(self, context: Any) -> Json:
         """Return the number of windows. Raises AirflowFailException while rows are still missing."""
         refuse_beside_a_run(context["ti"], f"{DAG_ID_PREFIX}{self.cluster}")
-        windows = parse(context["ti"].xcom_pull(task_ids="look", key="return_value")) or []
+        meant = bool(context["params"]["meant"])
+        found = plain(context["ti"].xcom_pull(task_ids="look", key=xcoms.RESULT)) or []
         hook = BackfillClickHouse(cluster_config(self.cluster))
         snapshots = Snapshots(hook, hook.topology())
         existing = snapshots.existing()
         left: list[str] = []
-        for window in windows:
-            snapshots.restore(window, existing)
-            missing = snapshots.missing(window, existing)
-            left += [f"{window['label']}: {t}: {item['count']}" for t, item in missing.items() if item["count"]]
-            self.log.info("%s: put back", window["label"])
+        for window in (Window.from_json(item) for item in found):
+            snapshots.restore(window, existing, meant=meant)
+            left += [
+                f"{window.label}: {m.database}.{m.table}: {rows}"
+                for m in snapshots.missing(window, existing)
+                if (rows := _to_put_back(m, meant))
+            ]
+            self.log.info("%s: put back", window.label)
         if left:
             raise AirflowFailException("rows are still missing: " + "; ".join(left))
-        return {"windows": len(windows)}
+        return {"windows": len(found)}

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.triggers.base import TriggerEvent
-from asgiref.sync import sync_to_async
 
-from backfill.hooks.kubernetes import AsyncJobClient, brief
+from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, brief, is_permission
+from backfill.kit.look import Look, Wake, wait
 from backfill.kit.poll import shared_poll
-from backfill.taken import state_now
-from backfill.triggers.base import Json, Look, WaitTrigger
-from include.scorecard_backfill.job import cluster_selector
+from backfill.kit.wait import WaitArgs, WaitTrigger
+from backfill.settings import cluster_config
+from backfill.taken import person_ended_deferred_task
+from include.scorecard_backfill.job import cluster_selector, container_of
+from include.scorecard_backfill.ownership import End, parse_owner
+from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError, read_event
 from include.scorecard_backfill.verdicts import jobs as rules
-from include.scorecard_backfill.verdicts.base import Verdict, ok, wait
+from include.scorecard_backfill.verdicts import jobwait, podreasons
+from include.scorecard_backfill.verdicts.podreasons import Why
 from include.scorecard_backfill.verdicts.workflows import created_workflows
 
 TAIL_LINES = 40
@@ -26,142 +29,195 @@ TAIL_LINES = 40
 EVENT_LINES = 120
 """Lines of all pods together; with more than three pods each has fewer."""
 
-STATE_SECONDS = 5.0
-"""Limit of the question for the task's state while a trigger is being cancelled."""
-
 MAX_IDS = 500
 """Workflow ids that travel in the event; a customer has a handful of profiles."""
 
 
-class JobTrigger(WaitTrigger):
-    """Wakes its worker with the Job's outcome, its pods' last lines and the workflow ids that they name.
+EVENTS_AFTER_SECONDS = 10.0
+"""From then on a Job without a running pod is asked for its events, which say why."""
 
-    ``made_at``: epoch seconds of the Job.
-    """
 
-    path = "backfill.triggers.job.JobTrigger"
-    fields = ("job_name", "attempt", "made_at")
+Json = dict[str, Any]
+
+
+class JobArgs(WaitArgs):
+    """``made_at``: epoch seconds of the Job; ``uid``: of the Job; ``owner``: text of the try that waits for it."""
 
     job_name: str
     attempt: int
     made_at: float
+    uid: str = ""
+    owner: str = ""
+
+
+class JobTrigger(WaitTrigger[JobArgs]):
+    """Wakes its worker with the Job's outcome, its pods' last lines and the workflow ids that they name."""
+
+    path = "backfill.triggers.job.JobTrigger"
+    stage = "reindex"
+    model = JobArgs
+    fails_on_worker = True
 
     @property
     def poll_seconds(self) -> float:
         """Interval of looking at the Job."""
         return self.config.kubernetes.poll_seconds
 
-    def prepare(self) -> None:
+    @property
+    def outage_seconds(self) -> float:
+        """How long the API server may be unreachable."""
+        return float(self.config.kubernetes.outage_seconds)
+
+    async def prepare(self) -> None:
         """Make the client."""
-        self._client = AsyncJobClient(self.config)
-        self._held_up_since: float | None = None
+        limits = self.config.kubernetes
+        self._client = KubernetesJobs(self.config)
+        self._limits = jobwait.Limits(
+            deadline=limits.deadline_seconds,
+            startup=limits.startup_timeout_seconds,
+            pull_grace=limits.pull_error_grace_seconds,
+            queue=limits.queue_timeout_seconds,
+        )
+        # What earlier looks saw: at its deadline a Job's pods are gone, and with them who kept it alive.
+        self._left: list[str] = []
+        self._held_since: float | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the Job has ended, or may not go on; always one plain event, since a worker must act on it."""
         try:
             async for event in super().run():
-                payload = event.payload if isinstance(event.payload, dict) else self._failed_event(event)
-                yield TriggerEvent(payload)
+                yield self._plain(event)
         except asyncio.CancelledError as error:
             # Airflow tells a person's action from a shutdown by the message of the cancellation, which a library on
-            # the way may drop. The task's state tells it, too.
-            if not error.args and await self._was_taken_away():
+            # the way may drop.
+            if not error.args:
                 await self.on_kill()
             raise
 
-    async def _was_taken_away(self) -> bool:
-        """Return True when the task is surely not deferred any more; False also when Airflow does not answer."""
-        ti = self.task_instance
-        if ti is None:
-            return False
+    async def on_kill(self) -> None:
+        """End the Job if a person has ended this very try and it is still the Job's owner; leave it alone otherwise.
+
+        Airflow calls this for every trigger that is taken out of a triggerer: also for that of a cleared task, whose
+        next try adopts the Job, and for one that another triggerer has taken over.
+        """
+        if not await person_ended_deferred_task(self.task_instance, self.log):
+            return
+        args = self.model.model_validate(self.given)
+        decided = await KubernetesJobs(cluster_config(args.cluster)).end_job(
+            args.job_name, parse_owner(args.owner), args.uid
+        )
+        if isinstance(decided, End):
+            self.log.info("Job %s was deleted because a person ended its task", args.job_name)
+        else:
+            self.log.info("Job %s is left alone: %s", args.job_name, decided.why)
+
+    def _plain(self, event: TriggerEvent) -> TriggerEvent:
+        """Return a failure of the wait itself as an unknown end of the Job: the worker looks at its real state."""
         try:
-            state = await asyncio.wait_for(sync_to_async(state_now)(ti), STATE_SECONDS)
-        except Exception as error:
-            # A triggerer that shuts down has no connection any more; then nothing may be deleted.
-            self.log.info("the task's state is not known (%s): its Job is left alone", type(error).__name__)
-            return False
-        return state != "deferred"
+            found = read_event(event.payload)
+        except RecordError:
+            return event
+        if not isinstance(found, FailEvent):
+            return event
+        return TriggerEvent(self._event("unknown", found.failure.cause, found.failure.reason).to_json())
 
-    def _failed_event(self, event: Any) -> Json:
-        record = (getattr(event, "xcoms", None) or {}).get("return_value", {})
-        return self._payload("unknown", record.get("cause", "error"), record.get("reason", "the wait failed"))
-
-    def _payload(self, outcome: str, cause: str, message: str, **more: Any) -> Json:
-        return {
-            "key": self.key,
-            "job_name": self.job_name,
-            "attempt": self.attempt,
-            "outcome": outcome,
-            "made_at": self.made_at,
-            "cause": cause,
-            "message": message[:2_000],
+    def _event(self, outcome: Any, cause: str, message: str, **more: Any) -> JobEvent:
+        args = self.args
+        return JobEvent(
+            key=args.key,
+            job_name=args.job_name,
+            attempt=args.attempt,
+            uid=args.uid,
+            owner=args.owner,
+            outcome=outcome,
+            made_at=args.made_at,
+            cause=cause,
+            message=message[:2_000],
             **more,
-        }
+        )
 
     async def look(self) -> Look:
         """Decide by the Job's conditions first; time limits count only after a fresh look."""
-        job = await self._job()
-        if job is None:
+        try:
+            job = await self._job()
+            if job is None or (self.args.uid and job["metadata"]["uid"] != self.args.uid):
+                return self._gone(job)
+            outcome = rules.job_outcome(job)
+            return await (self._ended(job, outcome) if outcome.final else self._still_active(job))
+        except KubeCallError as error:
+            if not is_permission(error):
+                raise
             return self._end(
-                "gone", "job_gone", f"Job {self.job_name} does not exist any more (deleted, or its TTL ended)"
+                "refused", "access_denied", str(error), do="Give this account the right, then clear this task"
             )
-        outcome = rules.job_outcome(job)
-        if outcome.final:
-            message = outcome.message or outcome.reason or "finished"
-            return self._end(outcome.state, outcome.reason, message, **await self._logs())
-        return await self._still_active(job, outcome)
+
+    def _gone(self, job: Json | None) -> Look:
+        text = "another Job has its name now" if job else "it does not exist any more (deleted, or its TTL ended)"
+        return self._end(
+            "gone", "job_gone", text, do="Find out who deleted it, then clear this task: it makes a new Job"
+        )
 
     async def _job(self) -> Json | None:
         async def load() -> dict[str, Json]:
-            jobs = await self._client.jobs(cluster_selector(self.cluster))
+            jobs = await self._client.jobs(cluster_selector(self.args.cluster))
             return {job["metadata"]["name"]: job for job in jobs}
 
-        jobs = await shared_poll().get(("jobs", self.cluster), load, max_age=self.poll_seconds / 2)
+        jobs = await shared_poll().get(("jobs", self.args.cluster), load, max_age=self.poll_seconds / 2)
         # A list may be older than the Job; only its own answer can say that it is gone.
-        return jobs.get(self.job_name) or await self._client.job(self.job_name)
+        return jobs.get(self.args.job_name) or await self._client.job(self.args.job_name)
 
-    async def _still_active(self, job: Json, outcome: rules.JobOutcome) -> Look:
-        limits = self.config.kubernetes
-        age = datetime.now(UTC).timestamp() - float(self.made_at)
-        if age > limits.deadline_seconds:
-            late = f"Job {self.job_name} has not ended within {limits.deadline_seconds} s"
-            return self._end("timeout", "deadline", late, **await self._logs())
-        pods = await self._client.pods(f"job-name={self.job_name}")
-        problem = rules.start_problem(pods)
-        if problem:
-            self._held_up_since = self._held_up_since or time.monotonic()
-            if time.monotonic() - self._held_up_since >= limits.pull_error_grace_seconds:
-                return self._end("timeout", "cannot_start", problem)
-            return Look(wait(f"Job {self.job_name}: {problem}; given {limits.pull_error_grace_seconds} s to recover"))
-        self._held_up_since = None
-        if outcome.state == "suspended":
-            return Look(wait(f"Job {self.job_name}: {outcome.message}"))
-        if not rules.started(pods) and age > limits.startup_timeout_seconds:
+    async def _ended(self, job: Json, outcome: rules.JobOutcome) -> Look:
+        pods, log = await self._logs(container_of(job))
+        if outcome.state == "complete":
             return self._end(
-                "timeout", "cannot_start",
-                f"no pod of Job {self.job_name} has started within {limits.startup_timeout_seconds} s"
-                f" ({len(pods)} pods exist); see the namespace's quota, nodes and events",
-            )  # fmt: skip
-        status = job.get("status") or {}
-        return Look(wait(f"Job {self.job_name}: {status.get('active', 0)} active, {len(pods)} pods"))
+                "complete", outcome.reason, outcome.message or "finished", ended_at=rules.ended_at(job), **log
+            )
+        why = podreasons.failure(outcome, pods, container_of(job), log.pop("last"), self._left)
+        return self._end("failed", why.cause, why.text, do=why.do, **log)
+
+    async def _still_active(self, job: Json) -> Look:
+        container = container_of(job)
+        pods = await self._client.pods(f"job-name={self.args.job_name}")
+        self._left = rules.left_running(pods, container) or self._left
+        now = datetime.now(UTC).timestamp()
+        self._held_since = (self._held_since or now) if rules.start_problem(pods) else None
+        age = now - rules.began_at(job)
+        # Nothing runs and something should: its events, if they may be read, say what holds it back.
+        silent = age > min(EVENTS_AFTER_SECONDS, self._limits.startup / 2) and not rules.started(pods)
+        warning = podreasons.warning_of(await self._events(job, pods)) if silent else ""
+        facts = jobwait.Facts(job, pods, now, container, self._held_since, warning, self._left)
+        said = jobwait.judge(facts, self._limits)
+        if isinstance(said, Why):
+            _, log = await self._logs(container)
+            return self._end("timeout", said.cause, said.text, do=said.do, **log)
+        return wait(said)
+
+    async def _events(self, job: Json, pods: list[Json]) -> list[Json]:
+        found: list[Json] = []
+        try:
+            for thing in (job, *pods[:1]):
+                found += await self._client.events(thing["metadata"]["uid"])
+        except KubeCallError as error:
+            self.log.info("the Job's events cannot be read: %s", brief(error))
+        return found
 
     def _end(self, outcome: str, cause: str, message: str, **more: Any) -> Look:
-        payload = self._payload(outcome, cause, message, **more)
-        return Look(Verdict("ok", (message,)) if outcome == "complete" else ok(message), resume=payload)
+        more.pop("last", None)
+        return Wake(self._event(outcome, cause, message, **more), message)
 
-    async def _logs(self) -> Json:
-        """Read what the pods printed; it is best effort and can never change the outcome."""
+    async def _logs(self, container: str) -> tuple[list[Json], Json]:
+        """Return the pods and what they printed; it is best effort and can never change the outcome."""
         lines: list[str] = []
         tails: list[str] = []
         try:
-            pods = await self._client.pods(f"job-name={self.job_name}")
-        except Exception as error:
-            return {"log_tail": [f"the pods cannot be listed: {brief(error)}"], "workflow_ids": []}
+            pods = await self._client.pods(f"job-name={self.args.job_name}")
+        except KubeCallError as error:
+            return [], {"log_tail": [f"the pods cannot be listed: {brief(error)}"], "workflow_ids": [], "last": []}
         for pod in pods:
             name = pod["metadata"]["name"]
             try:
-                found = await self._client.pod_log(name, pod["spec"]["containers"][0]["name"])
-            except Exception as error:
+                found = await self._client.pod_log(name, container)
+            except KubeCallError as error:
                 # One pod's log must not hide those of the others.
                 tails.append(f"{name}: the log cannot be read: {brief(error)}")
                 continue
@@ -170,9 +226,5 @@ class JobTrigger(WaitTrigger):
             tails += [f"{name}: {line[:500]}" for line in found[-room:] or ["the log is empty"]]
         if not tails:
             tails.append("the pods are gone, there is no log to read")
-        return {"log_tail": tails[-EVENT_LINES:], "workflow_ids": created_workflows(lines)[:MAX_IDS]}
-
-    async def on_kill(self) -> None:
-        """Delete the Job: a person marked the deferred task or cleared it. Not called on restarts."""
-        await AsyncJobClient(self.config).delete_job(self.job_name)
-        self.log.info("Job %s was deleted because its task was ended by a person", self.job_name)
+        ids = created_workflows(lines)[:MAX_IDS]
+        return pods, {"log_tail": tails[-EVENT_LINES:], "workflow_ids": ids, "last": lines[-TAIL_LINES:]}

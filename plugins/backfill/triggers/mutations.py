@@ -6,30 +6,29 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from backfill.hooks.clickhouse import sum_days
+from backfill.groups import pass_of
+from backfill.kit import xcoms
+from backfill.kit.look import Done, Failed, Look, Wait, Wake, wait
 from backfill.kit.poll import shared_poll
-from backfill.records import parse_record, settled
-from backfill.triggers.base import Json, Look, WaitTrigger
-from include.scorecard_backfill import sql
-from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
+from backfill.kit.wait import WaitArgs, WaitTrigger
+from include.scorecard_backfill import life, sql
+from include.scorecard_backfill.config import ClickHouseConfig
+from include.scorecard_backfill.config.rules import can_tell_old_rows, condition_of
+from include.scorecard_backfill.graph import takes_part
+from include.scorecard_backfill.records import (
+    Deleted,
+    Failure,
+    MutationsGone,
+    Reindexed,
+    ResendEvent,
+    settled,
+)
 from include.scorecard_backfill.verdicts import mutations as rules
-from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
-
-RESENDABLE = frozenset({"killed", "not_picked_up", "rows_left"})
-"""Failures after which a person's clear makes the DELETE be sent again, once no own mutation is unfinished."""
-
-
-def slices(window: Json) -> list[tuple[str, sql.Slice]]:
-    """Return every (local table, slice) of a window record."""
-    return [
-        (table, sql.Slice(db["name"], window["customer_id"], db["profile_id"],
-                          date.fromisoformat(window["start"]), date.fromisoformat(window["end"])))
-        for db in window["databases"]
-        for table in db["tables"]
-    ]  # fmt: skip
+from include.scorecard_backfill.verdicts.base import Verdict, failed, ok
+from include.scorecard_backfill.verdicts.causes import cause_of
 
 
 class Watch:
@@ -72,7 +71,10 @@ class Watch:
         )
 
 
-class SharedMutationsTrigger(WaitTrigger):
+Args = TypeVar("Args", bound=WaitArgs)
+
+
+class SharedMutationsTrigger(WaitTrigger[Args]):
     """A wait that looks at system.mutations: one query for all waits of the cluster in this process."""
 
     @property
@@ -87,61 +89,132 @@ class SharedMutationsTrigger(WaitTrigger):
             hook = await self.clickhouse()
             return await asyncio.to_thread(hook.mutations)
 
-        return await shared_poll().get(("mutations", self.cluster), load, max_age=self.poll_seconds / 2)
+        return await shared_poll().get(("mutations", self.args.cluster), load, max_age=self.poll_seconds / 2)
 
 
-class MutationsTrigger(SharedMutationsTrigger):
-    """``deleted`` is the result of the delete stage, ``previous`` what a failed try of this task left behind."""
+class MutationsArgs(WaitArgs):
+    """``deleted`` is set after this task has sent the DELETE again itself: what it waits for then."""
+
+    deleted: Deleted | None = None
+
+
+class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
+    """Ends the task once the rows are gone, or asks a worker to send the DELETE again after a person's clear."""
 
     path = "backfill.triggers.mutations.MutationsTrigger"
-    fields = ("deleted", "previous", "verified", "cut", "overlap")
+    stage = "wait_mutations"
+    model = MutationsArgs
     fails_on_worker = True
 
-    deleted: Any
-    previous: Any
-    verified: Any
-    cut: Any
-    overlap: Any
-
-    def prepare(self) -> None:
-        """Choose the newest delete: the stage's, or the one that an earlier try of this task sent again."""
-        deleted, previous = parse_record(self.deleted), parse_record(self.previous)
-        self._failed_before = previous if previous.get("status") == "failed" else {}
-        newer = self._failed_before.get("deleted") or {}
-        same_window = newer.get("key") == deleted.get("key")
-        self._deleted = newer if same_window and newer.get("generation", 0) > deleted.get("generation", 0) else deleted
-        if not self._deleted.get("window"):
-            raise ValueError("the delete stage left no result: clear it (windows.delete) and this task with it")
-        self.key = self._deleted["key"]
-        self._settled = settled(self.key, self.verified, self.cut)
-        self._sent = [_sent(item) for item in self._deleted.get("sent", [])]
-        self._overlap = str(self.overlap) == "True"
+    async def prepare(self) -> None:
+        """Choose the newest delete: the stage's, or one that an earlier try of this task has sent again."""
+        previous = await xcoms.arecord(self.ti, self.ti.task_id)
+        cut_by = pass_of(self.args.group).cut_by
+        cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
+        self._settled = settled(self.window.key, await self.result_of("verify"), cut)
+        task = self.ti.task_id.rsplit(".", 1)[-1]
+        self._idle = not takes_part(task, self.window.order, self.config.orders)
+        if self._settled or self._idle:
+            return
+        what = "the delete stage left no result: clear it (delete) and this task with it"
+        deleted = self.args.deleted or xcoms.expect(Deleted, await self.result_of("delete"), what)
+        before = previous if isinstance(previous, Failure) and previous.key == deleted.key else None
+        if before and before.deleted and before.deleted.generation > deleted.generation:
+            deleted = before.deleted
+        self._deleted = deleted
+        self._done_before = previous if isinstance(previous, MutationsGone) and previous.key == deleted.key else None
+        same = before is not None and before.generation == deleted.generation
+        self._left: life.Left = cause_of(before.cause).repeat if before and same else ""
+        self._sent = [_sent(item) for item in deleted.sent]
+        reindexed = await self.result_of("reindex")
+        self._written = self.window.order == "delete_first" and (
+            isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0
+        )
+        self._overlap = bool((await xcoms.apull(self.ti, "plan", xcoms.RUN) or {}).get("overlap"))
         self._watch = Watch(self.config.clickhouse)
         self._rows_left_since = 0.0
 
+    def left(self) -> dict[str, Any]:
+        """Name the generation that had no effect, so that a clear sends the next one."""
+        return {"generation": self._deleted.generation, "deleted": self._deleted}
+
     async def look(self) -> Look:
         """Decide on the shared snapshot, then by a count of this window."""
+        key = self.window.key
         if self._settled:
-            return Look(ok(f"this window is {self._settled} already"), {"key": self.key, "status": self._settled})
-        if not self._sent:
-            return Look(ok("nothing was deleted, nothing to wait for"), {"key": self.key, "status": "nothing"})
-        hosts = await self.hosts()
+            return Done(MutationsGone(key=key, status=self._settled), f"this window is {self._settled} already")
+        if self._idle or not self._sent:
+            return Done(MutationsGone(key=key, status="nothing"), "nothing was deleted, nothing to wait for")
+        if self._done_before and self._done_before.generation > self._deleted.generation:
+            return Done(self._done_before, "done before, by a DELETE that this task has sent again")
+        names = [h.name for h in await self.hosts()]
         listed = await self.mutations()
-        found = rules.own(listed, self.key, self._deleted["generation"])
-        if self._must_resend(found):
-            return Look(wait("sending the DELETE again"), resume={"action": "resend", "deleted": self._deleted})
-        names = [h.name for h in hosts]
+        found = rules.own(listed, key, self._deleted.generation)
         verdicts = [self._judge(await self._with_queue(sent, names), found, names) for sent in self._sent]
-        bad = next((v for v in verdicts if v.state == "failed"), None)
-        if bad:
-            return Look(bad, {"deleted": self._deleted})
-        waiting = [v for v in verdicts if v.state == "wait"]
-        if waiting:
+        seen, verdict = self._seen(verdicts, found)
+        if seen == "unknown":
+            return Failed(self.failure(verdict))
+        rows: life.Rows = "unknown"
+        if seen == "done" and not self._overlap:
+            counted = await self._count(names)
+            if isinstance(counted, Wait):
+                return counted
+            rows, verdict = counted
+        if seen == "unfinished" and not self._have_it(verdicts):
             others = [rules.described(m) for sent in self._sent for m in rules.altering(listed, sent.table)]
-            return Look(wait(*(r for v in waiting for r in v.reasons), *others))
-        return await self._count(names)
+            return wait(*(r for v in verdicts if v.state == "wait" for r in v.reasons), *others)
+        return self._act(self._facts(seen, rows), verdict, names)
 
-    async def _with_queue(self, sent: rules.Sent, hosts: list[str]) -> rules.Sent:
+    def _facts(self, seen: life.Seen, rows: life.Rows) -> life.Facts:
+        return life.Facts(
+            order=self.window.order,
+            sent="taken",
+            seen=seen,
+            overlap=self._overlap,
+            rows=rows,
+            written=self._written,
+            bounded=self._deleted.bound is not None or can_tell_old_rows(self.config.clickhouse, self.window),
+            left=self._left,
+            generation=self._deleted.generation,
+        )
+
+    def _act(self, facts: life.Facts, verdict: Verdict, hosts: Sequence[str]) -> Look:
+        step = life.next_step("wait_mutations", facts)
+        if step.action == "done":
+            gone = MutationsGone(
+                key=self.window.key,
+                status="overlap" if facts.overlap else "gone",
+                generation=self._deleted.generation,
+                hosts=tuple(hosts),
+            )
+            return Done(gone, step.why)
+        if step.action == "resend":
+            return Wake(ResendEvent(deleted=self._deleted, generation=step.number), step.why)
+        if step.action == "fail":
+            reasons = verdict.reasons if verdict.state == "failed" else ()
+            return Failed(self.failure(failed(step.cause, *(reasons or (step.why,)))))
+        return wait(step.why)
+
+    def _seen(self, verdicts: Sequence[Verdict], found: Sequence[rules.Mutation]) -> tuple[life.Seen, Verdict]:
+        """Return what the hosts show of the DELETE; ``unknown`` for a failure that no row of the table knows."""
+        bad = next((v for v in verdicts if v.state == "failed"), None)
+        over = all(m.is_done or m.is_killed for m in found)
+        if bad is None:
+            return ("unfinished" if any(v.state == "wait" for v in verdicts) else "done"), ok("done")
+        if bad.cause == "killed":
+            return ("dead" if over else "unfinished"), bad
+        if bad.cause == "not_picked_up":
+            return ("nothing" if over else "unfinished"), bad
+        return "unknown", bad
+
+    def _have_it(self, verdicts: Sequence[Verdict]) -> bool:
+        """True when, in overlap, no host lacks the mutation any more."""
+        return self._overlap and not any("not on" in reason for v in verdicts for reason in v.reasons)
+
+    def _judge(self, sent: rules.Sent, found: Sequence[rules.Mutation], hosts: Sequence[str]) -> Verdict:
+        return self._watch.judge(sent, self._watch.views(sent, found, hosts))
+
+    async def _with_queue(self, sent: rules.Sent, hosts: Sequence[str]) -> rules.Sent:
         """Return what is known now of a DROP PARTITION, which leaves no mutation.
 
         Hosts that had not answered have had their turn once no entry of the DDL queue is unfinished; the count decides.
@@ -154,48 +227,32 @@ class MutationsTrigger(SharedMutationsTrigger):
                 return sent
         return replace(sent, accepted=frozenset(hosts))
 
-    def _must_resend(self, found: list[rules.Mutation]) -> bool:
-        if self._failed_before.get("cause") not in RESENDABLE:
-            return False
-        if self._failed_before.get("deleted", {}).get("generation") != self._deleted["generation"]:
-            return False
-        return all(m.is_done or m.is_killed for m in found)
+    async def _count(self, hosts: Sequence[str]) -> tuple[life.Rows, Verdict] | Wait:
+        """Count what the DELETE should have taken; rows that stay are a failure only after a while.
 
-    def _judge(self, sent: rules.Sent, found: list[rules.Mutation], hosts: list[str]) -> Verdict:
-        views = self._watch.views(sent, found, hosts)
-        verdict = self._watch.judge(sent, views)
-        name = ".".join(sent.table)
-        if (
-            self._overlap
-            and verdict.state == "wait"
-            and all(v.state in ("running", "done", "forgotten") for v in views)
-        ):
-            return ok(f"{name}: every host has the mutation (overlap)")
-        return verdict
-
-    async def _count(self, hosts: list[str]) -> Look:
-        if self._overlap:
-            return Look(ok("every host has the mutations (overlap)"), {"key": self.key, "status": "overlap"})
+        A replica may apply the end of the mutation a moment after it says so.
+        """
         hook = await self.clickhouse()
         wanted = {sent.table for sent in self._sent}
-        pairs = [(t, part) for t, part in slices(self._deleted["window"]) if (part.database, t) in wanted]
-        counts = sum_days(await asyncio.to_thread(hook.day_counts, pairs, await self.hosts()))
+        parts = [
+            (table, part, condition_of(self.config.clickhouse, table, self._deleted.bound))
+            for table, part in self.window.slices()
+            if (part.database, table) in wanted
+        ]
+        counted = await asyncio.to_thread(hook.host_counts, parts, await self.hosts())
+        counts = {
+            (part.database, table): {host: sum(days.values()) for host, days in per_host.items()}
+            for (table, part, _), per_host in zip(parts, counted, strict=True)
+        }
         verdict = rules.judge_rows(counts, hosts)
         if verdict.state == "ok":
-            return Look(verdict, {"key": self.key, "status": "gone", "generation": self._deleted["generation"]})
+            return "gone", verdict
         if verdict.state == "failed":
-            # A replica may apply the end of the mutation a moment after it says so; rows that stay are a failure.
             self._rows_left_since = self._rows_left_since or time.monotonic()
-            if time.monotonic() - self._rows_left_since < self.config.clickhouse.not_picked_up_seconds:
-                return Look(wait(*verdict.reasons))
-            return Look(failed(verdict.cause, *verdict.reasons), {"deleted": self._deleted})
-        return Look(verdict)
+            if time.monotonic() - self._rows_left_since >= self.config.clickhouse.not_picked_up_seconds:
+                return "left", verdict
+        return wait(*verdict.reasons)
 
 
-def _sent(item: Json) -> rules.Sent:
-    return rules.Sent(
-        table=(item["database"], item["table"]),
-        at=float(item["at"]),
-        accepted=frozenset(item["accepted"]),
-        partitions=tuple(item.get("partitions") or ()),
-    )
+def _sent(item: Any) -> rules.Sent:
+    return rules.Sent(item.name, item.at, frozenset(item.accepted), item.partitions)

@@ -1,144 +1,189 @@
-"""Counts a window again until two looks agree and decides whether what came back is complete."""
+"""Counts a window again until two looks agree, proves what an option postponed, and asks whether the books balance."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
-from backfill.hooks.clickhouse import BackfillClickHouse, DayCounts, days_of_cluster, sum_days
-from backfill.records import parse_record, settled
+from backfill.groups import pass_of
+from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit import xcoms
+from backfill.kit.counting import table_days
+from backfill.kit.debts import DebtBook
+from backfill.kit.look import Done, Failed, Look, Wake, wait
+from backfill.kit.poll import shared_poll
+from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.snapshots import Snapshots
-from backfill.triggers.base import Json, Look, WaitTrigger
-from backfill.triggers.mutations import slices
-from include.scorecard_backfill.verdicts import counts as rules
-from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
+from include.scorecard_backfill import life
+from include.scorecard_backfill.config.rules import judging
+from include.scorecard_backfill.proof import judge
+from include.scorecard_backfill.records import (
+    Deleted,
+    Failure,
+    MissingRows,
+    MutationsGone,
+    Proof,
+    ReindexEvent,
+    TableBalance,
+    TableDays,
+    Verified,
+    WorkflowsClosed,
+    settled,
+)
+from include.scorecard_backfill.verdicts.base import Verdict, failed
+from include.scorecard_backfill.verdicts.causes import cause_of
+from include.scorecard_backfill.verdicts.counts import Host
+from include.scorecard_backfill.verdicts.mutations import Mutation, seen_of
 
-REPEATABLE = frozenset({"lost_rows", "empty_day", "stale_rows"})
-"""Failures that another reindex may mend; a cleared verify that meets one of them again asks for it."""
+NOT_DELETED = "the delete stage left no result: clear it (delete) and this task with it"
 
 
-class VerifyTrigger(WaitTrigger):
-    """Ends the task as verified, or hands the failure to a worker.
+class VerifyArgs(WaitArgs):
+    """``attempt`` names a reindex that this task has made itself and whose workflows are closed (0: none)."""
 
-    ``deleted`` is the result of the delete stage with the counts before, ``waited`` that of wait_workflows,
-    ``previous`` this task's last result; ``attempt`` names a reindex that this task has made itself (0: none).
-    """
+    attempt: int = 0
+
+
+class VerifyTrigger(WaitTrigger[VerifyArgs]):
+    """Ends the task as verified, hands a failure to a worker, or asks a worker for a new reindex."""
 
     path = "backfill.triggers.verify.VerifyTrigger"
-    fields = ("deleted", "waited", "previous", "cut", "attempt")
+    stage = "verify"
+    model = VerifyArgs
     fails_on_worker = True
-
-    deleted: Any
-    waited: Any
-    previous: Any
-    cut: Any
-    attempt: Any
 
     @property
     def poll_seconds(self) -> float:
         """Interval of counting."""
         return self.config.clickhouse.verify_poll_seconds
 
-    def prepare(self) -> None:
-        """Parse what the delete stage counted."""
-        self._previous = parse_record(self.previous)
-        self._deleted = parse_record(self.deleted)
-        if not self._deleted.get("window"):
-            raise ValueError("the delete stage left no result: clear it (delete) and this task with it")
-        self.key = self._deleted["key"]
-        self._settled = settled(self.key, self._previous, self.cut)
-        before = self._deleted["before"]
-        self._before = {(b["database"], b["table"]): int(b["rows"]) for b in before}
-        self._days_before = {(b["database"], b["table"]): b["days"] for b in before}
-        self._cleanup = self._deleted["window"]["mode"] == "cleanup"
-        waited = parse_record(self.waited).get("attempt") or 0
-        self._attempt = max(int(self.attempt or 0), int(waited), self._failed_attempt())
-        self._last: dict[tuple[str, str], int] | None = None
+    async def prepare(self) -> None:
+        """Read what was deleted, what was reindexed, and how an earlier try of this task ended."""
+        deleted = xcoms.expect(Deleted, await self.result_of("delete"), NOT_DELETED)
+        self._deleted = deleted
+        previous = await xcoms.arecord(self.ti, self.ti.task_id)
+        cut_by = pass_of(self.args.group).cut_by
+        cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
+        self._settled = settled(deleted.key, previous, cut)
+        self._previous = previous if isinstance(previous, Verified) else None
+        waited, gone = await self.result_of("wait_workflows"), await self.result_of("wait_mutations")
+        self._closed = waited if isinstance(waited, WorkflowsClosed) else None
+        self._gone = gone if isinstance(gone, MutationsGone) else None
+        before = previous if isinstance(previous, Failure) and previous.key == deleted.key else None
+        made = self._closed.attempt if self._closed else 0
+        self._attempt = max(self.args.attempt, made, before.attempt if before else 0)
+        self._left: life.Left = cause_of(before.cause).repeat if before and before.attempt == self._attempt else ""
+        self._last: tuple[TableDays, ...] | None = None
 
-    def _failed_attempt(self) -> int:
-        """Return the attempt that an earlier try of this task saw fail, 0 when there is none."""
-        if self._previous.get("status") != "failed":
-            return 0
-        return int(self._previous.get("attempt") or (self._previous.get("reindexed") or {}).get("attempt") or 0)
+    def left(self) -> dict[str, Any]:
+        """Name the attempt that did not bring the rows back, so that a clear makes the next one."""
+        return {"attempt": self._attempt}
 
     async def look(self) -> Look:
         """Count every table on every replica; totals must be settled and equal to those of the look before."""
-        if self._settled == "verified":
-            text = "verified already in this run; to do this window again, trigger a new run for its customer and days"
-            return Look(ok(text), self._previous)
-        if self._settled == "cut":
-            return Look(ok("this window was cut; its parts are verified instead"), {"key": self.key, "status": "cut"})
+        if self._settled:
+            return self._nothing_to_do()
         hosts = await self.hosts()
         hook = await self.clickhouse()
-        counts: DayCounts = await asyncio.to_thread(hook.day_counts, slices(self._deleted["window"]), hosts)
-        counted = sum_days(counts)
-        after = rules.totals(counted, hosts)
-        if after is None:
-            return Look(wait(rules.unsettled(counted, hosts)))
-        verdict = rules.judge(self._before, after, self._last, self._bands(), self._band("*"))
-        self._last = after
-        if verdict.state == "ok":
-            verdict = self._judge_days(verdict, days_of_cluster(counts, hosts))
-        if verdict.state == "ok" and self._cleanup:
-            verdict = await self._judge_stale(verdict)
-        missing = {} if verdict.state == "wait" else await self._missing(hook, hosts)
-        return self._decided(verdict, after, missing)
+        spooled = await asyncio.to_thread(hook.drain_spool, self._deleted.window, hosts)
+        if spooled:
+            return wait(*spooled)
+        census = await asyncio.to_thread(hook.census, list(self._deleted.window.slices()), hosts)
+        if census.unsettled:
+            return wait(census.unsettled)
+        after = table_days(census)
+        if after != self._last:
+            self._last = after
+            rows = ", ".join(f"{t.database}.{t.table}={t.rows}" for t in after)
+            return wait(f"counts must be equal in two looks in a row: {rows}")
+        verdict, tables = judge(self._deleted.before, after, judging(self.config.clickhouse, self._deleted.window))
+        stale = await self._stale(hook, hosts)
+        seen = await self._seen(hook, hosts)
+        facts = life.Facts(
+            order=self._deleted.window.order,
+            seen=seen,
+            rows="left" if stale else "gone",
+            balance="ok" if verdict.state == "ok" else "wrong",
+            others="quiet",
+            left=self._left,
+            attempt=self._attempt,
+        )
+        return await self._decide(life.next_step("verify", facts), verdict, stale, tables, hook, hosts)
 
-    async def _missing(self, hook: BackfillClickHouse, hosts: Sequence[rules.Host]) -> dict[str, Json]:
-        """Return which rows of the snapshots did not come back; they are reported, the band decides."""
-        snapshots = self._deleted.get("snapshots") or []
+    def _nothing_to_do(self) -> Look:
+        if self._settled == "cut":
+            result = Verified(key=self._deleted.key, status="cut")
+            return Done(result, "this window was cut; its parts are verified instead")
+        assert self._previous is not None
+        return Done(
+            self._previous,
+            "verified already in this run; to do this window again, trigger a new run for its customer and days",
+        )
+
+    async def _decide(
+        self,
+        step: life.Step,
+        verdict: Verdict,
+        stale: Sequence[str],
+        tables: tuple[TableBalance, ...],
+        hook: BackfillClickHouse,
+        hosts: Sequence[Host],
+    ) -> Look:
+        if step.action == "wait":
+            return wait(step.why)
+        if step.action == "make":
+            event = ReindexEvent(window=self._deleted.window, attempt=self._attempt)
+            return Wake(event, f"{step.why}: {verdict.text}")
+        missing = await self._missing(hook, hosts)
+        named = [f"{m.database}.{m.table}: {m.count} rows of the snapshot, such as {', '.join(m.ids)}" for m in missing
+                 if m.count]  # fmt: skip
+        if step.action == "fail":
+            exact = failed(step.cause, *stale) if stale else verdict
+            if exact.state != "failed":
+                exact = failed(step.cause, step.why)
+            return Failed(self.failure(failed(exact.cause, *exact.reasons, *named)))
+        await DebtBook(self.args.cluster).apay(self._deleted.key)
+        return Done(Verified(key=self._deleted.key, status="verified", proof=self._proof(tables, missing, hosts)),
+                    verdict.text)  # fmt: skip
+
+    def _proof(
+        self, tables: tuple[TableBalance, ...], missing: tuple[MissingRows, ...], hosts: Sequence[Host]
+    ) -> Proof:
+        return Proof(
+            tables=tables,
+            hosts=tuple(host.name for host in hosts),
+            statements=len(self._deleted.sent),
+            workflows=len(self._closed.workflow_ids) if self._closed else 0,
+            accounted=all(table.meant is not None for table in tables),
+            missing=missing,
+        )
+
+    async def _seen(self, hook: BackfillClickHouse, hosts: Sequence[Host]) -> life.Seen:
+        """What the hosts show of the DELETE; what wait_mutations has proven is not asked again."""
+        if not self._deleted.sent:
+            return "nothing"
+        if self._gone is not None and self._gone.status == "gone":
+            return "done"
+
+        async def load() -> list[Mutation]:
+            return await asyncio.to_thread(hook.mutations)
+
+        poll = self.config.clickhouse.mutation_poll_seconds
+        listed = await shared_poll().get(("mutations", self.args.cluster), load, max_age=poll / 2)
+        return seen_of(self._deleted, listed, [host.name for host in hosts])
+
+    async def _stale(self, hook: BackfillClickHouse, hosts: Sequence[Host]) -> list[str]:
+        """Return a sentence for each host with rows that may not be there any more."""
+        if not self._deleted.window.destructive:
+            return []
+        found = await asyncio.to_thread(hook.forbidden_rows, list(self.window.slices()), hosts)
+        return [f"{sentence}: {rows} rows on {host}" for sentence, per_host in found for host, rows in per_host.items()
+                if rows]  # fmt: skip
+
+    async def _missing(self, hook: BackfillClickHouse, hosts: Sequence[Host]) -> tuple[MissingRows, ...]:
+        """Return which rows of the snapshots did not come back; they are named, the balance decides."""
+        snapshots = self._deleted.snapshots
         if not snapshots:
-            return {}
-        missing = await asyncio.to_thread(Snapshots(hook, hosts).missing, self._deleted["window"], snapshots)
-        for name, found in missing.items():
-            self.log.info("%s: %d rows of the snapshot are not there, such as %s", name, found["count"], found["ids"])
-        return missing
-
-    def _judge_days(self, verdict: Verdict, after: Mapping[tuple[str, str], Mapping[str, int]]) -> Verdict:
-        empty = rules.empty_days(self._days_before, after, self.config.clickhouse.verify_day_min_rows)
-        return failed("empty_day", *empty[:20]) if empty else verdict
-
-    async def _judge_stale(self, verdict: Verdict) -> Verdict:
-        """Count the rows that may not be there any more (must_be_zero of the cluster's file)."""
-        stale = []
-        for rule in self.config.clickhouse.must_be_zero:
-            parts = [(t, p) for t, p in slices(self._deleted["window"]) if t == rule.table]
-            if not parts:
-                continue
-            hook = await self.clickhouse()
-            rows = await asyncio.to_thread(hook.stale_rows, parts, rule.column, rule.equals)
-            stale += [f"{rows} rows of {rule.table} with {rule.column} = {rule.equals!r} are there"] if rows else []
-        return failed("stale_rows", *stale) if stale else verdict
-
-    def _decided(self, verdict: Verdict, after: Mapping[tuple[str, str], int], missing: Mapping[str, Json]) -> Look:
-        shown = {"missing": dict(missing)} if missing else {}
-        if verdict.state != "failed":
-            return Look(verdict, self._result(after) | shown)
-        if verdict.cause in REPEATABLE and self._attempt and self._failed_attempt() == self._attempt:
-            window = self._deleted["window"]
-            text = replace(verdict, state="wait", reasons=(*verdict.reasons, "cleared: making a new reindex"))
-            return Look(text, resume={"action": "reindex", "window": window, "attempt": self._attempt})
-        return Look(verdict, {"attempt": self._attempt, "tables": self._tables(after)} | shown)
-
-    def _bands(self) -> dict[str, rules.Band]:
-        return {table: self._band(table) for table in self.config.clickhouse.tables}
-
-    def _band(self, table: str) -> rules.Band:
-        band = self.config.clickhouse.band_of(table)
-        # A reindex without a delete may add rows that were missing: no upper limit.
-        return rules.Band(band.min_ratio, band.max_ratio if self._cleanup else None)
-
-    def _result(self, after: Mapping[tuple[str, str], int]) -> Json:
-        return {"key": self.key, "status": "verified", "tables": self._tables(after)}
-
-    def _tables(self, after: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-        tables: dict[str, dict[str, int]] = defaultdict(lambda: {"before": 0, "after": 0, "removed": 0})
-        for (database, table), rows in sorted(after.items()):
-            before = self._before[database, table]
-            tables[table]["before"] += before
-            tables[table]["after"] += rows
-            tables[table]["removed"] += before - rows
-        return dict(tables)
+            return ()
+        return await asyncio.to_thread(Snapshots(hook, hosts).missing, self._deleted.window, snapshots)

@@ -1,0 +1,147 @@
+"""Plan and report as a person reads them: in the approval, in a log, on the page's download."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
+from include.scorecard_backfill.records import Window
+from include.scorecard_backfill.report import VERIFIED
+
+
+def report_markdown(report: Mapping[str, Any]) -> str:
+    """Return the report: customers, totals, and every window that is not verified with its reason and remedy."""
+    lines = [f"**{report['verified']} of {report['planned']} windows verified**"]
+    if report.get("refused"):
+        lines = [f"**{report['refused']}**"]
+    elif report.get("dry_run"):
+        lines = ["**Dry run: nothing was changed.** The plan:", "", report["dry_run"]]
+    else:
+        lines += ["", *_numbers(report)]
+    lines += _missing(report)
+    lines += _listed("**Jobs that still run, and that no task waits for** (clearing reindex adopts them):",
+                     [f"{r['label']}: `{r['job']}`" for r in report.get("running", ())])  # fmt: skip
+    if report.get("running_unknown"):
+        lines += ["", f"Whether Jobs still run is not known: {report['running_unknown']}"]
+    lines += _listed(
+        "**Not verified:**",
+        [
+            f"{r['label']}: {r['status']}{': ' + r['note'] if r['note'] else ''}"
+            + (f"\n  What to do: {r['what_to_do']}" if r["what_to_do"] else "")
+            for r in report["windows"]
+            if r["status"] != VERIFIED and not report.get("refused")
+        ],
+    )
+    lines += _listed("**Open debts of this cluster** (deleted, not proven to be back):", report.get("debts", ()))
+    return "\n".join(lines)
+
+
+def _numbers(report: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| customer | windows | table | before | meant to go | after | removed | missing |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for customer in report["customers"]:
+        head = f"{_cell(customer['customer_id'])} | {customer['verified']}/{customer['windows']}"
+        if not customer["tables"]:
+            lines.append(f"| {head} | - | - | - | - | - | - |")
+        lines += [f"| {head} | {table} | {_row(n)} |" for table, n in customer["tables"].items()]
+    lines += [f"| **all** | | {table} | {_row(n)} |" for table, n in report["total"].items()]
+    if not report.get("accounted", True):
+        lines += ["", "Not accounted for: no predicate says which rows were meant to go (clickhouse.meant_to_go)."]
+    return lines
+
+
+def _row(n: Mapping[str, int]) -> str:
+    return " | ".join(f"{n[name]:,}" for name in ("before", "meant", "after", "removed", "short"))
+
+
+def _missing(report: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{m['label']}: {m['table']}: {m['count']:,} missing"
+        f"{', such as ' + ', '.join(m['ids'][:5]) if m['ids'] else ''} ({m['meant']:,} more were meant to go)"
+        for m in report.get("missing", ())
+        if m["count"] or m["meant"]
+    ]
+    return _listed("**Rows of the snapshots that did not come back:**", lines)
+
+
+def _listed(title: str, lines: Sequence[str]) -> list[str]:
+    return ["", title, "", *(f"- {line}" for line in lines)] if lines else []
+
+
+def plan_markdown(
+    windows: Sequence[Window],
+    *,
+    digest: str,
+    mode: str,
+    order: str,
+    asked_by: str,
+    max_parallel: int,
+    statements: Sequence[str],
+    notes: Sequence[str] = (),
+) -> str:
+    """Return the plan as a person approves it: per customer windows, days, volumes, totals, digest, statements."""
+    grouped: dict[str, list[Window]] = defaultdict(list)
+    for window in windows:
+        grouped[window.customer_id].append(window)
+    tables = sorted({t for w in windows for t in w.rows})
+    word = "rows to delete" if mode == "cleanup" else "rows there now"
+    if mode == "cleanup" and order == "reindex_first":
+        word = "rows to write again or delete"
+    who = f", asked for by {asked_by}" if asked_by else ""
+    lines = [
+        f"{mode} ({order}): **{len(windows)} windows** of {len(grouped)} customers,"
+        f" {hours_text(windows, max_parallel)}{who}",
+        "",
+        "| customer | databases | windows | from | to (exclusive) | conversations |"
+        + "".join(f" {word}: {t} |" for t in tables),
+        "|---|---|---:|---|---|---:|" + "---:|" * len(tables),
+    ]
+    for customer, listed in grouped.items():
+        databases = ", ".join(d.name for d in listed[0].databases)
+        lines.append(_plan_row(_cell(customer), _cell(databases), listed, tables))
+    if len(grouped) > 1:
+        lines.append(_plan_row("**all**", "", windows, tables))
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
+    lines += ["", "Row figures are estimates (before FINAL).", "", f"Digest of what is approved: `{digest}`"]
+    if statements:
+        lines += ["", "Statements, with the values of the first window:", "", "```sql", *statements, "```"]
+    return "\n".join(lines)
+
+
+def _plan_row(head: str, databases: str, listed: Sequence[Window], tables: Sequence[str]) -> str:
+    cells = [
+        head,
+        databases,
+        f"{len(listed):,}",
+        str(min(w.start for w in listed)),
+        str(max(w.end for w in listed)),
+        f"{sum(w.conversations for w in listed):,}",
+        *(f"{sum(w.rows.get(t, 0) for w in listed):,}" for t in tables),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(text: str) -> str:
+    """Return a text that stays in its cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def hours_text(windows: Sequence[Window], max_parallel: int) -> str:
+    """Return the estimated duration as a range: all windows spread evenly, and the longest customer's chain.
+
+    Based on the measured throughput of one workflow (conversations per minute); deletes are not in it.
+    """
+    chains: dict[str, int] = defaultdict(int)
+    for window in windows:
+        chains[window.customer_id] += window.conversations
+    longest = max(chains.values(), default=0)
+    spread = sum(chains.values()) / max(1, max_parallel)
+    low = max(longest, spread) / CONVERSATIONS_PER_MINUTE / 60
+    high = (longest + spread) / CONVERSATIONS_PER_MINUTE / 60
+    if high < 1:
+        return f"less than an hour of reindexing at {max_parallel} windows at once"
+    return f"about {low:.1f} to {high:.1f} hours of reindexing at {max_parallel} windows at once"

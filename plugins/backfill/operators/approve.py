@@ -1,0 +1,85 @@
+"""The approval: a person sees plan and digest before anything is deleted; an answer that was given stays given."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from airflow.providers.standard.exceptions import HITLRejectException
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
+from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
+
+from backfill.kit import xcoms
+from backfill.kit.store import RunStore
+from include.scorecard_backfill.planning.terms import Terms, digest
+
+ASKED = "asked"
+"""Digest about which a person is being asked; '' once the answer was taken."""
+
+
+class PlanApproval(ApprovalOperator):
+    """Waits for a person only when the run deletes rows and asks for approval; goes on by itself otherwise.
+
+    What it leaves as XCom `terms` is what was approved: each destructive step compares it with what it would execute.
+    """
+
+    def execute(self, context: Any) -> Any:
+        """Return at once when there is nothing to approve, or when the answer was given already."""
+        ti = context["ti"]
+        terms: Terms = xcoms.pull(ti, "plan", xcoms.TERMS) or {}
+        why = self._not_needed(ti)
+        if why:
+            self.log.info("no approval needed: %s", why)
+            ti.xcom_push(key=xcoms.TERMS, value=dict(terms))
+            return {"chosen_options": ["not needed"], "reason": why}
+        store = RunStore(context)
+        if store.get(ASKED) == digest(terms) and (answer := self._given(ti)):
+            self.log.info("the answer that was given to the question before is taken")
+            return self.execute_complete(context, answer)
+        store.set(ASKED, digest(terms))
+        return super().execute(context)
+
+    def _not_needed(self, ti: Any) -> str:
+        run = xcoms.pull(ti, "plan", xcoms.RUN) or {}
+        if not run.get("destructive"):
+            return "nothing is deleted"
+        if not run.get("require_approval"):
+            return "the run does not ask for one"
+        return "" if xcoms.pull(ti, "plan", xcoms.PLANNED) else "the plan has no window"
+
+    def _given(self, ti: Any) -> dict[str, Any] | None:
+        """Return an answer that a try before has not lived to see, None when there is none.
+
+        Airflow fails a task that is answered before its scheduler has seen it wait; the try after that would ask again
+        and drop the answer.
+        """
+        try:
+            found = get_hitl_detail_content_detail(ti_id=ti.id)
+        except AirflowRuntimeError as error:
+            self.log.info("no question was asked before: %s", error)
+            return None
+        chosen = list(getattr(found, "chosen_options", None) or [])
+        if not chosen or not getattr(found, "response_received", False):
+            return None
+        return {
+            "chosen_options": chosen,
+            "params_input": getattr(found, "params_input", None) or {},
+            "responded_at": getattr(found, "responded_at", None) or datetime.min,
+            "responded_by_user": getattr(found, "responded_by_user", None),
+        }
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Return the answer and keep what was approved; a rejection is final, Airflow's retries must not ask again."""
+        RunStore(context).set(ASKED, "")
+        ti = context["ti"]
+        user = event.get("responded_by_user")
+        who = (user.get("name") if isinstance(user, dict) else getattr(user, "name", None)) or "somebody"
+        try:
+            answer = super().execute_complete(context, event)
+        except HITLRejectException:
+            ti.xcom_push(key="rejected", value={"by": who})
+            raise AirflowFailException(f"the plan was rejected by {who}; nothing was deleted") from None
+        ti.xcom_push(key=xcoms.TERMS, value=dict(xcoms.pull(ti, "plan", xcoms.TERMS) or {}))
+        self.log.info("approved by %s", who)
+        return answer

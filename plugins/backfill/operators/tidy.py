@@ -1,0 +1,62 @@
+"""Tidy: what the next plan should know, and copies whose days are over; after the report, so that it spoils nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, Variable
+
+from backfill.groups import GROUPS
+from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit.results import planned, results
+from backfill.settings import LEARNED_VARIABLE, cluster_config
+from backfill.snapshots import Snapshots
+from include.scorecard_backfill.planning import learned
+from include.scorecard_backfill.records import Failure, Record, Window, WorkflowsClosed
+
+
+class TidyOperator(BaseOperator):
+    """Keeps what the windows say about sizes and speed, and drops the snapshots of any run whose days are over."""
+
+    def __init__(self, *, cluster: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+
+    def execute(self, context: Any) -> None:
+        """Do both; raises what the servers or a broken variable raise, with the task's own name on it."""
+        passes = planned(context)
+        waited = [
+            record
+            for group, listed in zip(GROUPS, passes, strict=True)
+            for record in results(context, group, "wait_workflows", len(listed))
+        ]
+        self._learn([window for listed in passes for window in listed], waited)
+        self._remove_snapshots()
+
+    def _learn(self, windows: Sequence[Window], waited: Iterable[Record]) -> None:
+        by_key = {w.key: w for w in windows}
+        outcomes = [
+            learned.Outcome(
+                by_key[key].customer_id,
+                by_key[key].conversations,
+                record.minutes if isinstance(record, WorkflowsClosed) else 0.0,
+                record.cause if isinstance(record, Failure) else "",
+            )
+            for record in waited
+            if isinstance(record, (WorkflowsClosed, Failure)) and (key := record.key) in by_key
+            if isinstance(record, Failure) or record.status == "completed"
+        ]
+        if not outcomes:
+            return
+        name = LEARNED_VARIABLE.format(cluster=self.cluster)
+        known = learned.parse_learned(Variable.get(name, default=None))
+        Variable.set(name, learned.dump_learned(learned.learn(known, outcomes)))
+
+    def _remove_snapshots(self) -> None:
+        config = cluster_config(self.cluster)
+        if not config.snapshot.enabled:
+            return
+        hook = BackfillClickHouse(config)
+        if removed := Snapshots(hook, hook.topology()).remove_expired():
+            self.log.info("expired snapshots removed: %s", ", ".join(removed))

@@ -1,0 +1,120 @@
+"""The wait for mutations: in the triggerer, unless a person's clear asks for the DELETE to be sent again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from backfill.deleting.sender import DeleteSender, Order
+from backfill.deleting.standstill import diagnose, kill
+from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit.promises import approval
+from backfill.kit.stages import TriggeredWait, already, fail, group_of, limit
+from backfill.kit.store import GENERATION, RunStore
+from backfill.settings import cluster_config
+from backfill.triggers.mutations import MutationsTrigger
+from include.scorecard_backfill import life
+from include.scorecard_backfill.config.rules import can_tell_old_rows
+from include.scorecard_backfill.records import (
+    Deleted,
+    Event,
+    FailEvent,
+    Failure,
+    GoEvent,
+    MutationsGone,
+    ResendEvent,
+    read_event,
+)
+from include.scorecard_backfill.verdicts.causes import what_to_do
+
+RESENDING = "resending"
+"""Record `deleted` of the DELETE that this task is sending again."""
+
+
+class WaitMutationsOperator(TriggeredWait):
+    """Waits for the window's mutations; cleared after one was killed or is missing, it has the DELETE sent again."""
+
+    stage = "wait_mutations"
+    trigger_path = "backfill.triggers.mutations.MutationsTrigger"
+
+    def __init__(self, *, cluster: str, group: str, **kwargs: Any) -> None:
+        timeout = limit(cluster_config(cluster).clickhouse.mutation_deadline_seconds)
+        super().__init__(cluster=cluster, group=group, timeout=timeout, **kwargs)
+
+    def resume(self, context: Any, event: Any = None, **kwargs: Any) -> Any:
+        """Say how to end a mutation that stands still before the task fails by it; else as every wait."""
+        found = read_event(event)
+        if isinstance(found, FailEvent):
+            fail(context, self._stood_still(context, found.failure))
+        return super().resume(context, event, **kwargs)
+
+    def act(self, context: Any, event: Event, **kwargs: Any) -> Any:
+        """Send the DELETE again under the next generation and wait for that one."""
+        store = RunStore(context)
+        if isinstance(event, ResendEvent):
+            deleted = event.deleted.model_copy(update={"generation": event.generation, "sent": ()})
+            store.set(RESENDING, deleted.to_json())
+            store.set(GENERATION, event.generation)
+        elif isinstance(event, GoEvent):
+            deleted = Deleted.from_json(store.get(RESENDING))
+        else:
+            raise AirflowFailException(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
+        return self._resend(context, deleted)
+
+    def _stood_still(self, context: Any, failure: Failure) -> Failure:
+        hook = BackfillClickHouse(cluster_config(self.cluster))
+        still = diagnose(hook, self.log, failure)
+        if still and context["params"].get("kill_stalled_mutations"):
+            return kill(hook, self.log, failure, still)
+        return failure
+
+    def _resend(self, context: Any, deleted: Deleted) -> Any:
+        window = deleted.window
+        if done := already(context, window):
+            return MutationsGone(key=window.key, status=done).to_json()
+        agreed, differs = approval(context, self.cluster)
+        if agreed == "changed":
+            self._refuse(context, deleted, "approval_changed", differs)
+        config = cluster_config(self.cluster)
+        bounded = deleted.bound is not None or can_tell_old_rows(config.clickhouse, window)
+        bound = deleted.bound
+        if bound is None and bounded and deleted.counted is not None:
+            # Rows that were written since are not taken by a repetition.
+            bound = deleted.counted.server_time
+        counted = deleted.counted
+        facts = life.Facts(order=window.order, balance="ok", bounded=bounded, generation=deleted.generation)
+        order = Order(
+            window, counted.now if counted else (), deleted.generation, bound, drop=False, facts=replace(facts, left="")
+        )
+        sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
+        generation = int(RunStore(context).get(GENERATION) or deleted.generation)
+        return self._wait_for(deleted.model_copy(update={"sent": sent, "generation": generation, "bound": bound}))
+
+    def _refuse(self, context: Any, deleted: Deleted, cause: str, reason: str) -> None:
+        fail(
+            context,
+            Failure(
+                key=deleted.key,
+                stage="wait_mutations",
+                cause=cause,
+                reason=reason,
+                what_to_do=what_to_do(cause),
+                generation=deleted.generation - 1,
+            ),
+        )
+
+    def _wait_for(self, deleted: Deleted) -> NoReturn:
+        config = cluster_config(self.cluster)
+        self.defer(
+            trigger=MutationsTrigger(
+                cluster=self.cluster,
+                group=group_of(self.task_id),
+                not_before=time.time() + config.waits.first_poll_after_seconds,
+                deleted=deleted.to_json(),
+            ),
+            method_name="resume",
+            timeout=limit(config.clickhouse.mutation_deadline_seconds),
+        )
