@@ -324,6 +324,10 @@ class BackfillClickHouse(ClickHouseHook):
         """Return hosts on which a DDL entry holding every needle is not finished yet."""
         return sorted({str(row["host"]) for row in self.rows(sql.ddl_queue_statement(self.config.cluster, *needles))})
 
+    def was_queued(self, *needles: str) -> bool:
+        """Return True when the DDL queue has an entry that holds every needle, whatever became of it."""
+        return bool(self.rows(sql.ddl_trace_statement(self.config.cluster, *needles)))
+
     def running_ddl(self, *needles: str) -> list[str]:
         """Return hosts that still execute a statement holding every needle, also before it is in the DDL queue."""
         return sorted({str(row["host"]) for row in self.rows(sql.running_statement(self.config.cluster, *needles))})
