@@ -27,6 +27,7 @@ from backfill.hooks.clickhouse_errors import (
     parse_ddl_answer,
 )
 from backfill.hooks.clickhouse_hosts import match_hosts
+from backfill.hooks.clickhouse_settings import pinned_settings
 from backfill.hooks.clickhouse_spool import drain
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
@@ -42,7 +43,6 @@ from include.scorecard_backfill.sql.census import (
     not_rewritten,
     value_predicate,
 )
-from include.scorecard_backfill.sql.pins import pins
 from include.scorecard_backfill.verdicts.census import Census, IncompleteError, host_days, read_census
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.health import CLICKHOUSE_MEASURES, FREE_DISK, Reading
@@ -112,19 +112,8 @@ class BackfillClickHouse(ClickHouseHook):
         """Return the rows of a SELECT as dicts. Raises the driver's errors; a cut answer is an error."""
         limits = {"max_execution_time": self.config.query_timeout_seconds}
         with self.client() as client:
-            pinned = self._pinned(client)
+            pinned = pinned_settings(client, self.config.conn_id)
             return list(client.query(statement, settings={**limits, **pinned, **(settings or {})}).named_results())
-
-    def _pinned(self, client: Client) -> dict[str, str]:
-        """Return the settings that make an answer whole. Raises PinnedSettingError when a profile forbids one."""
-        known = {name: (found.value, bool(found.readonly)) for name, found in client.server_settings.items()}
-        send, problems = pins(known)
-        if problems:
-            raise PinnedSettingError(
-                f"connection {self.config.conn_id}: the user's profile fixes settings that may cut or change an answer:"
-                f" {'; '.join(problems)}. Let this user change them, or give them these values"
-            )
-        return send
 
     def answers(self, statements: Sequence[str]) -> list[str]:
         """Return the only value of each statement; for those that take no FORMAT. Raises the driver's errors."""
@@ -134,7 +123,9 @@ class BackfillClickHouse(ClickHouseHook):
     def raw(self, statement: str) -> str:
         """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
         with self.client() as client:
-            return client.raw_query(statement, settings=self._pinned(client), fmt="TabSeparatedWithNames").decode()
+            return client.raw_query(
+                statement, settings=pinned_settings(client, self.config.conn_id), fmt="TabSeparatedWithNames"
+            ).decode()
 
     def topology(self) -> tuple[Host, ...]:
         """Return the hosts of the cluster by the names they answer with, sorted.
