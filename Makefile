@@ -21,7 +21,10 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: help ui setup demo up down status check test test-all test-unit test-airflow test-standins test-kubernetes test-sandbox test-browser lint format bench chaos lock clean
+.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
+COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
+COMPOSE_STATE := .sandbox/compose
+
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,7 +56,7 @@ status: $(STAMP) ## what runs in the sandbox
 
 check: lint test-unit test-airflow ## after every edit: style, types, import directions, unit and Airflow tests
 
-test: check test-sandbox test-browser ## everything of the product
+test: check test-whole ## everything of the product
 
 test-all: test test-standins ## everything
 
@@ -71,11 +74,60 @@ test-kubernetes: $(STAMP) ## the tests of Kubernetes' stand-in and of the produc
 	$(BIN)/python -m standins.controlplane.build
 	SANDBOX_KUBERNETES=real $(BIN)/pytest $(REAL_KUBERNETES) -n 2 --dist loadfile --timeout 300 --durations 20
 
-test-sandbox: $(STAMP) ## the product against the stand-ins, and the whole way through the REST API
-	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+# One process has the one running stack and all tests of it, the other one everything else.
+test-whole: $(STAMP) ## the product against the stand-ins, the whole way through REST API and browser (skipped without Chromium)
+	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
-test-browser: $(STAMP) ## Airflow's pages in Chromium; skipped, with the reason, where there is none
+test-sandbox: $(STAMP) ## the same without the browser
+	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+
+test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser
+
+check-connections: $(STAMP) ## a table of every connection, right and version: what works, what not, how to mend it
+	$(BIN)/python -W ignore -m backfill.check
+
+# Interpreters that uv finds on this machine (or can fetch, where it may). The lock is one for all of them.
+VERSIONS ?= 3.11 3.12 3.13
+test-versions: $(STAMP) ## unit and Airflow tests on each Python of VERSIONS with the locked packages (long)
+	for version in $(VERSIONS); do \
+		env=.sandbox/versions/$$version; \
+		$(BIN)/uv venv --quiet --clear --python $$version $$env \
+			&& $(BIN)/uv pip sync --quiet --python $$env/bin/python --require-hashes requirements.lock \
+			&& $$env/bin/python -m pytest tests/unit tests/airflow -q || exit 1; \
+	done
+
+# What would be installed today: the newest of everything that pyproject.toml allows, with the tools of the lock.
+nightly: $(STAMP) ## unit and Airflow tests with the newest packages that the project allows, not the locked ones (long)
+	$(BIN)/uv venv --quiet --clear .sandbox/versions/newest
+	sed 's/==.*//' requirements-dev.txt requirements.txt | grep -v '^-r' | sed 's/^celery$$/celery<5.7/' > .sandbox/versions/newest.txt
+	$(BIN)/uv pip install --quiet --python .sandbox/versions/newest/bin/python -r .sandbox/versions/newest.txt
+	$(BIN)/uv pip freeze --python .sandbox/versions/newest/bin/python | diff - <(sed -n 's/^\([^ ]*==[^ ]*\).*/\1/p' requirements.lock) || true
+	.sandbox/versions/newest/bin/python -m pytest tests/unit tests/airflow -q
+
+audit: $(STAMP) ## the lock and what is installed, as far as that can be judged without a network
+	$(BIN)/python docs/bill.py --audit
+
+sbom: $(STAMP) ## bill of materials of everything that is locked (CycloneDX), to .sandbox/sbom.cdx.json
+	mkdir -p .sandbox
+	$(BIN)/python docs/bill.py --sbom > .sandbox/sbom.cdx.json
+
+# With LocalExecutor in .env or without: the stack is the celery profile.
+up-compose: export AIRFLOW_EXECUTOR := CeleryExecutor
+up-compose: ## the whole stack in containers: Airflow on Celery, ClickHouse, Temporal, k3s, data (needs docker and .env)
+	mkdir -p $(COMPOSE_STATE)/images
+	$(COMPOSE) build
+	docker save --output $(COMPOSE_STATE)/images/reindexer.tar scorecard-backfill-reindexer:0.1.0
+	$(COMPOSE) up --detach --wait --wait-timeout 900
+
+test-compose: $(STAMP) up-compose ## the same, one real cleanup through the REST API against the truth, and down again
+	$(BIN)/python -m sandbox.data --cluster sandbox-east --state $(COMPOSE_STATE) --seed 1
+	set +e; ( set -a; . ./.env; set +a; $(BIN)/python -m sandbox.accept --url http://127.0.0.1:$${AIRFLOW_PORT:-8080} \
+		--dag scorecard_backfill__sandbox-east --truth $(COMPOSE_STATE)/truth/sandbox-east.json ); \
+	code=$$?; $(MAKE) --no-print-directory down-compose; exit $$code
+
+down-compose: ## end it and remove its volumes
+	$(COMPOSE) down --volumes
 
 lint: $(STAMP) ## ruff, mypy, import directions
 	$(BIN)/ruff check .

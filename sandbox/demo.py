@@ -2,6 +2,8 @@
 
     python -m sandbox.demo --state .sandbox [--cluster east] [--keep | --no-keep] [--seed 1]
 
+A sandbox that runs over the state folder already (`make up`) is used, and goes on running.
+
 Does over Airflow's REST API what a person does in the UI: unpauses the DAG, triggers a run, reads the plan,
 approves it and waits for the report. Exit code 0 only if every window of the plan is verified and the rows
 before, after and removed of each customer and table are those of the generator.
@@ -25,10 +27,10 @@ from sandbox.data.truth import by_customer, read_truth
 from sandbox.demo_table import compare, problems, progress_line, table_lines
 from sandbox.stack import hold, login_lines, running_stack, signals_as_exit
 from sandbox.stack_layout import Options, cluster_names
-from sandbox.stack_lock import StateInUseError
+from sandbox.stack_lock import StateInUseError, holder_pid
 from sandbox.stack_model import AIRFLOW_USER, TOPOLOGIES, Cluster, Stack
 from sandbox.stack_supervisor import PartError
-from sandbox.stack_variants import add_arguments, variant_of
+from sandbox.stack_variants import Variant, add_arguments, variant_of
 from sandbox.stack_wait import DeadlineExceededError
 
 # The month in the middle of the generated data (sandbox/data/spec.py); the end is exclusive.
@@ -36,6 +38,8 @@ MONTH = (date(2026, 1, 1), date(2026, 2, 1))
 PLAN_DEADLINE_SECONDS = 180
 RUN_DEADLINE_SECONDS = 900
 LOOK_SECONDS = 1.0
+REQUEST_SECONDS = 150.0
+"""Of one call of Airflow's REST API: minutes on a machine that is busy with other things."""
 # After so long without a change a line says so; a window takes about 20 s in each stage at most.
 QUIET_SECONDS = 60.0
 
@@ -125,7 +129,7 @@ def show_result(report: dict[str, Any], truth_file: Path, say: Say) -> list[str]
 
 def demonstrate(stack: Stack, cluster: Cluster, say: Say) -> list[str]:
     """Clean up the month on one cluster of a running sandbox and return what is wrong, [] when nothing is."""
-    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password) as api:
+    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password, REQUEST_SECONDS) as api:
         report = clean_month(api, cluster.dag_id, say)
     return show_result(report, cluster.truth, say)
 
@@ -150,19 +154,25 @@ def clock(started: float) -> Say:
 
 
 def _run(args: argparse.Namespace) -> int:
-    (name,) = cluster_names(args.cluster)
-    say = clock(time.monotonic())
-    with (
-        signals_as_exit(),
-        running_stack(
-            args.state, Options(seed=args.seed, variant=variant_of(args)), lambda text: print(text, flush=True)
-        ) as stack,
-    ):
+    options = Options(seed=args.seed, variant=variant_of(args))
+    if holder_pid(args.state) is not None:
+        if options.variant != Variant():
+            raise StateInUseError(f"a sandbox of unknown parts runs over {args.state}; end it, or name another --state")
+        return _verdict(args, Stack.load(args.state))
+    with signals_as_exit(), running_stack(args.state, options, lambda text: print(text, flush=True)) as stack:
         print(login_text(stack), flush=True)
-        wrong = demonstrate(stack, stack.cluster(name), say)
-        say("\n".join(["NOT RIGHT:", *wrong]) if wrong else "every window is verified, every count equals the truth")
+        code = _verdict(args, stack)
         if args.keep:
             _stay(stack)
+    return code
+
+
+def _verdict(args: argparse.Namespace, stack: Stack) -> int:
+    """Clean up the month and say whether all of it is right: 0, or 1."""
+    (name,) = cluster_names(args.cluster)
+    say = clock(time.monotonic())
+    wrong = demonstrate(stack, stack.cluster(name), say)
+    say("\n".join(["NOT RIGHT:", *wrong]) if wrong else "every window is verified, every count equals the truth")
     return 1 if wrong else 0
 
 

@@ -56,6 +56,7 @@ from sandbox.stack_wait import DeadlineExceededError, wait_for
 
 # Each about five times what two busy cores need.
 STANDINS_DEADLINE_SECONDS = 90
+REAL_KUBERNETES_DEADLINE_SECONDS = 240
 DATA_DEADLINE_SECONDS = 120
 MIGRATE_DEADLINE_SECONDS = 150
 AIRFLOW_DEADLINE_SECONDS = 180
@@ -174,7 +175,9 @@ def _start_standins(supervisor: Supervisor, layout: Layout, say: Say) -> None:
         checks[kubernetes_part(cluster)] = http_answers(f"{cluster.kubernetes_url}/version")
         checks |= {node.name: http_answers(f"{node.url}/ping") for node in cluster.nodes}
     supervisor.start(*checks)
-    wait_ready(checks, supervisor.check, layout.logs, STANDINS_DEADLINE_SECONDS)
+    real = layout.options.variant.kubernetes == "real"
+    deadline = REAL_KUBERNETES_DEADLINE_SECONDS if real else STANDINS_DEADLINE_SECONDS
+    wait_ready(checks, supervisor.check, layout.logs, deadline)
     say("Temporal, ClickHouse and Kubernetes answer")
 
 

@@ -1,4 +1,8 @@
-"""What Airflow asks a provider package for. Found through plugins/scorecard_backfill_provider-*.dist-info."""
+"""What Airflow asks a provider package for.
+
+Found through the installed package's entry point, or through plugins/scorecard_backfill-*.dist-info where the folders
+are mounted. Airflow stops if its name is not that of the distribution, so both have the same (docs/adr/0021).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,17 @@ TEMPORAL_FIELDS: dict[str, dict[str, Any]] = {
         "schema": TEXT,
         "description": "Name in the server's certificate when it is not the host's.",
     },
+    "port_forward": {
+        "label": "Port-forward",
+        "schema": TEXT,
+        "description": "namespace/service:port, reached through the Kubernetes API; host and port are not used then.",
+    },
+    "kubernetes_conn_id": {
+        "label": "Kubernetes connection of the port-forward",
+        "schema": TEXT,
+        "description": "Empty: kubernetes_<cluster>.",
+    },
+    "kubernetes_context": {"label": "Kube context of the port-forward", "schema": TEXT},
     "codec_endpoint": {
         "label": "Codec endpoint",
         "schema": TEXT,
@@ -39,7 +54,7 @@ TEMPORAL_FIELDS: dict[str, dict[str, Any]] = {
 def provider_info() -> dict[str, Any]:
     """Return the connection type that this package adds, in the form of Airflow's provider info schema."""
     return {
-        "package-name": "scorecard-backfill-provider",
+        "package-name": "scorecard-backfill",
         "name": "Scorecard backfill",
         "description": "Connection type of Temporal, used by the scorecard backfill DAGs.",
         "connection-types": [

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     target = ClickHouseTarget(args.clickhouse_url) if args.clickhouse_url else None
     try:
-        truths = load(spec, paths, target)
+        truths = load(spec, paths, target, replicated=args.replicated)
     finally:
         if target is not None:
             target.close()
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clickhouse-url", help="http://host:port of one node; without it only the files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the conversations of a preset")
+    parser.add_argument("--replicated", action="store_true", help="tables that need a Keeper, as in production")
     parser.add_argument("--stragglers", type=int, default=0, help="late scorecards per profile and month")
     parser.add_argument(
         "--customer",

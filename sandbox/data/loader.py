@@ -100,7 +100,9 @@ def connect(url: str) -> Client:
     )
 
 
-def load(spec: ClusterSpec, paths: Paths, target: Target | None) -> tuple[ProfileTruth, ...]:
+def load(
+    spec: ClusterSpec, paths: Paths, target: Target | None, *, replicated: bool = False
+) -> tuple[ProfileTruth, ...]:
     """Write source store, ClickHouse (unless target is None) and truth; a second load gives the same state.
 
     The databases of the spec are dropped and made again; databases that are not in the spec stay.
@@ -110,7 +112,7 @@ def load(spec: ClusterSpec, paths: Paths, target: Target | None) -> tuple[Profil
         if target is not None:
             for profile in spec.profiles:
                 target.command(drop_statement(profile))
-        truths = tuple(_load_profile(spec, profile, writer, target) for profile in spec.profiles)
+        truths = tuple(_load_profile(spec, profile, writer, target, replicated) for profile in spec.profiles)
         writer.commit()
     finally:
         writer.close()
@@ -118,11 +120,13 @@ def load(spec: ClusterSpec, paths: Paths, target: Target | None) -> tuple[Profil
     return truths
 
 
-def _load_profile(spec: ClusterSpec, profile: ProfileSpec, writer: SourceWriter, target: Target | None) -> ProfileTruth:
+def _load_profile(
+    spec: ClusterSpec, profile: ProfileSpec, writer: SourceWriter, target: Target | None, replicated: bool
+) -> ProfileTruth:
     conversations = list(generate(spec, profile))
     writer.add(profile, conversations)
     if target is not None:
-        for statement in create_statements(profile):
+        for statement in create_statements(profile, replicated):
             target.command(statement)
         for block in load_blocks(profile, conversations, MAX_ROWS):
             target.insert(profile.database, block)

@@ -62,8 +62,12 @@ def columns_of(table: str) -> dict[str, str]:
     return _TABLES[table][0]
 
 
-def create_statements(profile: ProfileSpec) -> list[str]:
-    """Statements that make the profile's database, local tables and distributed twins on every node."""
+def create_statements(profile: ProfileSpec, replicated: bool = False) -> list[str]:
+    """Statements that make the profile's database, local tables and distributed twins on every node.
+
+    `replicated` = tables that need a Keeper, with the server's own macros as path and replica, as in production.
+    """
+    engine = "ReplicatedReplacingMergeTree" if replicated else "ReplacingMergeTree"
     database, cluster = profile.database, f"ON CLUSTER '{CLICKHOUSE_CLUSTER}'"
     statements = [f"CREATE DATABASE IF NOT EXISTS `{database}` {cluster}"]
     for table, (columns, key) in _TABLES.items():
@@ -72,7 +76,7 @@ def create_statements(profile: ProfileSpec) -> list[str]:
         body = ", ".join(f"{name} {kind}" for name, kind in columns.items())
         statements += [
             f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}` {cluster} ({body})"
-            " ENGINE = ReplacingMergeTree(updated_at)"
+            f" ENGINE = {engine}(updated_at)"
             f" PARTITION BY toYYYYMM(scorecard_time) ORDER BY ({key})",
             f"CREATE TABLE IF NOT EXISTS `{database}`.`{table}_d` {cluster} ({body})"
             f" ENGINE = Distributed('{CLICKHOUSE_CLUSTER}', '{database}', '{table}',"

@@ -1,8 +1,7 @@
 """Fault rules of one node: what goes wrong, for which statements, how often. Kept in a file, over restarts.
 
-A rule is a JSON object. `kind` says what happens, `match` is a regular expression (search, case-insensitive, over
-several lines) that the statement must hold, `times` how often it happens (absent: until deleted). Without `match` a
-rule meets every statement, also those that a client sends when it connects.
+The language is that of standins.faults. `match` looks at the `statement` (searched): a plain text is such a pattern.
+Without it a rule meets every statement, also those that a client sends when it connects.
 
 reply           answer with ClickHouse error `code` and `message`; `execute`: never (default) or first
 reset           close the connection with a TCP reset; `execute`: first (default) or never
@@ -36,73 +35,41 @@ profile         `settings` hold here for every statement of a client that does n
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.errors import NAMES
+from standins.faults import COUNT, SECONDS, Field, Kind, Language, fits, is_over, kinds
 
 Rule = dict[str, Any]
 
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "reply": ("code", "message", "execute"),
-    "reset": ("execute",),
-    "cut": ("bytes",),
-    "latency": ("seconds",),
-    "ddl_hold": ("seconds",),
-    "ddl_drop": (),
-    "replica_hold": ("seconds",),
-    "ddl_error": ("code", "message"),
-    "silent": ("mode",),
-    "mutation": ("seconds", "reason", "killed", "parts"),
-    "rows_left": (),
-    "insert_drop": (),
-    "spool": ("seconds", "reason"),
-    "drop_limit": ("bytes",),
-    "kill_lists": (),
-    "overlay": ("table", "where", "set", "drop", "add"),
-    "grants": ("text",),
-    "profile": ("settings", "fixed"),
-}
-_NEEDED = {
-    "reply": ("code",),
-    "cut": ("bytes",),
-    "latency": ("seconds",),
-    "ddl_error": ("code",),
-    "overlay": ("table",),
-    "grants": ("text",),
-    "drop_limit": ("bytes",),
-    "profile": ("settings",),
-}
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "code": (int,),
-    "message": (str,),
-    "execute": (str,),
-    "bytes": (int,),
-    "seconds": (int, float),
-    "mode": (str,),
-    "reason": (str,),
-    "killed": (bool,),
-    "parts": (int,),
-    "table": (str,),
-    "where": (dict,),
-    "set": (dict,),
-    "drop": (bool,),
-    "add": (list,),
-    "text": (str,),
-    "settings": (dict,),
-    "fixed": (bool,),
-    "match": (str,),
-    "times": (int,),
-}
-_CHOICES = {"execute": ("first", "never"), "mode": ("omit", "error")}
-
-
-class FaultError(ValueError):
-    """A rule that cannot be used; the text names field and value."""
+_HELD = {"seconds": SECONDS}
+_ERROR = {"code": Field(int), "message": Field(str)}
+_EXECUTE = {"execute": Field(str, choices=("first", "never"))}
+_OVERLAY = {"table": Field(str), "where": Field(dict), "set": Field(dict), "drop": Field(bool), "add": Field(list)}
+LANGUAGE = Language(
+    {
+        "reply": Kind(_ERROR | _EXECUTE, ("code",)),
+        "reset": Kind(_EXECUTE),
+        "cut": Kind({"bytes": COUNT}, ("bytes",)),
+        "latency": Kind(_HELD, ("seconds",)),
+        **kinds(("ddl_hold", "replica_hold"), fields=_HELD),
+        **kinds(("ddl_drop", "rows_left", "insert_drop", "kill_lists")),
+        "ddl_error": Kind(_ERROR, ("code",)),
+        "silent": Kind({"mode": Field(str, choices=("omit", "error"))}),
+        "mutation": Kind(_HELD | {"reason": Field(str), "killed": Field(bool), "parts": COUNT}),
+        "spool": Kind(_HELD | {"reason": Field(str)}),
+        "drop_limit": Kind({"bytes": COUNT}, ("bytes",)),
+        "overlay": Kind(_OVERLAY, ("table",)),
+        "grants": Kind({"text": Field(str)}, ("text",)),
+        "profile": Kind({"settings": Field(dict), "fixed": Field(bool)}, ("settings",)),
+    },
+    ("statement",),
+    main="statement",
+)
 
 
 class Faults:
@@ -116,13 +83,13 @@ class Faults:
         self.on_change: Callable[[], None] = lambda: None
 
     def add(self, rules: list[Rule]) -> list[int]:
-        """Add rules; returns their ids. Raises FaultError, and adds none, when one cannot be used."""
+        """Add rules; returns their ids. Raises FaultRuleError, and adds none, when one cannot be used."""
         for rule in rules:
-            check(rule)
+            LANGUAGE.check(rule)
         with self._lock:
             added = []
             for rule in rules:
-                added.append({**rule, "id": self._next, "hits": 0})
+                added.append({**rule, "id": self._next, "hits": 0, "since": time.time()})
                 self._next += 1
             self._rules += added
             self._save()
@@ -182,38 +149,17 @@ class Faults:
 
 
 def _usable(rule: Rule) -> bool:
-    return rule.get("times") is None or rule["hits"] < rule["times"]
+    return not is_over(rule, int(rule["hits"]), time.time() - float(rule["since"]))
+
+
+def pattern_of(rule: Rule) -> str | None:
+    """The pattern that the statement must fit; None for any."""
+    match = rule.get("match", {})
+    return match if isinstance(match, str) else match.get("statement")
 
 
 def _matches(rule: Rule, text: str) -> bool:
-    return re.search(rule.get("match", ""), text, re.IGNORECASE | re.DOTALL) is not None
-
-
-def check(rule: Rule) -> None:
-    """Raise FaultError when a rule has an unknown kind or field, lacks one, or has a value of the wrong type."""
-    kind = str(rule.get("kind"))
-    if kind not in _FIELDS:
-        raise FaultError(f"kind {kind!r} is unknown; known kinds: {', '.join(_FIELDS)}")
-    allowed = ("kind", "match", "times", *_FIELDS[kind])
-    for name, value in rule.items():
-        if name not in allowed:
-            raise FaultError(f"{kind}: field {name!r} is unknown; known fields: {', '.join(allowed)}")
-        if not _has_type(name, value) or (name in _CHOICES and value not in _CHOICES[name]):
-            choices = f" (one of {', '.join(_CHOICES[name])})" if name in _CHOICES else ""
-            raise FaultError(f"{kind}: field {name!r} cannot be {value!r}{choices}")
-    for name in _NEEDED.get(kind, ()):
-        if name not in rule:
-            raise FaultError(f"{kind}: field {name!r} is missing")
-    try:
-        re.compile(rule.get("match", ""))
-    except re.error as error:
-        raise FaultError(f"{kind}: match {rule['match']!r} is no regular expression: {error}") from error
-
-
-def _has_type(name: str, value: object) -> bool:
-    wanted = _TYPES.get(name, (object,))
-    # JSON's true is no number, although Python's is.
-    return isinstance(value, wanted) and not (isinstance(value, bool) and bool not in wanted and object not in wanted)
+    return fits(pattern_of(rule), text)
 
 
 def default_message(code: int) -> str:

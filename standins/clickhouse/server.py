@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from standins.clickhouse.errors import ClickHouseError
-from standins.clickhouse.faults import FaultError, Rule, default_message
+from standins.clickhouse.faults import Rule, default_message
 from standins.clickhouse.http_parts import (
     Parameters,
     check_credentials,
@@ -309,7 +309,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._json({"removed": node.faults.remove(int(number) if number else None)})
             else:
                 self._send(HTTPStatus.NOT_FOUND, f"There is no {self.command} {path}\n".encode(), {})
-        except (FaultError, ValueError) as error:
+        except ValueError as error:  # a FaultRuleError, too
             self._send(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), {})
 
     def _json(self, value: object) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from standins.clickhouse.catalog import Catalog
 from standins.clickhouse.engine import Engine
-from standins.clickhouse.faults import Faults, Rule
+from standins.clickhouse.faults import Faults, Rule, pattern_of
 from standins.clickhouse.keeper import Entry, HostStatus, Keeper
 from standins.clickhouse.lexer import quote_name, quote_string
 from standins.clickhouse.local import Files, structure_of
@@ -19,6 +18,7 @@ from standins.clickhouse.running import Running
 from standins.clickhouse.spool import Spool
 from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import is_alive
+from standins.faults import fits
 
 Row = dict[str, Any]
 
@@ -192,11 +192,11 @@ def rows_source(rows: list[Row], columns: Mapping[str, str], files: Files) -> st
 def overlay(rows: list[Row], rule: Rule) -> list[Row]:
     """Put one rule of kind `overlay` over the rows."""
     where = rule.get("where", {})
-    pattern = re.compile(rule["match"], re.IGNORECASE | re.DOTALL) if "match" in rule else None
+    pattern = pattern_of(rule)
     result = []
     for row in rows:
         hit = all(str(row.get(name)) == str(value) for name, value in where.items())
-        hit = hit and (pattern is None or pattern.search(json.dumps(row)) is not None)
+        hit = hit and fits(pattern, json.dumps(row))
         if hit and rule.get("drop"):
             continue
         result.append({**row, **rule.get("set", {})} if hit else row)

@@ -70,7 +70,7 @@ class NodeServer:
         return PlainTextResponse(logs.select(logs.read(path), query))
 
     async def mutate(self, request: Request) -> Response:
-        """Apply the mutate rules to a new Job or pod."""
+        """Apply the mutate rules to a new Job or pod, and put injected containers into a pod."""
         asked = (await request.json())["request"]
         resource, new = _TYPES[asked["resource"]["resource"]], asked["object"]
         changed = new
@@ -81,6 +81,9 @@ class NodeServer:
         facts = RequestFacts("POST", path, subject)
         for active in self._cluster.faults.take_requests(facts, time.monotonic(), {"mutate"}):
             changed = merge_patch(changed, dict(active.rule.patch))
+        if resource is PODS:
+            changed = {**changed, "spec": dict(changed["spec"])}
+            self._cluster.inject_container(subject, asked["uid"], changed["spec"])
         steps = [
             {"op": "add", "path": f"/{key}", "value": changed[key]} for key in changed if changed[key] != new.get(key)
         ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
-from standins.kubernetes import errors, logs, quota, rbac, watching
+from standins.kubernetes import errors, logs, quota, rbac
 from standins.kubernetes.calls import (
     Call,
     DeleteOptions,
@@ -51,20 +51,18 @@ class Api:
         self._verbs: Mapping[str, Callable[[Call], Response]] = {
             "get": self._get,
             "list": self._list,
-            "watch": self._watch,
             "create": self._create,
             "update": self._update,
             "patch": self._update,
             "delete": self._delete,
-            "deletecollection": self._delete_collection,
         }
 
     def handle(self, call: Call) -> Response:
         """The answer to a request. Raises StatusError."""
         self._authorize(call)
-        check_query(call)
         if call.verb not in call.resource.verbs:
             raise errors.method_not_allowed()
+        check_query(call)
         return self._verbs[call.verb](call)
 
     def _authorize(self, call: Call) -> None:
@@ -116,13 +114,6 @@ class Api:
             if wanted(obj)
         ]
         return JSONResponse(list_object(call.resource, self._store.version, items))
-
-    def _watch(self, call: Call) -> Response:
-        after = watching.start_version(self._store, call.query.get("resourceVersion", ""))
-        seconds = float(call.query.get("timeoutSeconds") or watching.DEFAULT_TIMEOUT_SECONDS)
-        wanted = self._wanted(call)
-        lines = watching.stream(self._store, call.resource, wanted, after, seconds, self._stopping)
-        return StreamingResponse(lines, media_type="application/json")
 
     # Writing
 
@@ -232,14 +223,6 @@ class Api:
             return left if self._store.exists(obj["metadata"]["uid"]) else _deleted(resource, obj)
         delete_object(self._store, resource, obj)
         return _deleted(resource, obj)
-
-    def _delete_collection(self, call: Call) -> Response:
-        wanted, options = self._wanted(call), delete_options(call)
-        chosen = [obj for obj in self._store.every(call.resource, call.target.namespace) if wanted(obj)]
-        if not options.dry_run:
-            for obj in chosen:
-                self._remove(call.resource, obj, options)
-        return JSONResponse(list_object(call.resource, self._store.version, chosen))
 
 
 def list_object(resource: ResourceType, version: int, items: list[Obj]) -> Obj:

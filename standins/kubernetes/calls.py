@@ -16,14 +16,12 @@ from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, Obj, ResourceTyp
 from standins.kubernetes.selectors import equalities, parse_labels
 
 _LIST_KEYS = {
-    "allowWatchBookmarks",
     "continue",
     "fieldSelector",
     "labelSelector",
     "limit",
     "resourceVersion",
     "resourceVersionMatch",
-    "sendInitialEvents",
     "timeoutSeconds",
     "watch",
 }
@@ -44,12 +42,10 @@ _LOG_KEYS = {
 _KEYS: Mapping[str, set[str]] = {
     "get": set(),
     "list": _LIST_KEYS,
-    "watch": _LIST_KEYS,
     "create": _WRITE_KEYS,
     "update": _WRITE_KEYS,
     "patch": _WRITE_KEYS | {"force"},
     "delete": _DELETE_KEYS,
-    "deletecollection": _LIST_KEYS | _DELETE_KEYS,
 }
 _DELETE_OPTIONS = _DELETE_KEYS | {"apiVersion", "kind", "preconditions"}
 POLICIES = ("Foreground", "Background", "Orphan")

@@ -21,7 +21,7 @@ import yaml
 from standins.kubernetes.resources import Obj
 
 PROJECT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 REAL_START_SECONDS = 180.0
 """A real control plane starts in some 10 s on two idle cores."""
 KIND = "SANDBOX_KUBERNETES"

@@ -41,9 +41,19 @@ class Cluster:
     faults: FaultBook = field(default_factory=FaultBook)
     deny: list[Deny] = field(default_factory=list)
 
-    def take_fault(self, kind: str, subject: Subject, uid: str, when: str | None = None) -> ActiveRule | None:
+    def take_fault(
+        self, kind: str, subject: Subject, uid: str, when: str | None = None, container: str = ""
+    ) -> ActiveRule | None:
         """The rule of this kind that holds the object now, or None (see faults)."""
-        return self.faults.take_object(kind, subject, uid, time.monotonic(), when)
+        return self.faults.take_object(kind, subject, uid, time.monotonic(), when, container)
+
+    def inject_container(self, subject: Subject, uid: str, spec: Obj) -> None:
+        """The fault inject_container, in place, on the spec of a new pod."""
+        active = self.take_fault("inject_container", subject, uid)
+        if active is not None:
+            injected = dict(active.rule.inject)
+            place = "initContainers" if injected.get("restartPolicy") == "Always" else "containers"
+            spec[place] = [injected, *spec.get(place, [])]
 
     def job_of(self, pod: Obj) -> Obj | None:
         """The Job that owns a pod, or None."""

@@ -131,6 +131,8 @@ class Controllers:
             pod_meta["annotations"] = dict(annotations)
         body = self._admitted(job, {"metadata": pod_meta, "spec": template["spec"]})
         pod = self._store.prepare(PODS, body)
+        subject = subject_of(job, job["spec"]["template"]["spec"])
+        self._cluster.inject_container(subject, pod["metadata"]["uid"], pod["spec"])
         complete(PODS, pod)
         return self._store.add(PODS, pod)
 

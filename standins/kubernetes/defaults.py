@@ -21,7 +21,7 @@ def pod_defaults(spec: Obj) -> None:
     spec.setdefault("schedulerName", "default-scheduler")
     if "serviceAccountName" in spec:
         spec.setdefault("serviceAccount", spec["serviceAccountName"])
-    for container in spec.get("containers", []):
+    for container in [*spec.get("initContainers", []), *spec.get("containers", [])]:
         image = container.get("image") or ""
         tag = image.rpartition("/")[2].partition(":")[2]
         container.setdefault("imagePullPolicy", "Always" if tag in ("", "latest") else "IfNotPresent")

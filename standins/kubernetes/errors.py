@@ -101,6 +101,14 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", text)
 
 
+def over_quota(resource: ResourceType, name: str) -> StatusError:
+    """403 of the admission plug-in ResourceQuota."""
+    count = f"count/{resource.qualified}"
+    used = f"exceeded quota: batch, requested: {count}=1, used: {count}=10, limited: {count}=10"
+    text = f'{resource.qualified} "{name}" is forbidden: {used}'
+    return StatusError(403, "Forbidden", text, {"name": name, "kind": resource.plural})
+
+
 def already_exists(resource: ResourceType, name: str) -> StatusError:
     """409 for the creation of an object whose name is taken."""
     text = f'{resource.qualified} "{name}" already exists'
@@ -149,8 +157,3 @@ def forbidden(
     where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
     text = f'User "{user}" cannot {verb} resource "{shown}" in API group "{resource.group}" {where}'
     return StatusError(403, "Forbidden", f"{what} is forbidden: {text}", _details(resource, name))
-
-
-def gone(requested: int, oldest: int) -> StatusError:
-    """410 for a watch from a version that is no longer kept."""
-    return StatusError(410, "Expired", f"too old resource version: {requested} ({oldest})")

@@ -1,82 +1,76 @@
 """Faults that tests switch on: rules, and the pure decision which of them applies to a request or an object.
 
-A rule is a JSON object: ``{"kind": ..., "match": {...}, "times": N, "for_seconds": S, ...}``. Without
-``times`` and ``for_seconds`` it holds until it is cleared. ``for_seconds`` is the life of the rule from the
-moment it is set, ``seconds`` the length of one effect (delay, held pod, slow pull). A rule on an object
-stays with the objects it caught while it lives, and catching one counts once.
+The language is that of standins.faults. A rule on an object stays with the objects it caught while it lives, and
+catching one counts once.
 
-Patterns in ``match``: ``path`` is searched; ``name``, ``namespace`` and the values of ``labels`` and
-``env`` must match as a whole. ``name``, ``labels`` and ``env`` look at the object of the request: the body
+Patterns in ``match``: ``path`` is searched; ``method``, ``name``, ``namespace`` and the values of ``labels`` and
+``env`` must fit as a whole. ``name``, ``labels`` and ``env`` look at the object of the request: the body
 of a POST, the stored object, or the Job that a list of pods names by its job-name label. A pod stands for
-its Job: name and env are the Job's.
+its Job: name and env are the Job's. A plain text is a ``path``.
 
 Kinds on requests: ``stored_then_500`` (``status`` and ``message`` may change it) and ``stored_then_cut`` do
 what was asked and lose the answer, ``stored_then_hang`` does it and holds the answer back; ``conflict_own``
-does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``error`` answers
-``status`` (with ``retry_after`` seconds) and does nothing; ``unauthorized`` answers 401 until a new token is
-made; ``delay`` and ``hang`` hold the request; ``mutate`` merges ``patch`` into the body, as an admission
-webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
-Kinds on objects: ``no_pod`` and ``image_pull_backoff`` hold a Job or pod for ``seconds``; ``fail_container`` ends
-a container with ``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running``
-does so with code 0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``);
-``pod_extra_failed`` lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was counted;
-``job_gone`` removes a Job ``seconds`` after it was ``when`` finished or active.
+does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``quota`` answers 403
+as a full quota does; ``error`` answers ``status`` (with ``retry_after`` seconds) and does nothing; ``unauthorized``
+answers 401 until a new token is made; ``delay`` and ``hang`` hold the request; ``mutate`` merges ``patch`` into the
+body, as an admission webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
+Kinds on objects: ``inject_container`` puts ``inject`` in front of the containers of new pods (of their init
+containers if its restartPolicy is Always), as a service mesh does; ``no_pod`` and ``image_pull_backoff`` hold a Job
+or pod for ``seconds``; ``fail_container`` ends a container (``container``: only the one of this name) with
+``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running`` does so with code
+0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``); ``pod_extra_failed``
+lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was counted; ``job_gone`` removes a Job
+``seconds`` after it was ``when`` finished or active.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from standins.faults import COUNT, SECONDS, FaultRuleError, Field, Kind, Language, fits, kinds
 from standins.kubernetes.resources import Obj
 
-REQUEST_KINDS = frozenset(
-    {
-        "stored_then_500",
-        "stored_then_cut",
-        "stored_then_hang",
-        "error",
-        "unauthorized",
-        "conflict_own",
-        "conflict_foreign",
-        "mutate",
-        "delay",
-        "hang",
-        "empty_pod_list",
-    }
-)
-"""Applied when a request arrives."""
-OBJECT_KINDS = frozenset(
-    {
-        "no_pod",
-        "image_pull_backoff",
-        "pod_gone",
-        "job_gone",
-        "fail_container",
-        "exit_without_running",
-        "hang_container",
-        "pod_extra_failed",
-    }
-)
-"""Applied by the Job controller and the kubelet."""
-_DEFAULT_MATCH: Mapping[str, Mapping[str, str]] = {
-    "stored_then_500": {"method": "POST", "path": "/jobs$"},
-    "stored_then_cut": {"method": "POST", "path": "/jobs$"},
-    "stored_then_hang": {"method": "POST", "path": "/jobs$"},
-    "conflict_own": {"method": "POST", "path": "/jobs$"},
-    "conflict_foreign": {"method": "POST", "path": "/jobs$"},
-    "mutate": {"method": "POST", "path": "/jobs$"},
-    "empty_pod_list": {"method": "GET", "path": "/pods$"},
+_ANSWER = {
+    "status": Field(int, 400, 599),
+    "reason": Field(str),
+    "message": Field(str),
+    "retry_after": COUNT,
 }
+_RUN = {"exit_code": Field(int, 0, 255), "log": Field(str), "container": Field(str), "seconds": SECONDS}
+_HELD = {"seconds": SECONDS}
+_CREATE = {"method": "POST", "path": "/jobs$"}
+_REQUESTS: Mapping[str, Kind] = {
+    "stored_then_500": Kind(_ANSWER, match=_CREATE),
+    "stored_then_hang": Kind(_HELD, match=_CREATE),
+    **kinds(("stored_then_cut", "conflict_own", "conflict_foreign", "quota"), match=_CREATE),
+    "mutate": Kind({"patch": Field(dict)}, ("patch",), _CREATE),
+    "error": Kind(_ANSWER),
+    "unauthorized": Kind(),
+    "delay": Kind(_HELD),
+    "hang": Kind(_HELD),
+    "empty_pod_list": Kind(match={"method": "GET", "path": "/pods$"}),
+}
+_OBJECTS: Mapping[str, Kind] = {
+    **kinds(
+        ("fail_container", "exit_without_running", "hang_container", "pod_extra_failed"),
+        fields=_RUN,
+        without=("method", "path"),
+    ),
+    "no_pod": Kind(_HELD, without=("method", "path")),
+    "image_pull_backoff": Kind(_HELD | {"reason": Field(str)}, without=("method", "path")),
+    "inject_container": Kind({"inject": Field(dict)}, ("inject",), without=("method", "path")),
+    "pod_gone": Kind(without=("method", "path")),
+    "job_gone": Kind(_HELD | {"when": Field(str, choices=("finished", "active"))}, without=("method", "path")),
+}
+REQUEST_KINDS = frozenset(_REQUESTS)
+"""Applied when a request arrives."""
+LANGUAGE = Language(
+    {**_REQUESTS, **_OBJECTS}, ("method", "path", "name", "namespace", "labels.*", "env.*"), main="path"
+)
 _FIRST_KINDS = frozenset({"delay", "mutate"})
 """All of these act on a request, then one of another kind."""
-_MATCH_FIELDS = frozenset({"method", "path", "name", "namespace", "labels", "env"})
-
-
-class FaultRuleError(ValueError):
-    """A rule that cannot be used; the text names the field and its value."""
 
 
 @dataclass(frozen=True)
@@ -132,74 +126,32 @@ class Rule:
     log: str = ""
     when: str = "finished"
     patch: Mapping[str, Any] = field(default_factory=dict)
+    inject: Mapping[str, Any] = field(default_factory=dict)
+    container: str = ""
 
 
 def parse_rule(raw: Mapping[str, Any]) -> Rule:
-    """The rule of a JSON object. Raises FaultRuleError for an unknown kind or field or a bad pattern."""
-    kind = raw.get("kind")
-    if kind not in REQUEST_KINDS | OBJECT_KINDS:
-        raise FaultRuleError(f"kind {kind!r} is unknown; known: {', '.join(sorted(REQUEST_KINDS | OBJECT_KINDS))}")
-    unknown = set(raw) - {f.name for f in fields(Rule)}
-    if unknown:
-        raise FaultRuleError(f"unknown fields {sorted(unknown)} in a rule of kind {kind}")
-    values = {key: value for key, value in raw.items() if key != "match"}
-    rule = Rule(match=_parse_match(str(kind), raw.get("match", {})), **values)
-    _check_values(rule)
+    """The rule of a JSON object. Raises FaultRuleError."""
+    match = Match(**LANGUAGE.check(raw))
+    rule = Rule(match=match, **{key: value for key, value in raw.items() if key != "match" and value is not None})
+    if rule.kind == "inject_container" and not rule.inject.get("name"):
+        raise FaultRuleError(f"inject_container: field 'inject' cannot be {rule.inject!r}: it must be a container")
     return rule
-
-
-def _check_values(rule: Rule) -> None:
-    for name in ("times", "for_seconds", "seconds", "retry_after"):
-        value = getattr(rule, name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise FaultRuleError(f"{name} is {value!r}; it must be a number from 0 up")
-    for name, least, most in (("status", 400, 599), ("exit_code", 0, 255)):
-        value = getattr(rule, name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise FaultRuleError(f"{name} is {value!r}; it must be a number from {least} to {most}")
-    for name in ("reason", "message", "log"):
-        if not isinstance(getattr(rule, name), str):
-            raise FaultRuleError(f"{name} is {getattr(rule, name)!r}; it must be a text")
-    if rule.when not in ("finished", "active"):
-        raise FaultRuleError(f"when is {rule.when!r}; it must be finished or active")
-    if not isinstance(rule.patch, Mapping) or (rule.kind == "mutate") != bool(rule.patch):
-        raise FaultRuleError(f"patch is {rule.patch!r}; mutate needs an object to merge, no other kind takes one")
-
-
-def _parse_match(kind: str, raw: Mapping[str, Any]) -> Match:
-    unknown = set(raw) - _MATCH_FIELDS
-    if unknown:
-        raise FaultRuleError(f"unknown fields {sorted(unknown)} in match; known: {sorted(_MATCH_FIELDS)}")
-    if kind in OBJECT_KINDS and ("method" in raw or "path" in raw):
-        raise FaultRuleError(f"{kind} looks at objects: match on name, namespace, labels or env")
-    match = Match(**{**_DEFAULT_MATCH.get(kind, {}), **raw})
-    for pattern in (match.path, match.name, match.namespace, *match.labels.values(), *match.env.values()):
-        try:
-            re.compile(pattern or "")
-        except (re.error, TypeError) as error:
-            raise FaultRuleError(f"pattern {pattern!r} is not a regular expression: {error}") from error
-    return match
 
 
 def subject_matches(match: Match, subject: Subject) -> bool:
     """Whether the object meets name, namespace, labels and env."""
     return (
-        _whole(match.name, subject.name)
-        and _whole(match.namespace, subject.namespace)
-        and all(_whole(pattern, subject.labels.get(key)) for key, pattern in match.labels.items())
-        and all(_whole(pattern, subject.env.get(key)) for key, pattern in match.env.items())
+        fits(match.name, subject.name, whole=True)
+        and fits(match.namespace, subject.namespace, whole=True)
+        and all(fits(pattern, subject.labels.get(key), whole=True) for key, pattern in match.labels.items())
+        and all(fits(pattern, subject.env.get(key), whole=True) for key, pattern in match.env.items())
     )
 
 
-def _whole(pattern: str | None, value: str | None) -> bool:
-    return pattern is None or (value is not None and re.fullmatch(pattern, value) is not None)
-
-
 def request_matches(match: Match, facts: RequestFacts) -> bool:
-    """Whether the request meets all patterns; HEAD and GET differ, the method's case does not count."""
-    if match.method is not None and match.method.upper() != facts.method.upper():
-        return False
-    if match.path is not None and re.search(match.path, facts.path) is None:
+    """Whether the request meets all patterns; HEAD and GET differ."""
+    if not fits(match.method, facts.method, whole=True) or not fits(match.path, facts.path):
         return False
     if not match.needs_subject:
         return True
@@ -286,11 +238,13 @@ class FaultBook:
         return sorted(taken, key=lambda active: active.rule.kind not in _FIRST_KINDS)
 
     def take_object(
-        self, kind: str, subject: Subject, uid: str, now: float, when: str | None = None
+        self, kind: str, subject: Subject, uid: str, now: float, when: str | None = None, container: str = ""
     ) -> ActiveRule | None:
         """The first rule of this kind (and ``when``) that holds the object ``uid`` or catches it now."""
         for active in self._rules:
             if active.rule.kind != kind or not active.alive(now) or when not in (None, active.rule.when):
+                continue
+            if container and active.rule.container not in ("", container):
                 continue
             if uid in active.caught:
                 return active

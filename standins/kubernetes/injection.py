@@ -118,6 +118,9 @@ class Injector:
         if rule.kind == "conflict_own" and call is not None:
             name = (call.document().get("metadata") or {}).get("name", "")
             raise errors.already_exists(call.resource, str(name))
+        if rule.kind == "quota" and call is not None:
+            name = (call.document().get("metadata") or {}).get("name", "")
+            raise errors.over_quota(call.resource, str(name))
         if rule.kind == "empty_pod_list":
             return JSONResponse(list_object(PODS, self._cluster.store.version, []))
         if rule.kind == "conflict_foreign":

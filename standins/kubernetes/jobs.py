@@ -78,13 +78,14 @@ def _failed(pod: Obj) -> bool:
     return pod_phase(pod) == "Failed" or (deleted and pod_phase(pod) != "Succeeded")
 
 
+def _entries(pod: Obj) -> list[Obj]:
+    """The statuses of all containers of a pod."""
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+
+
 def _restarts(pods: Sequence[Obj]) -> int:
-    return sum(
-        int(entry.get("restartCount", 0))
-        for pod in pods
-        if _active(pod)
-        for entry in pod.get("status", {}).get("containerStatuses", [])
-    )
+    return sum(int(entry.get("restartCount", 0)) for pod in pods if _active(pod) for entry in _entries(pod))
 
 
 def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, hold: bool = False) -> JobPlan:
@@ -205,7 +206,7 @@ def _next_start(status: Obj, pods: Sequence[Obj], backoff: timedelta) -> datetim
         parse_time(entry["state"]["terminated"]["finishedAt"])
         for pod in pods
         if pod_phase(pod) == "Failed"
-        for entry in pod["status"].get("containerStatuses", [])
+        for entry in _entries(pod)
         if "terminated" in entry["state"]
     ]
     if not ends:

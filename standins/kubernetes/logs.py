@@ -49,19 +49,21 @@ def parse_query(query: Mapping[str, str]) -> LogQuery:
 
 
 def _status(pod: Obj, container: str) -> Obj:
-    rows = pod["status"].get("containerStatuses", [])
+    rows = [*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])]
     return next((row for row in rows if row["name"] == container), {"state": {"waiting": {}}, "restartCount": 0})
 
 
 def choose_file(cluster: Cluster, pod: Obj, query: LogQuery) -> tuple[Path, str]:
     """The log file and the container's name. Raises StatusError 400 as the kubelet words it."""
     names = [container["name"] for container in pod["spec"]["containers"]]
+    inits = [container["name"] for container in pod["spec"].get("initContainers", [])]
     pod_name = pod["metadata"]["name"]
     if query.container is None and len(names) > 1:
-        listed = " ".join(names)
-        raise bad_request(f"a container name must be specified for pod {pod_name}, choose one of: [{listed}]")
+        listed = f"choose one of: [{' '.join(names)}]"
+        listed += f" or one of the init containers: [{' '.join(inits)}]" if inits else ""
+        raise bad_request(f"a container name must be specified for pod {pod_name}, {listed}")
     name = query.container or names[0]
-    if name not in names:
+    if name not in [*names, *inits]:
         raise bad_request(f"container {name} is not valid for pod {pod_name}")
     status = _status(pod, name)
     restart = int(status["restartCount"])

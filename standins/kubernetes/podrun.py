@@ -38,18 +38,46 @@ class PodRun:
         self._restarts: dict[str, int] = {}
         self._last: dict[str, Obj] = {}
         self._entries: dict[str, Obj] = {}
+        self._runs: dict[str, asyncio.Event] = {}
+        self._main_ended = False
         self.stopping = False
 
     async def run(self) -> None:
-        """Run all containers to their end (or until this task is cancelled)."""
+        """Run all containers to their end (or until this task is cancelled), the init containers first."""
         self._event("Normal", "Scheduled", f"Successfully assigned {self._where} to sandbox-node")
-        containers = self._pod["spec"]["containers"]
-        for container in containers:
-            self._note(container, podstatus.waiting("ContainerCreating"))
+        inits, containers = self._pod["spec"].get("initContainers", []), self._pod["spec"]["containers"]
+        for container in [*inits, *containers]:
+            self._note(container, podstatus.waiting("PodInitializing" if inits else "ContainerCreating"))
         self._publish()
         async with asyncio.TaskGroup() as group:
-            for container in containers:
-                group.create_task(self._container(container))
+            sidecars: list[asyncio.Task[bool]] = []
+            for container in inits:
+                if podstatus.is_sidecar(container):
+                    sidecars.append(await self._start_sidecar(group, container))
+                elif not await self._container(container, is_init=True):
+                    break
+            else:
+                mains = [group.create_task(self._container(container)) for container in containers]
+                await asyncio.wait(mains)
+            await self._end_sidecars(sidecars)
+
+    async def _start_sidecar(self, group: asyncio.TaskGroup, container: Obj) -> asyncio.Task[bool]:
+        """Start a container that goes on beside the others, and wait until it runs."""
+        task = group.create_task(self._container(container, is_init=True))
+        runs = asyncio.ensure_future(self._runs.setdefault(container["name"], asyncio.Event()).wait())
+        await asyncio.wait({task, runs}, return_when=asyncio.FIRST_COMPLETED)
+        runs.cancel()
+        return task
+
+    async def _end_sidecars(self, sidecars: list[asyncio.Task[bool]]) -> None:
+        """When the main containers have ended: TERM, then KILL."""
+        self._main_ended = True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            running = [task for task in sidecars if not task.done()]
+            if running:
+                for process in self._processes.values():
+                    process.terminate(number)
+                await asyncio.wait(running, timeout=self._cluster.settings.max_grace_seconds)
 
     @property
     def _where(self) -> str:
@@ -63,14 +91,16 @@ class PodRun:
             process.terminate(number)
         return bool(self._processes)
 
-    async def _container(self, container: Obj) -> None:
+    async def _container(self, container: Obj, is_init: bool = False) -> bool:
+        """Run one container to its end, restarts included; whether it ended with code 0."""
         while True:
             image = await self._pull(container)
             env = await self._configure(container, image)
-            state = await self._execute(container, image, env)
-            if not self._restarts_after(state["terminated"]["exitCode"]):
+            state = await self._execute(container, image, env, is_init)
+            code = int(state["terminated"]["exitCode"])
+            if not self._restarts_after(container, code, is_init):
                 self._set(container, state)
-                return
+                return code == 0
             name = container["name"]
             self._last[name] = state
             self._restarts[name] = self._restarts.get(name, 0) + 1
@@ -78,14 +108,19 @@ class PodRun:
             self._set(container, podstatus.waiting("CrashLoopBackOff", text))
             await asyncio.sleep(self._cluster.settings.backoff_seconds)
 
-    def _restarts_after(self, code: int) -> bool:
+    def _restarts_after(self, container: Obj, code: int, is_init: bool) -> bool:
         policy = self._pod["spec"]["restartPolicy"]
-        return not self.stopping and (policy == "Always" or (policy == "OnFailure" and code != 0))
+        if is_init and podstatus.is_sidecar(container):
+            return not (self.stopping or self._main_ended)
+        always = policy == "Always" and not is_init
+        return not self.stopping and (always or (policy != "Never" and code != 0))
 
     def _note(self, container: Obj, state: Obj) -> None:
         name = container["name"]
         restarts, last = self._restarts.get(name, 0), self._last.get(name, {})
         self._entries[name] = podstatus.container_status(container, state, restarts, last, self._uid)
+        if "running" in state and name in self._runs:
+            self._runs[name].set()
 
     def _set(self, container: Obj, state: Obj) -> None:
         self._note(container, state)
@@ -106,10 +141,10 @@ class PodRun:
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._cluster.emit(("v1", "Pod", self._pod), kind, reason, message, "kubelet")
 
-    def _fault(self, kind: str, run: int | None = None) -> ActiveRule | None:
+    def _fault(self, kind: str, run: int | None = None, container: str = "") -> ActiveRule | None:
         """The rule that holds this pod, or one run of its container."""
         caught = self._uid if run is None else f"{self._uid}/{run}"
-        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), caught)
+        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), caught, container=container)
 
     async def _pull(self, container: Obj) -> Image:
         """The program of the image, once it is there and no fault holds the pull."""
@@ -166,14 +201,15 @@ class PodRun:
         name = container["name"]
         return ContainerLog(log_path(self._cluster.settings.logs, self._uid, name, self._restarts.get(name, 0)))
 
-    async def _execute(self, container: Obj, image: Image, env: dict[str, str]) -> Obj:
+    async def _execute(self, container: Obj, image: Image, env: dict[str, str], is_init: bool) -> Obj:
         """Run the program, or what a fault puts in its place; returns the terminated state."""
         output, started = self._log(container), utc_now()
         # Shown as running before the start, so that a server that is killed in between never starts it twice.
         self._set(container, podstatus.running(started))
         self._event("Normal", "Started", f"Container started: {container['name']}")
         argv = [*image.argv, *container.get("args", [])]
-        if (active := self._replacement(self._restarts.get(container["name"], 0))) is not None:
+        active = None if is_init else self._replacement(container["name"])
+        if active is not None:
             rule, text = active.rule, active.rule.log
             output.write(text.encode() + (b"\n" if text and not text.endswith("\n") else b""))
             if rule.kind != "hang_container":
@@ -201,10 +237,11 @@ class PodRun:
             self._table.drop(key)
         return podstatus.terminated(code, started, utc_now())
 
-    def _replacement(self, run: int) -> ActiveRule | None:
+    def _replacement(self, container: str) -> ActiveRule | None:
         """A fault that takes the program's place in this run of the container, or None."""
+        run = self._restarts.get(container, 0)
         for kind in ("fail_container", "exit_without_running", "hang_container"):
-            if active := self._fault(kind, run):
+            if active := self._fault(kind, run, container):
                 return active
         job = self._cluster.job_of(self._pod)
         if job is None or job.get("status", {}).get("failed"):

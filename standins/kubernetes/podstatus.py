@@ -64,13 +64,44 @@ def phase_of(states: Sequence[Obj]) -> str:
     return "Pending"
 
 
-def conditions(phase: str, ready: bool, started: str) -> list[Obj]:
+def containers_of(pod: Obj) -> list[Obj]:
+    """All containers of a pod, the init containers first."""
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def is_sidecar(container: Obj) -> bool:
+    """Whether an init container goes on beside the main ones (a main container has no such field)."""
+    return bool(container.get("restartPolicy") == "Always")
+
+
+def _initialised(pod: Obj, entries: Mapping[str, Obj]) -> bool | None:
+    """Whether the init containers are through; None when one has failed for good."""
+    for container in pod["spec"].get("initContainers", []):
+        state = entries[container["name"]]["state"]
+        if is_sidecar(container):
+            if "waiting" in state and not entries[container["name"]]["restartCount"]:
+                return False
+        elif "terminated" not in state:
+            return False
+        elif state["terminated"]["exitCode"] != 0:
+            return None
+    return True
+
+
+def conditions(phase: str, ready: bool, started: str, initialised: bool = True) -> list[Obj]:
     """The pod's conditions in the server's order; ``started`` is the time of scheduling."""
     done = {"reason": "PodCompleted"} if phase == "Succeeded" else {"reason": "PodFailed"} if phase == "Failed" else {}
     blocked = done or ({} if ready else {"reason": "ContainersNotReady"})
     rows: Mapping[str, tuple[bool, Obj]] = {
         "PodReadyToStartContainers": (phase == "Running", {}),
-        "Initialized": (True, {"reason": "PodCompleted"} if phase == "Succeeded" else {}),
+        "Initialized": (
+            initialised,
+            {"reason": "PodCompleted"}
+            if phase == "Succeeded"
+            else {}
+            if initialised
+            else {"reason": "ContainersNotInitialized"},
+        ),
         "Ready": (ready, blocked),
         "ContainersReady": (ready, blocked),
         "PodScheduled": (True, {}),
@@ -87,15 +118,23 @@ def apply_states(pod: Obj, entries: Mapping[str, Obj], started: str, backing_off
     ``backing_off``: has run, waits to restart.
     """
     order = [entries[container["name"]] for container in pod["spec"]["containers"]]
+    inits = [entries[container["name"]] for container in pod["spec"].get("initContainers", [])]
+    initialised = _initialised(pod, entries)
     phase = phase_of([entry["state"] for entry in order])
-    if backing_off and phase == "Pending":
+    if initialised is not True:
+        phase = "Failed" if initialised is None else "Pending"
+    elif backing_off and phase == "Pending":
         phase = "Running"
+    if phase in ("Succeeded", "Failed") and any("running" in entry["state"] for entry in inits):
+        phase = "Running"  # until the sidecars have ended
     ready = phase == "Running" and all(entry["ready"] for entry in order)
     status = pod["status"]
     status["phase"] = phase
-    status["conditions"] = conditions(phase, ready, started)
+    status["conditions"] = conditions(phase, ready, started, initialised is True)
     status["startTime"] = started
     status["containerStatuses"] = order
+    if inits:
+        status["initContainerStatuses"] = inits
     status["hostIP"] = status["podIP"] = "127.0.0.1"
     status["hostIPs"] = status["podIPs"] = [{"ip": "127.0.0.1"}]
 
@@ -104,8 +143,10 @@ def lost(pod: Obj, now: datetime) -> None:
     """Mark a pod Failed whose processes are gone although nobody saw them end, in place."""
     text = "The container could not be located when the pod was terminated"
     entries = {}
-    for container in pod["spec"]["containers"]:
-        old = next((e for e in pod["status"].get("containerStatuses", []) if e["name"] == container["name"]), None)
+    status = pod["status"]
+    known = {e["name"]: e for e in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]}
+    for container in containers_of(pod):
+        old = known.get(container["name"])
         restarts = int(old["restartCount"]) if old else 0
         state = terminated(137, now, now, "ContainerStatusUnknown", text)
         if old and "terminated" in old["state"]:

@@ -9,7 +9,7 @@ from typing import Any
 Obj = dict[str, Any]
 """A Kubernetes object as decoded JSON. Stored objects are never changed in place."""
 
-READ_WRITE = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+READ_WRITE = ("create", "delete", "get", "list", "patch", "update")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class ResourceType:
     plural: str
     kind: str
     namespaced: bool = True
-    short_names: tuple[str, ...] = ()
     subresources: tuple[str, ...] = ()
     verbs: tuple[str, ...] = READ_WRITE
     version: str = "v1"
@@ -41,13 +40,13 @@ class ResourceType:
         return f"{self.kind}.{self.group}" if self.group else self.kind
 
 
-NAMESPACES = ResourceType("", "namespaces", "Namespace", namespaced=False, short_names=("ns",))
-PODS = ResourceType("", "pods", "Pod", short_names=("po",), subresources=("log", "status"))
+NAMESPACES = ResourceType("", "namespaces", "Namespace", namespaced=False)
+PODS = ResourceType("", "pods", "Pod", subresources=("log", "status"))
 SECRETS = ResourceType("", "secrets", "Secret")
-QUOTAS = ResourceType("", "resourcequotas", "ResourceQuota", short_names=("quota",), subresources=("status",))
-EVENTS = ResourceType("", "events", "Event", short_names=("ev",))
+QUOTAS = ResourceType("", "resourcequotas", "ResourceQuota", subresources=("status",))
+EVENTS = ResourceType("", "events", "Event")
 JOBS = ResourceType("batch", "jobs", "Job", subresources=("status",))
-CRONJOBS = ResourceType("batch", "cronjobs", "CronJob", short_names=("cj",), subresources=("status",))
+CRONJOBS = ResourceType("batch", "cronjobs", "CronJob", subresources=("status",))
 ACCESS_REVIEWS = ResourceType(
     "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False, verbs=("create",)
 )
@@ -109,8 +108,3 @@ def verb_of(method: str, target: Target, watch: bool) -> str | None:
     if target.name is None:
         return {"POST": "create", "DELETE": "deletecollection"}.get(method)
     return {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method)
-
-
-def api_groups() -> tuple[str, ...]:
-    """The names of the served groups without the core group, sorted."""
-    return tuple(sorted({t.group for t in ALL_TYPES if t.group}))

@@ -22,7 +22,7 @@ from standins.kubernetes.calls import Call, decode_body, subject_for
 from standins.kubernetes.clock import rfc3339_micro, utc_now
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.controllers import Controllers
-from standins.kubernetes.discovery import HEALTH_PATHS, discover
+from standins.kubernetes.discovery import HEALTH_PATHS, VERSION
 from standins.kubernetes.errors import StatusError
 from standins.kubernetes.faults import RequestFacts
 from standins.kubernetes.injection import Injector
@@ -130,7 +130,7 @@ class ApiServer:
                 entry |= {"name": subject.name, "labels": dict(subject.labels)}
         except StatusError as error:
             refused = error  # shown only to a client with a valid token
-        if token != self._token and request.url.path != "/version":
+        if token != self._token and request.url.path.rstrip("/") != "/version":
             raise errors.unauthorized() if token else anonymous(request, call)
         if refused is not None:
             raise refused
@@ -157,14 +157,13 @@ class ApiServer:
     async def _plain_answer(self, call: Call | None, request: Request) -> Response:
         if call is not None:
             return self.api.handle(call)
-        found = discover(request.url.path.rstrip("/")) if request.method == "GET" else None
-        if found is None:
+        if request.method != "GET" or request.url.path.rstrip("/") != "/version":
             raise errors.no_such_path()
-        return JSONResponse(found)
+        return JSONResponse(VERSION)
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn that tells open watches and held requests to end before it waits for them."""
+    """uvicorn that tells followed logs and held requests to end before it waits for them."""
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)

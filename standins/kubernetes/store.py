@@ -9,9 +9,7 @@ import json
 import secrets
 import sqlite3
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from standins.kubernetes import errors
@@ -21,19 +19,7 @@ from standins.kubernetes.resources import JOBS, Obj, ResourceType
 Key = tuple[str, str, str]
 """Qualified resource, namespace (empty if cluster-wide), name."""
 
-HISTORY = 5000
-"""Changes kept for watches; a watch from before that gets 410 Gone."""
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # of k8s.io/apimachinery/pkg/util/rand
-
-
-@dataclass(frozen=True)
-class Change:
-    """One entry of the watch history; ``kind`` is ADDED, MODIFIED or DELETED."""
-
-    version: int
-    kind: str
-    resource: ResourceType
-    obj: Obj
 
 
 def random_suffix(length: int = 5) -> str:
@@ -63,11 +49,9 @@ class ObjectStore:
         self._database.execute("CREATE TABLE IF NOT EXISTS counter (version INTEGER NOT NULL)")
         self._objects: dict[str, dict[tuple[str, str], Obj]] = {}
         self._uids: set[str] = set()
-        self.changes: deque[Change] = deque(maxlen=HISTORY)
         self.changed = asyncio.Event()
         self._held_back = False
         self._version = self._load()
-        self.oldest_watch = self._version
 
     def _load(self) -> int:
         for resource, namespace, name, body in self._database.execute("SELECT * FROM objects"):
@@ -187,9 +171,6 @@ class ObjectStore:
         self._database.execute("UPDATE counter SET version = ?", (self._version,))
         if not self._held_back:
             self._database.commit()
-        if len(self.changes) == HISTORY:
-            self.oldest_watch = self.changes[0].version
-        self.changes.append(Change(self._version, kind, resource, obj))
         self.wake()
         return obj
 

@@ -103,7 +103,7 @@ def check_rules(resource: ResourceType, obj: Obj) -> None:
     """
     causes = list(_meta_causes(resource, obj["metadata"]))
     if resource is JOBS:
-        causes += _job_causes(obj)
+        causes += [*_job_causes(obj), *_not_run_causes(obj["spec"])]
     elif resource is CRONJOBS:
         causes += _cronjob_causes(obj)
     elif resource is PODS:
@@ -185,17 +185,6 @@ def _job_spec_causes(spec: Obj, path: str) -> Iterator[Cause]:
     ):
         if spec.get(field) is not None and spec[field] < 0:
             yield invalid_value(f"{path}.{field}", spec[field], "must be greater than or equal to 0")
-    for field in _NOT_SIMULATED:
-        if spec.get(field) is not None:
-            yield Cause(
-                f"{path}.{field}",
-                "FieldValueForbidden",
-                "Forbidden: the sandbox does not simulate this field",
-            )
-    if spec.get("completionMode", "NonIndexed") != "NonIndexed":
-        yield Cause(f"{path}.completionMode", "FieldValueForbidden", "Forbidden: the sandbox has no Indexed Jobs")
-    if spec.get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
-        yield Cause(f"{path}.managedBy", "FieldValueForbidden", "Forbidden: the sandbox has one Job controller")
     template = spec.get("template", {})
     yield from label_causes(f"{path}.template.labels", template.get("metadata", {}).get("labels", {}))
     policy = template.get("spec", {}).get("restartPolicy")
@@ -204,6 +193,17 @@ def _job_spec_causes(spec: Obj, path: str) -> Iterator[Cause]:
     elif policy not in ("OnFailure", "Never"):
         yield unsupported(f"{path}.template.spec.restartPolicy", policy, ["OnFailure", "Never"])
     yield from _pod_causes(template.get("spec", {}), f"{path}.template.spec")
+
+
+def _not_run_causes(spec: Obj) -> Iterator[Cause]:
+    """Fields that a CronJob's template may hold, but that no Job is run with here."""
+    fields = [field for field in _NOT_SIMULATED if spec.get(field) is not None]
+    if spec.get("completionMode", "NonIndexed") != "NonIndexed":
+        fields.append("completionMode")
+    if spec.get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
+        fields.append("managedBy")
+    for field in fields:
+        yield Cause(f"spec.{field}", "FieldValueForbidden", "Forbidden: the sandbox does not simulate this field")
 
 
 def _cronjob_causes(cronjob: Obj) -> Iterator[Cause]:
@@ -219,13 +219,15 @@ def _cronjob_causes(cronjob: Obj) -> Iterator[Cause]:
 
 
 def _pod_causes(spec: Obj, path: str) -> Iterator[Cause]:
-    if spec.get("initContainers"):
-        yield Cause(f"{path}.initContainers", "FieldValueForbidden", "Forbidden: the sandbox runs no init containers")
     if not spec.get("containers"):
         yield required(f"{path}.containers")
     seen: set[str] = set()
-    for index, container in enumerate(spec.get("containers") or []):
-        field = f"{path}.containers[{index}]"
+    listed = [
+        (f"{path}.{kind}[{index}]", container)
+        for kind in ("initContainers", "containers")
+        for index, container in enumerate(spec.get(kind) or [])
+    ]
+    for field, container in listed:
         name = container.get("name", "")
         if not name:
             yield required(f"{field}.name")
@@ -236,7 +238,17 @@ def _pod_causes(spec: Obj, path: str) -> Iterator[Cause]:
         seen.add(name)
         if not container.get("image"):
             yield required(f"{field}.image")
+        yield from _restart_causes(container.get("restartPolicy"), field)
         yield from _env_causes(container.get("env") or [], f"{field}.env")
+
+
+def _restart_causes(policy: str | None, field: str) -> Iterator[Cause]:
+    """Kubernetes 1.35 lets every container have a policy of its own; here only an init container may, and Always."""
+    if policy not in (None, "Always", "Never", "OnFailure"):
+        yield unsupported(f"{field}.restartPolicy", policy, ["Always", "Never", "OnFailure"])
+    elif policy is not None and (policy != "Always" or ".initContainers[" not in field):
+        text = "Forbidden: the sandbox does not simulate the restart policy of a single container"
+        yield Cause(f"{field}.restartPolicy", "FieldValueForbidden", text)
 
 
 def _env_causes(env: list[Obj], path: str) -> Iterator[Cause]:

@@ -32,6 +32,7 @@ from temporalio.api.workflowservice.v1 import (
     StartWorkflowExecutionRequest,
 )
 
+from standins.faults import fits
 from standins.temporal.proxy_rules import (
     Call,
     History,
@@ -188,7 +189,7 @@ def _changed(call: Call, rule: ProxyRule | None, answer: bytes) -> bytes:
         return CountWorkflowExecutionsResponse().SerializeToString()
     listing = ListWorkflowExecutionsResponse.FromString(answer)
     if rule.kind is ProxyKind.LIST_HIDES:
-        kept = [e for e in listing.executions if rule.contains not in e.execution.workflow_id]
+        kept = [e for e in listing.executions if not fits(rule.text, e.execution.workflow_id)]
         page = listing.next_page_token
         return ListWorkflowExecutionsResponse(executions=kept, next_page_token=page).SerializeToString()
     for execution in listing.executions:

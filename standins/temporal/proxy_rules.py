@@ -1,30 +1,31 @@
 """Which fault the proxy puts in the way of a call. Pure: rules, their history and a call in, a rule out.
 
-Faults file (JSON): `{"rules": [{"id": "a", "kind": "unavailable", "for_seconds": 5}]}`. Rule keys: id and
-kind (required); methods (names such as DescribeWorkflowExecution; each kind has a default); contains (text
-that the query or the workflow id must contain); times (calls that it hits); for_seconds (life, from when the
-proxy first reads the rule); seconds (delay); code (of code and describe_status). Without times and for_seconds
-a rule holds until it is removed.
+Faults file (JSON): `{"rules": [{"id": "a", "kind": "unavailable", "for_seconds": 5}]}`, in the language of
+standins.faults; the life of a rule begins when the proxy first reads it. `id` (required) tells the rules of the file
+apart. `match` looks at `method` (as a whole, such as DescribeWorkflowExecution; each kind has a default) and at `text`
+(searched: the query or the workflow id); a plain text is a `text`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-LISTING = frozenset({"ListWorkflowExecutions", "CountWorkflowExecutions"})
-READING_ONE = frozenset({"DescribeWorkflowExecution", "GetWorkflowExecutionHistory"})
+from standins.faults import SECONDS, FaultRuleError, Field, Kind, Language, fits, is_over, kinds
+
+LISTING = {"method": "ListWorkflowExecutions|CountWorkflowExecutions"}
+READING_ONE = {"method": "DescribeWorkflowExecution|GetWorkflowExecutionHistory"}
 
 
 class ProxyKind(StrEnum):
     """What happens to a call.
 
     list_empty: an empty list or count. list_stale: the list shows every workflow as running. list_hides: the
-    list leaves out workflows whose id has the text of `contains`. not_found: as after retention.
-    invalid_query: refuses queries with the text (default STARTS_WITH). delay: waits `seconds`, then goes on.
+    list leaves out workflows whose id fits `text`. not_found: as after retention.
+    invalid_query: refuses queries that fit `text` (default STARTS_WITH). delay: waits `seconds`, then goes on.
     drop: the proxy closes all connections and does not listen. code: answers with the gRPC status named in
     `code`. describe_status: a description's status is the number of `code`. The others answer with that status.
     """
@@ -45,14 +46,23 @@ class ProxyKind(StrEnum):
     DESCRIBE_STATUS = "describe_status"
 
 
-_DEFAULT_METHODS = {
-    ProxyKind.LIST_EMPTY: LISTING,
-    ProxyKind.LIST_STALE: LISTING,
-    ProxyKind.LIST_HIDES: LISTING,
-    ProxyKind.INVALID_QUERY: LISTING,
-    ProxyKind.NOT_FOUND: READING_ONE,
-    ProxyKind.DESCRIBE_STATUS: frozenset({"DescribeWorkflowExecution"}),
-}
+_ID = {"id": Field(str)}
+_CODE = _ID | {"code": Field(str)}
+_NEEDED = ("id",)
+LANGUAGE = Language(
+    {
+        **kinds([kind.value for kind in ProxyKind], fields=_ID, needed=_NEEDED),
+        **kinds(("list_empty", "list_stale"), fields=_ID, needed=_NEEDED, match=LISTING),
+        "list_hides": Kind(_ID, _NEEDED, LISTING),
+        "invalid_query": Kind(_ID, _NEEDED, LISTING | {"text": "STARTS_WITH"}),
+        "not_found": Kind(_ID, _NEEDED, READING_ONE),
+        "code": Kind(_CODE, (*_NEEDED, "code")),
+        "describe_status": Kind(_CODE, (*_NEEDED, "code"), {"method": "DescribeWorkflowExecution"}),
+        "delay": Kind(_ID | {"seconds": SECONDS}, _NEEDED),
+    },
+    ("method", "text"),
+    main="text",
+)
 
 
 class ProxyFaultError(ValueError):
@@ -61,12 +71,12 @@ class ProxyFaultError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ProxyRule:
-    """One rule; see the module's text. methods empty = every method. Times in seconds."""
+    """One rule; see the module's text. `method` and `text` are patterns, None fits all. Times in seconds."""
 
     id: str
     kind: ProxyKind
-    methods: frozenset[str] = frozenset()
-    contains: str = ""
+    method: str | None = None
+    text: str | None = None
     times: int | None = None
     for_seconds: float | None = None
     seconds: float = 0.0
@@ -107,8 +117,7 @@ def parse_proxy_rules(text: str) -> tuple[ProxyRule, ...]:
 
 def is_alive(rule: ProxyRule, history: History, now: float) -> bool:
     """Whether the rule still holds at the monotonic second `now`."""
-    young = rule.for_seconds is None or now < history.since + rule.for_seconds
-    return young and (rule.times is None or history.hits < rule.times)
+    return not is_over({"times": rule.times, "for_seconds": rule.for_seconds}, history.hits, now - history.since)
 
 
 def choose(call: Call, rules: tuple[ProxyRule, ...], histories: Mapping[str, History], now: float) -> ProxyRule | None:
@@ -125,28 +134,17 @@ def drops(rules: tuple[ProxyRule, ...], histories: Mapping[str, History], now: f
 
 
 def _applies(rule: ProxyRule, call: Call) -> bool:
-    if rule.methods and call.method not in rule.methods:
-        return False
     # list_hides looks at the workflows of the answer, not at the query.
-    return rule.kind is ProxyKind.LIST_HIDES or rule.contains in call.subject
+    shown = rule.kind is ProxyKind.LIST_HIDES or fits(rule.text, call.subject)
+    return shown and fits(rule.method, call.method, whole=True)
 
 
 def _rule(entry: Any) -> ProxyRule:
-    known = {field.name for field in fields(ProxyRule)}
-    if not isinstance(entry, dict) or not {"id", "kind"} <= entry.keys() <= known:
-        raise ProxyFaultError(f"rule {entry!r}: needs id and kind; known keys: {', '.join(sorted(known))}")
-    where = f"rule {entry['id']!r}"
-    if entry["kind"] not in list(ProxyKind):
-        raise ProxyFaultError(f"{where}: kind {entry['kind']!r} is unknown; known: {', '.join(ProxyKind)}")
-    kind = ProxyKind(entry["kind"])
-    for name in ("times", "for_seconds", "seconds"):
-        value = entry.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ProxyFaultError(f"{where}: {name} is {value!r}, must be 0 or more")
-    if kind is ProxyKind.LIST_HIDES and not entry.get("contains"):
-        raise ProxyFaultError(f"{where}: list_hides needs `contains`, a part of the ids to hide")
-    if (kind in (ProxyKind.CODE, ProxyKind.DESCRIBE_STATUS)) is not bool(entry.get("code")):
-        raise ProxyFaultError(f"{where}: {kind} {'needs' if not entry.get('code') else 'takes no'} `code`")
-    methods: frozenset[str] = frozenset(entry.get("methods") or _DEFAULT_METHODS.get(kind, frozenset()))
-    contains = entry.get("contains") or ("STARTS_WITH" if kind is ProxyKind.INVALID_QUERY else "")
-    return ProxyRule(**(entry | {"kind": kind, "methods": methods, "contains": contains}))
+    try:
+        match = LANGUAGE.check(entry)
+    except FaultRuleError as error:
+        raise ProxyFaultError(f"rule {entry!r}: {error}") from error
+    if entry["kind"] == ProxyKind.LIST_HIDES and not match.get("text"):
+        raise ProxyFaultError(f"rule {entry['id']!r}: list_hides needs a pattern `text` of the ids to hide")
+    plain = {key: value for key, value in entry.items() if key != "match" and value is not None}
+    return ProxyRule(**(plain | match | {"kind": ProxyKind(entry["kind"])}))

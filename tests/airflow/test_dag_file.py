@@ -75,7 +75,12 @@ def test_shape_of_a_run(sandbox_dag: Any) -> None:
     for name in ("replan", "replan_days", "report"):
         assert sandbox_dag.get_task(name).trigger_rule == "all_done"
     assert sandbox_dag.get_task("replan_days").downstream_task_ids >= {"single_days.admit"}
-    assert [t.task_id for t in sandbox_dag.leaves] == ["report"]
+    # Only the report decides about the run: Airflow leaves teardown tasks out of its verdict.
+    assert [t.task_id for t in sandbox_dag.leaves] == ["tidy"]
+    tidy = sandbox_dag.get_task("tidy")
+    assert tidy.is_teardown
+    assert not tidy.on_failure_fail_dagrun
+    assert tidy.upstream_task_ids == {"report"}
     assert sandbox_dag.max_active_runs == 1
     assert sandbox_dag.catchup is False
 
@@ -86,12 +91,12 @@ def test_waits_start_in_the_triggerer_and_the_others_do_not(sandbox_dag: Any) ->
         assert bool(task.start_from_trigger) is (stage in IN_TRIGGERER), stage
         if stage in IN_TRIGGERER:
             args = task.start_trigger_args
-            # What the triggerer renders is what is a template field of the operator *and* an argument of the trigger.
             module, _, name = args.trigger_cls.rpartition(".")
             trigger = getattr(importlib.import_module(module), name)
             assert trigger(**args.trigger_kwargs).serialize()[0] == args.trigger_cls
-            templated = {key for key, value in args.trigger_kwargs.items() if "{{" in str(value)}
-            assert templated <= set(task.template_fields), stage
+            # References only: a waiting window carries no list and nothing that must be rendered.
+            assert set(args.trigger_kwargs) == {"cluster", "group"}
+            assert "{{" not in str(args.trigger_kwargs)
 
 
 def test_what_waits_has_a_deadline_except_for_a_slot(sandbox_dag: Any) -> None:
@@ -162,3 +167,24 @@ def test_airflow_loads_one_plugin_and_the_connection_type(airflow_environment: d
     assert "plugins ['scorecard_backfill'] {}" in done.stdout
     assert "hook backfill.hooks.temporal.TemporalHook" in done.stdout
     assert "twice []" in done.stdout
+
+
+def orders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *allowed: str) -> list[str]:
+    """The tasks of a window in their order, for a cluster that allows these orders."""
+    (tmp_path / "both.yaml").write_text(
+        f"name: both\norders: [{', '.join(allowed)}]\n"
+        "clickhouse: {written_columns: {scorecard: {column: updated_at}, score: {column: updated_at}}}\n"
+    )
+    dag = load_dags(tmp_path, monkeypatch)["scorecard_backfill__both"]
+    chain = ["windows.admit"]
+    while (after := [t for t in dag.get_task(chain[-1]).downstream_task_ids if t.startswith("windows.")]) != []:
+        chain += after
+    return [task.removeprefix("windows.") for task in chain]
+
+
+def test_the_graph_follows_the_orders_that_the_file_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert orders(tmp_path, monkeypatch, "delete_first") == STAGES
+    sweep_last = ["admit", "reindex", "wait_workflows", "delete", "wait_mutations", "verify"]
+    assert orders(tmp_path, monkeypatch, "reindex_first") == sweep_last
+    both = [*STAGES[:-1], "sweep", "wait_sweep", "verify"]
+    assert orders(tmp_path, monkeypatch, "reindex_first", "delete_first") == both

@@ -13,18 +13,19 @@ from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+from backfill.kit.store import RunStore
+from backfill.operators import approve, preflight
 from backfill.operators import plan as module
-from backfill.operators import preflight
-from backfill.operators.common import RunStore
-from backfill.operators.plan import PlanApproval, PlanOperator
+from backfill.operators.approve import PlanApproval
+from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator, run_parameters
 from backfill.settings import cluster_config
 from include.scorecard_backfill.params.form import params_schema
 from include.scorecard_backfill.planning import plan
-from tests.kit.store import Store
-from tests.kit.waits import NAME, cluster, context
+from tests.kit.store import AssetState, Store
+from tests.kit.waits import NAME, assets, cluster, context
 
-__all__ = ["cluster"]
+__all__ = ["assets", "cluster"]
 
 Json = dict[str, Any]
 
@@ -33,6 +34,8 @@ MARCH = datetime(2026, 3, 2, 6, tzinfo=UTC)
 
 class Run(SimpleNamespace):
     """A DAG run as a task sees it; there is no logical date and no data interval to read."""
+
+    triggering_user_name = "jane"
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"dag_run.{name} was read; a manual run of Airflow 3 may not have it")
@@ -46,7 +49,7 @@ def task(task_id: str = "plan", run_type: str = "manual", run_after: datetime = 
 
 
 @pytest.fixture
-def stock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def stock(assets: AssetState, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The customers that the cluster has; a test may change the list."""
     customers = ["acme", "globex"]
 
@@ -153,9 +156,7 @@ def test_each_parameter_is_logged_with_where_it_came_from(cluster: str, monkeypa
     operator = PreflightOperator(task_id="preflight", cluster=NAME)
     said: list[str] = []
     monkeypatch.setattr(operator.log, "info", lambda text, *args: said.append(text % args))
-    for name in ("_clickhouse", "_kubernetes", "_temporal"):
-        monkeypatch.setattr(preflight, name, lambda config, problems, notes: None)
-    monkeypatch.setattr(PreflightOperator, "_guarded", lambda self, check, *rest: check(*rest))
+    monkeypatch.setattr(preflight, "checks", lambda: ())
     operator.execute(task("preflight", customers=["acme"], max_parallel=3))
     assert "parameter customers = [acme] (form)" in said
     assert "parameter max_parallel = 3 (form)" in said
@@ -173,10 +174,18 @@ def test_preflight_names_everything_that_is_wrong_and_is_not_repeated(
         assert f"{kind}: connection '{kind}_{NAME}' is not defined in Airflow" in str(refused.value)
 
 
+TERMS: Json = {"mode": "cleanup", "windows": "0123"}
+
+
 def approval(run: Json, planned: Any = ("w",)) -> tuple[PlanApproval, Json]:
     """The approve task of a run with these parameters."""
     operator = PlanApproval(task_id="approve", subject="Delete?", body="plan", fail_on_reject=True)
-    return operator, context("approve", {("plan", "run"): run, ("plan", "planned"): list(planned)})
+    left = {("plan", "run"): run, ("plan", "planned"): list(planned), ("plan", "terms"): TERMS}
+    made = context("approve", left)
+    made["ti"].id = "ti"
+    made["task_instance"] = SimpleNamespace(id="ti")
+    made["ti"].map_index = -1
+    return operator, made
 
 
 ASKS: Json = {"destructive": True, "require_approval": True}
@@ -199,7 +208,6 @@ def test_a_plan_that_deletes_asks_a_person(monkeypatch: pytest.MonkeyPatch) -> N
     asked: list[Json] = []
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: asked.append(fields))
     operator, made = approval(ASKS)
-    made["task_instance"] = SimpleNamespace(id="ti")
     with pytest.raises(TaskAwaitingInput):
         operator.execute(made)
     assert asked[0]["options"] == ["Approve", "Reject"]
@@ -215,13 +223,50 @@ def answer(option: str) -> Json:
 
 def test_a_rejected_plan_is_final_and_is_not_asked_again_by_a_retry() -> None:
     operator, made = approval(ASKS)
-    with pytest.raises(AirflowFailException, match="the plan was rejected, nothing was deleted"):
+    with pytest.raises(AirflowFailException, match="the plan was rejected by jane; nothing was deleted"):
         operator.execute_complete(made, answer("Reject"))
+    assert made["ti"].xcoms["approve", "rejected"] == {"by": "jane"}
+    assert ("approve", "terms") not in made["ti"].xcoms
 
 
 def test_an_approved_plan_goes_on() -> None:
     operator, made = approval(ASKS)
     assert operator.execute_complete(made, answer("Approve"))["chosen_options"] == ["Approve"]
+    # What was approved, for each destructive step to compare.
+    assert made["ti"].xcoms["approve", "terms"] == TERMS
+
+
+def detail(*chosen: str) -> Any:
+    """What the API server keeps of a question."""
+    return SimpleNamespace(chosen_options=list(chosen), response_received=bool(chosen), params_input={},
+                           responded_at=MARCH, responded_by_user={"id": "1", "name": "jane"})  # fmt: skip
+
+
+def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Json] = []
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: asked.append(fields))
+    operator, made = approval(ASKS)
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
+    # Answered before the scheduler has seen it wait: Airflow fails the task, and its retry comes.
+    monkeypatch.setattr(approve, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
+    assert operator.execute(made)["chosen_options"] == ["Approve"]
+    assert len(asked) == 1
+    # Cleared by a person after that, it asks again: the old answer is spent.
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
+    assert len(asked) == 2
+
+
+def test_an_answer_about_other_terms_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: None)
+    monkeypatch.setattr(approve, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
+    operator, made = approval(ASKS)
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
+    made["ti"].xcoms["plan", "terms"] = TERMS | {"mode": "reindex"}
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
 
 
 def test_an_answer_that_nobody_was_offered_is_no_approval() -> None:

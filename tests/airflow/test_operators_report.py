@@ -1,8 +1,9 @@
-"""Replan and report: joined by key, red unless every window is proven, cut once."""
+"""Replan, report and tidy: joined by key, red unless every window is proven, cut once."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,19 +12,26 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES
 from backfill.hooks.kubernetes import KubernetesJobs
-from backfill.operators import report as module
-from backfill.operators.report import ReplanOperator, ReportOperator
+from backfill.kit.debts import DebtBook
+from backfill.operators import tidy as module
+from backfill.operators.replan import ReplanOperator
+from backfill.operators.report import ReportOperator
+from backfill.operators.tidy import TidyOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
+from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.names import LABEL_WINDOW
-from tests.kit.store import Store
-from tests.kit.waits import NAME, cluster, context, deleted, window
+from include.scorecard_backfill.records import Deleted, Failure, Numbers, TableBalance, TableDays, Verified, Window
+from tests.kit.store import AssetState, Store
+from tests.kit.waits import COUNTED, NAME, PROOF, assets, cluster, context, deleted, window
 
-__all__ = ["cluster"]
+__all__ = ["assets", "cluster"]
 
 Json = dict[str, Any]
 KEYS = [f"{number:016x}" for number in range(3)]
-WINDOWS = [window(key=key, customer_id=f"acme-{n}", label=f"acme-{n}") for n, key in enumerate(KEYS)]
-TABLES = {"scorecard": {"before": 100, "after": 90, "removed": 10}}
+WINDOWS = [window(key=key, customer_id=f"acme-{n}") for n, key in enumerate(KEYS)]
+LABELS = [w.label for w in WINDOWS]
+BALANCE = TableBalance(database="acme_voice", table="scorecard", before=100, meant=10, after=90, removed=10, short=0,
+                       over=0, doubled=0, moved=0, exact=True)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +44,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def jobs(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
+def jobs(assets: AssetState, monkeypatch: pytest.MonkeyPatch) -> list[Json]:
     """Kubernetes Jobs of the cluster."""
     listed: list[Json] = []
 
@@ -55,23 +63,32 @@ def job(key: str, name: str, *conditions: str) -> Json:
 
 def verified(key: str) -> str:
     """A result of verify as it is stored: a trigger's result has been encoded twice."""
-    return json.dumps(json.dumps({"key": key, "status": "verified", "tables": TABLES}))
+    proof = PROOF.model_copy(update={"tables": (BALANCE,)})
+    return json.dumps(json.dumps(Verified(key=key, status="verified", proof=proof).to_json()))
 
 
-def failed(key: str, cause: str, **more: Any) -> Json:
-    """A record that a failed wait leaves."""
-    return {"key": key, "status": "failed", "cause": cause, "reason": f"{cause} of {key}", **more}
+def failed(key: str, cause: str, stage: Any = "wait_workflows", **more: Any) -> Json:
+    """A record that a failed stage leaves."""
+    return Failure(key=key, stage=stage, cause=cause, reason=f"{cause} of {key}", **more).to_json()
 
 
-def run(windows: list[Json], **stages: dict[int, Any]) -> Json:
+def done(of: Window, **more: Any) -> Json:
+    """What the delete stage of a window left."""
+    counted = COUNTED.model_copy(update={"key": of.key})
+    return deleted(key=of.key, window=of, counted=counted, **more).to_json()
+
+
+def run(windows: list[Window], **stages: dict[int, Any]) -> Json:
     """The report's task of a run with this plan; stages by name, results by map index."""
     xcoms: dict[tuple[str, str], Any] = {
-        ("plan", "return_value"): windows,
-        ("plan", "hash"): "0123",
+        ("plan", "return_value"): [w.to_json() for w in windows],
         ("plan", "run"): {"mode": "cleanup", "dry_run": False},
+        ("plan", "markdown"): "the plan",
     }
     xcoms |= {(f"windows.{stage}", "return_value"): values for stage, values in stages.items()}
-    return context("report", xcoms)
+    made = context("report", xcoms)
+    made["ti"].map_index = -1
+    return made
 
 
 def report(task: Json) -> Json:
@@ -89,7 +106,7 @@ def rejected(task: Json) -> tuple[str, Json]:
 
 def deletes() -> dict[int, Any]:
     """Results of the delete stage."""
-    return {n: deleted(key=w["key"], window=w) for n, w in enumerate(WINDOWS)}
+    return {n: done(w) for n, w in enumerate(WINDOWS)}
 
 
 def test_all_verified_is_green(cluster: str) -> None:
@@ -103,7 +120,7 @@ def test_one_that_is_not_verified_makes_the_run_red_and_is_named(cluster: str) -
     task = run(
         WINDOWS,
         delete=deletes(),
-        wait_mutations={1: failed(KEYS[1], "stalled")},
+        wait_mutations={1: failed(KEYS[1], "stalled", "wait_mutations")},
         verify={0: verified(KEYS[0]), 2: verified(KEYS[2])},
     )
     text, left = rejected(task)
@@ -117,8 +134,8 @@ def test_live_jobs_that_nobody_waits_for_are_named(cluster: str, jobs: list[Json
     jobs += [job(KEYS[1], "b-live"), job(KEYS[2], "c-ended", "Failed"), job("f" * 16, "of-another-run")]
     task = run(WINDOWS, delete=deletes(), verify={0: verified(KEYS[0])})
     _, left = rejected(task)
-    assert left["running"] == [{"label": "acme-1", "job": "b-live"}]
-    assert "- acme-1: `b-live`" in task["ti"].xcoms["report", "markdown"]
+    assert left["running"] == [{"label": LABELS[1], "job": "b-live"}]
+    assert f"- {LABELS[1]}: `b-live`" in task["ti"].xcoms["report", "markdown"]
 
 
 def test_jobs_that_cannot_be_listed_are_said_and_spoil_no_report(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +155,12 @@ def test_results_are_joined_by_key_where_some_windows_left_none(cluster: str) ->
     task = run(WINDOWS, delete=deletes(), verify={0: verified(KEYS[0]), 2: verified(KEYS[2])})
     _, left = rejected(task)
     assert {r["label"]: r["status"] == "verified" for r in left["windows"]} == {
-        "acme-0": True, "acme-1": False, "acme-2": True,
+        LABELS[0]: True, LABELS[1]: False, LABELS[2]: True,
     }  # fmt: skip
 
 
 def test_a_stage_that_was_marked_as_success_by_hand_proves_nothing(cluster: str) -> None:
-    task = run(WINDOWS[:1], delete={0: deleted(key=KEYS[0], window=WINDOWS[0])}, verify={})
+    task = run(WINDOWS[:1], delete={0: done(WINDOWS[0])}, verify={})
     text, left = rejected(task)
     assert "1 of 1 windows are not verified" in text
     assert left["verified"] == 0
@@ -171,22 +188,63 @@ def test_a_single_window_is_read_as_well(cluster: str) -> None:
 
 
 def test_a_thousand_windows_are_read_by_a_constant_number_of_calls(cluster: str) -> None:
-    windows = [window(key=f"{n:016x}", customer_id=f"c{n}", label=f"c{n}") for n in range(1_000)]
-    results = {n: verified(w["key"]) for n, w in enumerate(windows)}
-    task = run(windows, delete={n: deleted(key=w["key"], window=w) for n, w in enumerate(windows)}, verify=results)
+    windows = [window(key=f"{n:016x}", customer_id=f"c{n}") for n in range(1_000)]
+    results = {n: verified(w.key) for n, w in enumerate(windows)}
+    task = run(windows, delete={n: done(w) for n, w in enumerate(windows)}, verify=results)
     assert report(task)["verified"] == 1_000
-    assert len(task["ti"].pulls) < 20
+    assert len(task["ti"].pulls) < 25
 
 
-def test_a_dry_run_is_green(cluster: str) -> None:
+def test_the_report_of_a_dry_run_is_the_plan(cluster: str) -> None:
     task = run([])
     task["ti"].xcoms["plan", "run"]["dry_run"] = True
-    assert report(task)["planned"] == 0
+    assert report(task)["dry_run"] == "the plan"
+    assert "Dry run: nothing was changed" in task["ti"].xcoms["report", "markdown"]
 
 
-def test_the_report_remembers_what_was_too_big(cluster: str, variables: dict[str, str]) -> None:
-    too_big = failed(KEYS[0], "heartbeat_timeout")
-    rejected(run(WINDOWS[:1], delete={0: deletes()[0]}, wait_workflows={0: too_big}))
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [
+        ({("approve", "rejected"): {"by": "jane"}}, "The plan was rejected by jane; nothing was deleted."),
+        ({("plan", "refused"): "the plan is refused: soylnt"}, "the plan is refused: soylnt"),
+        ({("preflight", "refused"): "preflight failed: x"}, "preflight failed: x"),
+    ],
+)
+def test_a_run_that_was_refused_says_why_and_who(cluster: str, left: Json, text: str) -> None:
+    task = run(WINDOWS)
+    task["ti"].xcoms |= left
+    message, made = rejected(task)
+    assert message == made["refused"] == text
+    assert text in task["ti"].xcoms["report", "markdown"]
+    # The windows were never begun; a list of them would say that they had failed.
+    assert "Not verified" not in task["ti"].xcoms["report", "markdown"]
+
+
+def test_open_debts_of_the_cluster_are_in_the_report_and_what_was_paid_leaves_the_index(
+    cluster: str, assets: AssetState
+) -> None:
+    day = {"2026-01-05": Numbers(rows=7, ids=7)}
+    owed = Debt(window=KEYS[1], cluster=NAME, customer_id="acme-1", databases=(), start=WINDOWS[1].start,
+                end=WINDOWS[1].end, before=(TableDays(database="d", table="scorecard", days=day),), run_id="r",
+                since=datetime(2026, 2, 3, tzinfo=UTC))  # fmt: skip
+    book = DebtBook(NAME)
+    book.announce(KEYS)
+    book.write(owed)
+    _, left = rejected(run(WINDOWS, delete={0: done(WINDOWS[0])}, verify={0: verified(KEYS[0])}))
+    assert left["debts"] == [owed.text]
+    assert {r["label"]: r["status"] for r in left["windows"]}[LABELS[1]] == "deleted, not yet reindexed"
+    assert book.indexed() == [KEYS[1]]
+
+
+def test_side_work_comes_after_the_report_and_spoils_nothing(cluster: str, variables: dict[str, str]) -> None:
+    variables[f"scorecard_backfill_learned__{NAME}"] = "{ broken"
+    task = run(WINDOWS[:1], delete={0: done(WINDOWS[0])}, verify={0: verified(KEYS[0])})
+    assert report(task)["complete"]
+
+
+def test_tidy_remembers_what_was_too_big(cluster: str, variables: dict[str, str]) -> None:
+    task = run(WINDOWS[:1], wait_workflows={0: failed(KEYS[0], "heartbeat_timeout")})
+    TidyOperator(task_id="tidy", cluster=NAME).execute(task)
     assert "acme-0" in variables[f"scorecard_backfill_learned__{NAME}"]
 
 
@@ -204,7 +262,9 @@ def pass_of_replan(task_id: str) -> str:
 def cut_run() -> Json:
     """A run whose second window was too big."""
     task = run(
-        WINDOWS, delete=deletes(), wait_workflows={1: failed(KEYS[1], "heartbeat_timeout"), 2: failed(KEYS[2], "other")}
+        WINDOWS,
+        delete=deletes(),
+        wait_workflows={1: failed(KEYS[1], "heartbeat_timeout"), 2: failed(KEYS[2], "workflow_failed")},
     )
     task["ti"].task_id = "replan"
     return task
@@ -219,27 +279,35 @@ def test_only_what_was_too_big_is_cut(cluster: str) -> None:
     assert task["ti"].xcoms["replan", "customers"] == ["acme-1"] * len(parts)
 
 
+def counted_days(of: Window, days: dict[str, int]) -> Json:
+    """What the delete stage left that has counted these rows."""
+    table = TableDays(database="acme_voice", table="scorecard",
+                      days={d: Numbers(rows=n, conversations=n, ids=n, meant=0) for d, n in days.items()})  # fmt: skip
+    record = Deleted.from_json(done(of))
+    counted = COUNTED.model_copy(update={"key": of.key, "now": (table,), "before": (table,)})
+    return record.model_copy(update={"counted": counted}).to_json()
+
+
 def test_a_part_that_was_too_big_again_is_cut_into_days_with_their_first_counts(cluster: str) -> None:
     counted = {f"2026-01-{day:02d}": 100 + day for day in range(1, 32)}
-    deletes = {1: deleted(key=KEYS[1], window=WINDOWS[1])}
-    deletes[1]["before"][0]["days"] = counted
-    task = run(WINDOWS, delete=deletes, wait_workflows={1: failed(KEYS[1], "heartbeat_timeout")})
+    task = run(
+        WINDOWS, delete={1: counted_days(WINDOWS[1], counted)}, wait_workflows={1: failed(KEYS[1], "heartbeat_timeout")}
+    )
     task["ti"].task_id = "replan"
     parts = replan(task)
     assert len(parts) == 4
     xcoms = task["ti"].xcoms
     xcoms["replan", "return_value"] = parts
     # The part found only what the failed attempt had written; its other days were gone already.
-    again = deleted(key=parts[1]["key"], window=parts[1])
-    again["before"][0]["days"] = {"2026-01-11": 3}
+    again = counted_days(Window.from_json(parts[1]), {"2026-01-11": 3})
     xcoms["smaller_windows.delete", "return_value"] = {1: again}
     xcoms["smaller_windows.wait_workflows", "return_value"] = {1: failed(parts[1]["key"], "start_to_close_timeout")}
     task["ti"].task_id, task["task_state_store"] = "replan_days", Store()
     days = replan(task)
     assert [d["start"] for d in days] == [f"2026-01-{day}" for day in range(11, 21)]
     assert {d["part_of"] for d in days} == {parts[1]["key"]}
-    database = days[0]["databases"][0]["name"]
-    assert [d["before"][database]["scorecard"] for d in days] == list(range(111, 121))
+    first_counts = [Window.from_json(d).before[0] for d in days]
+    assert [t.rows for t in first_counts] == list(range(111, 121))
     assert xcoms["replan_days", "cut"] == [parts[1]["key"]]
     assert xcoms["replan_days", "customers"] == ["acme-1"] * 10
 

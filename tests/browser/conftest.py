@@ -1,4 +1,4 @@
-"""A sandbox with one cluster, and a headless Chromium that is logged in to its Airflow."""
+"""A headless Chromium that is logged in to the shared sandbox's Airflow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from sandbox.airflow_api import AirflowApi
-from sandbox.stack import running_stack
-from sandbox.stack_layout import Options
 from sandbox.stack_model import AIRFLOW_USER, Stack
 from tests.sandbox.drive import Driver
 
@@ -49,27 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"no Chromium on this machine ({', '.join(PROGRAMS)})"))
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A sandbox with Airflow, its clusters east and west; the one that runs already when RUNNING names its folder."""
-    if running_already := os.environ.get(RUNNING):
-        yield Stack.load(Path(running_already))
-        return
-    state = tmp_path_factory.mktemp("browser") / "state"
-    with running_stack(state, Options()) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def east(stack: Stack) -> Iterator[Driver]:
+@pytest.fixture
+def east(stack: Stack, api: AirflowApi) -> Driver:
     """What the servers have seen."""
-    with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password) as api:
-        yield Driver(api, stack, stack.cluster("east"))
+    return Driver(api, stack, stack.cluster("east"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium of the machine."""
+    """Chromium of the machine. Ended with the module: its driver keeps an event loop in this thread."""
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
         yield running

@@ -22,3 +22,31 @@ class Store:
         """Keep a value."""
         assert retention is NEVER_EXPIRE
         self.values[key] = json.dumps(value)
+
+
+class AssetState:
+    """Stands for the state store of one asset: it outlives runs; JSON in, JSON out."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value."""
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value; None is refused, as by Airflow."""
+        assert value is not None
+        self.values[key] = json.dumps(value)
+
+    def delete(self, key: str) -> None:
+        """Forget a value."""
+        self.values.pop(key, None)
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        """Return a value."""
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        self.set(key, value)

@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
+from backfill.kit import debts
 from include.scorecard_backfill.config.load import merge
 from include.scorecard_backfill.records import (
     Counted,
@@ -32,7 +33,7 @@ from include.scorecard_backfill.records import (
     Verified,
     Window,
 )
-from tests.kit.store import Store
+from tests.kit.store import AssetState, Store
 
 Json = dict[str, Any]
 
@@ -152,6 +153,14 @@ def left(monkeypatch: pytest.MonkeyPatch) -> Left:
     monkeypatch.setattr(BaseXCom, "aget_one", get)
     monkeypatch.setattr(BaseXCom, "aset", put)
     return found
+
+
+@pytest.fixture
+def assets(monkeypatch: pytest.MonkeyPatch) -> AssetState:
+    """The state of the cluster's asset: its debts."""
+    state = AssetState()
+    monkeypatch.setattr(debts, "AssetStateStoreAccessor", lambda name: state)
+    return state
 
 
 def placed(trigger: Any, task_id: str, map_index: int = 0) -> Any:

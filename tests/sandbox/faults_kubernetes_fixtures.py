@@ -30,12 +30,12 @@ def connect(monkeypatch: pytest.MonkeyPatch, **extra: Any) -> None:
 
 def window_jobs(scene: Scene) -> list[Json]:
     """The stored Jobs of the scene's window."""
-    return scene.kube.sandbox.jobs(f"scorecard-backfill/window={scene.window['key']}")
+    return scene.kube.sandbox.jobs(f"scorecard-backfill/window={scene.window.key}")
 
 
 def window_pods(scene: Scene) -> list[Json]:
     """The stored pods of the scene's window, whatever owns them."""
-    selector = f"scorecard-backfill/window={scene.window['key']}"
+    selector = f"scorecard-backfill/window={scene.window.key}"
     found = scene.kube.core.list_namespaced_pod(NAMESPACE, label_selector=selector)
     return [scene.kube.plain(pod) for pod in found.items]
 

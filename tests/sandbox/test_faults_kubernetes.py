@@ -8,29 +8,35 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 import yaml
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import TriggerEvent
 
 from backfill import settings, taken
+from backfill.kit import xcoms
+from backfill.kit.stages import StageError
 from backfill.operators import reindex
 from backfill.operators.checks.kubernetes import RIGHTS, kubernetes
-from backfill.operators.common import StageError
-from backfill.operators.preflight import PreflightOperator
+from backfill.operators.preflight import guarded
 from backfill.operators.reindex import ReindexOperator
+from backfill.reindexing import gate, window_job
+from backfill.triggers import quiet
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
 from include.scorecard_backfill.names import digest
+from include.scorecard_backfill.records import Database, Window
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.kit.store import Store
-from tests.sandbox.faults_clickhouse_fixtures import TaskInstance
+from tests.kit.waits import TaskInstance
 from tests.standins.kubernetes_fixtures import CONTEXT, Kube, kube, server, unique
 
 __all__ = ["kube", "server"]
@@ -41,11 +47,12 @@ NAME = "kube-faults"
 LIMIT_SECONDS = 25.0
 SHORT: Json = {
     "name": NAME,
+    "waits": {"first_poll_after_seconds": 0},
+    "temporal": {"poll_seconds": 0.2},
     "kubernetes": {
         "context": CONTEXT,
         "namespace": NAMESPACE,
         "cronjob": CRONJOB,
-        "first_poll_after_seconds": 0,
         "poll_seconds": 0.2,
         "deadline_seconds": 8,
         "queue_timeout_seconds": 3,
@@ -66,41 +73,65 @@ class Scene:
     try_number: int = 1
 
     @property
-    def window(self) -> Json:
+    def window(self) -> Window:
         """The plan's record."""
-        return {
-            "key": digest(self.customer),
-            "label": f"{self.customer} 2026-01-01..2026-01-02",
-            "customer_id": self.customer,
-            "start": "2026-01-01",
-            "end": "2026-01-02",
-            "databases": [{"name": f"{self.customer}_voice", "profile_id": "voice", "tables": ["scorecard"]}],
-        }
+        return Window(
+            key=digest(self.customer),
+            cluster=NAME,
+            customer_id=self.customer,
+            start=date(2026, 1, 1),
+            end=date(2026, 1, 2),
+            mode="cleanup",
+            databases=(Database(name=f"{self.customer}_voice", profile_id="voice", tables=("scorecard",)),),
+        )
 
     @property
     def match(self) -> Json:
         """Matches this window's Job in a fault rule."""
-        return {"labels": {"scorecard-backfill/window": self.window["key"]}}
+        return {"labels": {"scorecard-backfill/window": self.window.key}}
+
+    @property
+    def ti(self) -> FakeTask:
+        """The task instance of the current try."""
+        return FakeTask("windows.reindex", self.xcoms, try_number=self.try_number)
 
     def context(self) -> Json:
         """What a running task gets."""
-        task = FakeTask("windows.reindex", self.xcoms, try_number=self.try_number)
-        self.xcoms["plan", "return_value"] = [self.window]
+        self.xcoms["plan", "return_value"] = [self.window.to_json()]
         self.xcoms["plan", "run"] = {"max_parallel": 10, "sources": {}}
-        return {"ti": task, "task_state_store": self.store, "dag_run": task}
+        return {"ti": self.ti, "task_state_store": self.store, "dag_run": self.ti}
+
+    def operate(self) -> ReindexOperator:
+        """Make the operator of a new process."""
+        self.operator = ReindexOperator(task_id="reindex", cluster=NAME, window=self.window.to_json())
+        return self.operator
 
     def start(self) -> Trigger:
         """Run the worker half and return the trigger that it defers to."""
-        self.operator = ReindexOperator(task_id="reindex", cluster=NAME, window=self.window)
+        return self._deferred(self.operate().execute, self.context())
+
+    def resume(self, payload: Any) -> Any:
+        """Run the worker half that an event wakes, in a new process, to its result."""
+        return self.operate().resume(self.context(), payload, **self.kwargs)
+
+    def wake(self, payload: Any) -> Trigger:
+        """Run the worker half that an event wakes to the next trigger."""
+        return self._deferred(self.operate().resume, self.context(), payload, **self.kwargs)
+
+    def _deferred(self, call: Any, *args: Any, **kwargs: Any) -> Trigger:
         with pytest.raises(TaskDeferred) as deferred:
-            self.operator.execute(self.context())
+            call(*args, **kwargs)
         trigger: Any = deferred.value.trigger
+        self.kwargs: Json = json.loads(json.dumps(deferred.value.kwargs or {}))
+        assert deferred.value.method_name == "resume"
         assert trigger.serialize()[1] == json.loads(json.dumps(trigger.serialize()[1]))
-        return type(trigger)(**trigger.serialize()[1])
+        made: Any = type(trigger)(**trigger.serialize()[1])
+        made.task_instance = self.ti
+        return made
 
     def end(self, trigger: Trigger) -> Any:
         """Run the trigger to its event and the worker half behind it."""
-        return self.operator.job_ended(self.context(), event_of(trigger).payload, self.window)
+        return self.resume(event_of(trigger).payload)
 
     def go(self) -> Any:
         """Run the whole stage."""
@@ -114,7 +145,7 @@ class Scene:
     def posted(self, path: str = "/jobs") -> list[Json]:
         """Requests that made something in this test, stored or not."""
         found = self.kube.sandbox.requests("POST", path)
-        return [r for r in found if (r["labels"] or {}).get("scorecard-backfill/window") == self.window["key"]]
+        return [r for r in found if (r["labels"] or {}).get("scorecard-backfill/window") == self.window.key]
 
     def deleted(self) -> list[Json]:
         """Requests that deleted one of this window's Jobs."""
@@ -158,6 +189,53 @@ def event_of(trigger: Trigger) -> TriggerEvent:
     return asyncio.run(asyncio.wait_for(first(), LIMIT_SECONDS))
 
 
+class NoWorkflows:
+    """Stands for a Temporal without open workflows."""
+
+    def __init__(self, *_: Any) -> None:
+        """Whatever the product's class takes."""
+
+    async def connect(self, namespace: str) -> NoWorkflows:
+        """A client."""
+        return self
+
+    def open_query(self) -> str:
+        """Of the open workflows."""
+        return ""
+
+    async def list_ids(self, query: str) -> list[str]:
+        """None is open."""
+        return []
+
+
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no workflows, no override and no task states; XComs come from the task that asks."""
+
+    async def nothing(*_: Any, **__: Any) -> list[str]:
+        return []
+
+    async def no_text(*_: Any) -> None:
+        return None
+
+    async def workflows(*_: Any) -> NoWorkflows:
+        return NoWorkflows()
+
+    async def pulled(ti: FakeTask, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        return ti.xcoms.get((task_id, key))
+
+    for module in (window_job, gate):
+        for name in ("TemporalHook", "Workflows"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, NoWorkflows)
+    monkeypatch.setattr(gate, "open_of_window", nothing)
+    monkeypatch.setattr(window_job, "override_text", lambda _cluster: None)
+    monkeypatch.setattr(quiet, "shared_workflows", workflows)
+    monkeypatch.setattr(quiet, "shared_open_ids", nothing)
+    monkeypatch.setattr(quiet, "shared_override", no_text)
+    monkeypatch.setattr(xcoms, "apull", pulled)
+    monkeypatch.setattr(BaseXCom, "aset", nothing)
+
+
 @pytest.fixture
 def scene(kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     (tmp_path / f"{NAME}.yaml").write_text(yaml.safe_dump(SHORT))
@@ -165,16 +243,12 @@ def scene(kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     extra = {"kube_config_path": str(kube.sandbox.kubeconfig), "cluster_context": CONTEXT}
     connection = {"conn_type": "kubernetes", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_KUBE_FAULTS", json.dumps(connection))
-
-    async def nothing(*_: Any) -> list[str]:
-        return []
-
-    monkeypatch.setattr(reindex, "open_since", nothing)
-    monkeypatch.setattr(reindex, "open_ids", nothing)
-    monkeypatch.setattr(reindex, "override_text", lambda _cluster: None)
+    monkeypatch.setenv("AIRFLOW_CONN_TEMPORAL_KUBE_FAULTS", json.dumps({"conn_type": "generic"}))
+    alone(monkeypatch)
     settings._load.cache_clear()
     kube.sandbox.clear_faults()
-    yield Scene(kube, unique("acme"))
+    with states_are("deferred"):
+        yield Scene(kube, unique("acme"))
     kube.sandbox.clear_faults()
     kube.sandbox.deny()
     settings._load.cache_clear()
@@ -205,25 +279,23 @@ def test_a_job_that_was_stored_although_the_call_failed_is_adopted(scene: Scene,
 def test_a_call_that_stored_nothing_is_left_to_the_retry(scene: Scene) -> None:
     rule = {"kind": "error", "status": 503, "match": {"method": "POST", "path": "/jobs$"}, "times": 1}
     scene.kube.sandbox.set_faults(rule)
-    operator = ReindexOperator(task_id="reindex", cluster=NAME, window=scene.window)
     with pytest.raises(StageError, match="was not created"):
-        operator.execute(scene.context())
+        scene.start()
     assert scene.go()["attempt"] == 1
     assert [r["status"] for r in scene.posted()] == [503, 201]
 
 
 def test_a_foreign_job_of_that_name_is_refused(scene: Scene) -> None:
     scene.kube.sandbox.set_faults({"kind": "conflict_foreign", "times": 1})
-    operator = ReindexOperator(task_id="reindex", cluster=NAME, window=scene.window)
     with pytest.raises(AirflowFailException, match="is not ours"):
-        operator.execute(scene.context())
+        scene.start()
 
 
 def test_a_killed_worker_comes_back_to_its_own_job(scene: Scene) -> None:
     first, second = scene.start(), scene.start()
     assert isinstance(first, JobTrigger)
     assert isinstance(second, JobTrigger)
-    assert first.job_name == second.job_name
+    assert first.given["job_name"] == second.given["job_name"]
     assert scene.end(second)["attempt"] == 1
     # The worker half after the event is killed, too: the ended Job is adopted.
     assert scene.go()["attempt"] == 1
@@ -239,7 +311,7 @@ def test_a_failed_job_shows_its_log_and_a_clear_makes_a_new_one(scene: Scene) ->
     assert payload["outcome"] == "failed"
     assert any("boom" in line for line in payload["log_tail"])
     with pytest.raises(AirflowFailException, match="makes a new Job"):
-        scene.operator.job_ended(scene.context(), payload, scene.window)
+        scene.resume(payload)
     record = scene.go()
     assert record["attempt"] == 2
     names = [r["name"] for r in scene.posted()]
@@ -368,7 +440,7 @@ def test_a_scheduled_job_of_the_cronjob_is_waited_for(scene: Scene) -> None:
     finally:
         batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
         api.close()
-    assert event_of(trigger).payload == {"key": scene.window["key"], "quiet": True}
+    assert event_of(trigger).payload["kind"] == "go_event"
     assert scene.go()["attempt"] == 1
 
 
@@ -386,6 +458,6 @@ def test_a_missing_connection_is_named(scene: Scene, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AIRFLOW_CONN_KUBERNETES_KUBE_FAULTS")
     problems: list[str] = []
     config = settings.cluster_config(NAME)
-    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(kubernetes, config, problems, [])
+    guarded(kubernetes, config, problems, [])
     assert problems
     assert "'kubernetes_kube_faults'" in problems[0]

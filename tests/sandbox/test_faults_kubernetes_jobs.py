@@ -7,23 +7,21 @@ import os
 import signal
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import AsyncMock
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from backfill import settings
-from backfill.operators import reindex
 from backfill.operators.checks.kubernetes import kubernetes
-from backfill.operators.preflight import PreflightOperator
-from backfill.operators.reindex import ReindexOperator
-from backfill.triggers import quiet
+from backfill.operators.preflight import guarded
+from backfill.reindexing import window_job
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import ANNOTATION_CONTAINER
 from include.scorecard_backfill.names import JOB_NAME_MAX
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER
+from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import event_within, wait_running, window_jobs, window_pods
 from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene
@@ -79,7 +77,7 @@ def test_a_failed_pod_before_a_good_one_is_no_failed_window(scene: Scene) -> Non
     assert any(line.endswith(": boom") for line in payload["log_tail"])
     assert any("customer=" in line for line in payload["log_tail"])
     assert len(names_of(payload["log_tail"])) == 2
-    assert scene.operator.job_ended(scene.context(), payload, scene.window)["status"] == "reindexed"
+    assert scene.resume(payload)["status"] == "reindexed"
 
 
 # F015, F016
@@ -88,7 +86,7 @@ def test_a_failed_pod_before_a_good_one_is_no_failed_window(scene: Scene) -> Non
 def test_one_unreadable_log_does_not_hide_the_others(scene: Scene) -> None:
     scene.kube.sandbox.set_faults(webhook(scene, parallelism=2, completions=2))
     trigger = job_trigger(scene)
-    scene.kube.wait_condition(trigger.job_name, "Complete")
+    scene.kube.wait_condition(trigger.given["job_name"], "Complete")
     first = sorted(pod["metadata"]["name"] for pod in window_pods(scene))[0]
     scene.kube.sandbox.set_faults({"kind": "error", "status": 404, "match": {"path": f"/pods/{first}/log$"}})
     payload = event_of(trigger).payload
@@ -108,23 +106,23 @@ def test_a_log_that_cannot_be_read_says_why_and_changes_no_outcome(scene: Scene)
     assert payload["outcome"] == "failed"
     assert any("503" in line for line in payload["log_tail"])
     with pytest.raises(AirflowFailException, match="makes a new Job"):
-        scene.operator.job_ended(scene.context(), payload, scene.window)
+        scene.resume(payload)
 
 
 def test_the_outcome_is_in_the_event_and_needs_no_call(scene: Scene) -> None:
     trigger = job_trigger(scene)
     payload = event_of(trigger).payload
-    scene.kube.batch.delete_namespaced_job(trigger.job_name, NAMESPACE, propagation_policy="Background")
-    scene.kube.wait_gone(trigger.job_name)
+    scene.kube.batch.delete_namespaced_job(trigger.given["job_name"], NAMESPACE, propagation_policy="Background")
+    scene.kube.wait_gone(trigger.given["job_name"])
     seen = scene.kube.sandbox.last_request_id()
-    assert scene.operator.job_ended(scene.context(), payload, scene.window)["status"] == "reindexed"
+    assert scene.resume(payload)["status"] == "reindexed"
     assert scene.kube.sandbox.last_request_id() == seen
 
 
 def test_an_event_of_another_window_is_not_believed(scene: Scene) -> None:
     payload = event_of(scene.start()).payload | {"key": "0" * 16, "outcome": "failed"}
     with pytest.raises(TaskDeferred):
-        scene.operator.job_ended(scene.context(), payload, scene.window)
+        scene.resume(payload)
     assert len(scene.posted()) == 1
 
 
@@ -147,15 +145,18 @@ def test_the_next_attempt_has_labels_and_a_log_of_its_own(scene: Scene) -> None:
 def test_a_good_job_whose_workflows_failed_is_not_adopted_again(scene: Scene) -> None:
     record = scene.go()
     # wait_workflows has judged this attempt's workflows; a person clears it together with reindex.
-    scene.xcoms["windows.wait_workflows", "return_value"] = {"key": scene.window["key"], "attempt": record["attempt"]}
+    judged = Failure(
+        key=scene.window.key, stage="wait_workflows", cause="workflow_failed", reason="r", attempt=record["attempt"]
+    )
+    scene.xcoms["windows.wait_workflows", "return_value"] = judged.to_json()
     assert scene.go()["attempt"] == 2
 
 
 def test_the_count_of_attempts_goes_on_when_the_job_is_gone(scene: Scene) -> None:
     trigger = job_trigger(scene)
-    scene.kube.wait_condition(trigger.job_name, "Complete")
-    scene.kube.batch.delete_namespaced_job(trigger.job_name, NAMESPACE, propagation_policy="Background")
-    scene.kube.wait_gone(trigger.job_name)
+    scene.kube.wait_condition(trigger.given["job_name"], "Complete")
+    scene.kube.batch.delete_namespaced_job(trigger.given["job_name"], NAMESPACE, propagation_policy="Background")
+    scene.kube.wait_gone(trigger.given["job_name"])
     with pytest.raises(AirflowFailException, match="job_gone"):
         scene.end(trigger)
     assert scene.go()["attempt"] == 2
@@ -169,7 +170,7 @@ def test_a_job_without_any_pod_ends_at_the_start_up_limit(scene: Scene) -> None:
     trigger = job_trigger(scene)
     with pytest.raises(AirflowFailException, match=r"no pod of Job .* has started within 4 s \(0 pods exist\)"):
         scene.end(trigger)
-    assert [row["name"] for row in scene.deleted()] == [trigger.job_name]
+    assert [row["name"] for row in scene.deleted()] == [trigger.given["job_name"]]
 
 
 def test_a_pull_error_is_told_with_its_image_and_the_next_attempt_is_free(scene: Scene) -> None:
@@ -189,12 +190,12 @@ def test_a_job_beyond_its_deadline_is_deleted_whatever_a_webhook_made_of_it(scen
     with pytest.raises(AirflowFailException, match="not ended within 8 s of its start; the Job was deleted"):
         scene.end(trigger)
     assert [row["body"]["propagationPolicy"] for row in scene.deleted()] == ["Background"]
-    scene.kube.wait_gone(trigger.job_name)
+    scene.kube.wait_gone(trigger.given["job_name"])
 
 
 def test_a_job_that_ended_while_no_triggerer_ran_is_judged_by_its_end(scene: Scene) -> None:
     trigger = job_trigger(scene)
-    scene.kube.wait_condition(trigger.job_name, "Complete")
+    scene.kube.wait_condition(trigger.given["job_name"], "Complete")
     assert scene.end(trigger)["status"] == "reindexed"
 
 
@@ -223,11 +224,10 @@ def test_a_template_expression_in_the_cronjob_is_refused_by_preflight_and_reinde
     try:
         problems: list[str] = []
         config = settings.cluster_config(NAME)
-        PreflightOperator(task_id="preflight", cluster=NAME)._guarded(kubernetes, config, problems, [])
+        guarded(kubernetes, config, problems, [])
         assert "DAY still holds a template expression" in problems[0]
-        operator = ReindexOperator(task_id="reindex", cluster=NAME, window=scene.window)
         with pytest.raises(AirflowFailException, match="DAY still holds a template expression"):
-            operator.execute(scene.context())
+            scene.start()
         assert scene.posted() == []
     finally:
         scene.kube.sandbox.patch_cronjob(template_patch(kept))
@@ -285,13 +285,12 @@ def test_a_running_scheduled_job_is_a_refusal_where_that_is_configured(
     config = settings.cluster_config(NAME)
     kubernetes = config.kubernetes.model_copy(update={"active_scheduled_job": "refuse"})
     changed: ClusterConfig = config.model_copy(update={"kubernetes": kubernetes})
-    monkeypatch.setattr(reindex, "cluster_config", lambda _: changed)
-    operator = ReindexOperator(task_id="reindex", cluster=NAME, window=scene.window)
+    monkeypatch.setattr(window_job, "cluster_config", lambda _: changed)
     scene.kube.sandbox.set_faults({"kind": "hang_container", "match": {"name": "scheduled-.*"}})
     name = scheduled(scene)
     try:
         with pytest.raises(AirflowFailException, match=f"own Job {name} is running"):
-            operator.execute(scene.context())
+            scene.start()
         assert scene.posted() == []
     finally:
         scene.kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
@@ -300,9 +299,6 @@ def test_a_running_scheduled_job_is_a_refusal_where_that_is_configured(
 
 def test_no_job_is_made_while_a_pod_of_a_deleted_one_still_ends(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pod has its grace period after the Job is gone, and starts workflows in it."""
-    closed = AsyncMock(return_value=[])
-    monkeypatch.setattr(quiet, "shared_workflows", closed)
-    monkeypatch.setattr(quiet, "open_of_window", closed)
     monkeypatch.setattr(QuietTrigger, "poll_seconds", 0.2)
     kept = scene.kube.template()["template"]["spec"]["containers"]
     scene.kube.sandbox.patch_cronjob(template_patch([{**kept[0], "image": STUBBORN}]))
@@ -319,7 +315,7 @@ def test_no_job_is_made_while_a_pod_of_a_deleted_one_still_ends(scene: Scene, mo
             event_within(waiting, 1.0)
         groups = scene.kube.sandbox.processes()
         os.killpg(next(group for name, group in groups.items() if pod["metadata"]["uid"] in name), signal.SIGKILL)
-        assert event_of(waiting).payload == {"key": scene.window["key"], "quiet": True}
+        assert event_of(waiting).payload["kind"] == "go_event"
     finally:
         scene.kube.sandbox.patch_cronjob(template_patch(kept))
     assert scene.go()["attempt"] == 2

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill import settings
@@ -14,11 +19,13 @@ from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.room import RoomTrigger
-from include.scorecard_backfill.ownership import ANNOTATION_OWNER, StaleError, owner_of
+from include.scorecard_backfill.job import ANNOTATION_CONTAINER
+from include.scorecard_backfill.ownership import ANNOTATION_OWNER, owner_of
+from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import cancelled, wait_running, window_jobs
-from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene, states_are
-from tests.standins.kubernetes_fixtures import kube, server
+from tests.sandbox.test_faults_kubernetes import NAME, SHORT, Scene, event_of, scene, states_are
+from tests.standins.kubernetes_fixtures import SLEEPER, kube, server
 
 __all__ = ["kube", "scene", "server"]
 
@@ -41,8 +48,12 @@ def job_trigger(scene: Scene, try_number: int = 1) -> JobTrigger:
     scene.try_number = try_number
     trigger = scene.start()
     assert isinstance(trigger, JobTrigger)
-    trigger.task_instance = scene.context()["ti"]
     return trigger
+
+
+def looked(found: Any) -> str:
+    """What a look has said."""
+    return str(getattr(found, "text", None) or getattr(found, "why", ""))
 
 
 def owners(scene: Scene) -> list[str]:
@@ -93,9 +104,7 @@ def test_whatever_else_stops_a_trigger_leaves_the_job(scene: Scene, state: Any) 
 def test_a_stale_trigger_does_not_end_the_job_of_the_next_try(scene: Scene) -> None:
     hang(scene)
     stale = job_trigger(scene)
-    stale.config = settings.cluster_config(NAME)
     current = job_trigger(scene, 2)
-    current.config = stale.config
     with states_are("failed"):
         asyncio.run(stale.on_kill())
         assert scene.deleted() == []
@@ -109,7 +118,7 @@ def test_a_stale_try_adopts_nothing(scene: Scene) -> None:
     job_trigger(scene, 2)
     scene.try_number = 1
     with pytest.raises(AirflowFailException, match="belongs to try 2 of this task, and this is try 1"):
-        scene.operator.execute(scene.context())
+        scene.start()
     assert owners(scene)[0].endswith("/2/1")
 
 
@@ -131,7 +140,7 @@ def test_an_adoption_between_the_look_and_the_deletion_wins(scene: Scene) -> Non
             return job
 
         client.job = then_adopted  # type: ignore[method-assign]
-        return await client.end_job(trigger.job_name, mine)
+        return await client.end_job(trigger.given["job_name"], mine)
 
     decided = asyncio.run(race())
     assert "its owner is" in decided.why
@@ -153,10 +162,9 @@ def test_a_second_job_that_a_halted_process_makes_goes_again(scene: Scene) -> No
     scene.store.values["made"] = '{"attempt": 1}'
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(KubernetesJobs, "jobs", nothing_yet)
-        scene.operator.window = scene.window
         with pytest.raises(Exception, match="of the same window is alive"):
-            scene.operator.execute(scene.context())
-    assert [job["metadata"]["name"] for job in window_jobs(scene)] == [first.job_name]
+            scene.start()
+    assert [job["metadata"]["name"] for job in window_jobs(scene)] == [first.given["job_name"]]
 
 
 def test_a_lost_answer_to_an_adoption_is_no_second_one(scene: Scene) -> None:
@@ -166,10 +174,6 @@ def test_a_lost_answer_to_an_adoption_is_no_second_one(scene: Scene) -> None:
     scene.kube.sandbox.set_faults(rule)
     job_trigger(scene, 2)
     assert owners(scene)[0].endswith("/2/2")
-
-
-def test_stale_is_said_in_so_many_words() -> None:
-    assert issubclass(StaleError, Exception)
 
 
 # K3
@@ -193,18 +197,65 @@ def test_the_deadline_counts_from_the_resume(scene: Scene, monkeypatch: pytest.M
     scene.kube.sandbox.set_faults(suspends(scene))
     trigger = job_trigger(scene)
     looks: list[str] = []
-    look = trigger.look
+    look, prepare = trigger.look, trigger.prepare
+
+    async def patient() -> None:
+        await prepare()
+        trigger._limits = dataclasses.replace(trigger._limits, queue=60)
 
     async def resumed() -> Any:
         found = await look()
-        looks.append(found.verdict.text)
-        if len(looks) == 3:
-            scene.kube.batch.patch_namespaced_job(trigger.job_name, NAMESPACE, {"spec": {"suspend": False}})
+        looks.append(looked(found))
+        if len(looks) == 1:
+            scene.kube.batch.patch_namespaced_job(trigger.given["job_name"], NAMESPACE, {"spec": {"suspend": False}})
         return found
 
     monkeypatch.setattr(trigger, "look", resumed)
+    monkeypatch.setattr(trigger, "prepare", patient)
     assert scene.end(trigger)["status"] == "reindexed"
     assert "suspended by the queue 'batch'" in looks[0]
+
+
+@contextlib.contextmanager
+def containers(scene: Scene, *, proxy_first: bool) -> Iterator[None]:
+    """The CronJob's template with a second container that never ends by itself."""
+    kept = scene.kube.template()["template"]["spec"]["containers"]
+    proxy = {"name": "proxy", "image": SLEEPER}
+    listed = [proxy, *kept] if proxy_first else [*kept, proxy]
+
+    def patch(found: list[Json]) -> Json:
+        return {"spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": found}}}}}}
+
+    scene.kube.sandbox.patch_cronjob(patch(listed))
+    try:
+        yield
+    finally:
+        scene.kube.sandbox.patch_cronjob(patch(kept))
+
+
+def test_a_sidecar_that_never_ends_is_named_with_its_remedy(scene: Scene) -> None:
+    with containers(scene, proxy_first=False):
+        trigger = job_trigger(scene)
+    with pytest.raises(AirflowFailException) as caught:
+        scene.end(trigger)
+    reason, remedy = str(caught.value).split("\n")
+    assert reason.startswith("sidecar_left: ")
+    assert f"container {CRONJOB} has ended, but proxy still runs" in reason
+    assert "native sidecar" in remedy
+
+
+def test_the_programs_container_is_known_by_name_wherever_it_stands(scene: Scene, tmp_path: Path) -> None:
+    """Its log is read, and its last line told, although another container comes first."""
+    limits = SHORT["kubernetes"] | {"container": CRONJOB}
+    (tmp_path / f"{NAME}.yaml").write_text(yaml.safe_dump(SHORT | {"kubernetes": limits}))
+    settings._load.cache_clear()
+    with containers(scene, proxy_first=True):
+        trigger = job_trigger(scene)
+    payload = event_of(trigger).payload
+    assert payload["cause"] == "sidecar_left"
+    logs = [row for row in scene.kube.sandbox.requests("GET", "/log") if trigger.given["job_name"] in row["path"]]
+    assert {row["query"]["container"] for row in logs} <= {CRONJOB}
+    assert scene.posted()[0]["body"]["metadata"]["annotations"][ANNOTATION_CONTAINER] == CRONJOB
 
 
 QUOTA = 'jobs.batch "x" is forbidden: exceeded quota: compute, requested: count/jobs.batch=1, used: 5, limited: 5'
@@ -225,7 +276,7 @@ def test_a_full_quota_is_waited_for_and_the_job_is_made_then(scene: Scene) -> No
 
     async def freed() -> Any:
         found = await look()
-        looks.append(found.verdict.text)
+        looks.append(looked(found))
         scene.kube.sandbox.clear_faults(rule)
         return found
 
@@ -234,7 +285,7 @@ def test_a_full_quota_is_waited_for_and_the_job_is_made_then(scene: Scene) -> No
     assert "exceeded quota: compute" in looks[0]
     dry = [row["query"].get("dryRun") for row in scene.posted()]
     assert dry == [None, "All", "All"]
-    assert payload["quiet"] is True
+    assert payload["kind"] == "go_event"
     assert scene.go()["attempt"] == 1
 
 
@@ -242,7 +293,7 @@ def test_a_quota_that_stays_full_fails_with_its_words(scene: Scene) -> None:
     scene.kube.sandbox.set_faults(full())
     trigger = scene.start()
     with pytest.raises(AirflowFailException, match=r"quota_exceeded.*longer than 3 s.*exceeded quota: compute"):
-        scene.operator.quiet(scene.context(), event_of(trigger).payload, scene.window)
+        scene.end(trigger)
 
 
 def test_two_creations_that_meet_at_a_quota_are_no_foreign_job(scene: Scene) -> None:
@@ -300,16 +351,16 @@ def test_a_failure_says_what_its_pod_says_and_leaves_it_to_the_report(scene: Sce
     assert "exit code 3 (Error)" in reason
     assert "its last line: boom: no such table" in reason
     assert reason.index("boom") < reason.index("BackoffLimitExceeded")
-    assert "clear this task" in remedy
-    left = scene.xcoms["windows.reindex", "return_value"]
-    assert (left["cause"], left["key"]) == ("job_failed", scene.window["key"])
+    assert remedy.startswith("Mend what the pod's lines say, then clear this task")
+    left = Failure.from_json(scene.xcoms["windows.reindex", "return_value"])
+    assert (left.cause, left.key, left.attempt) == ("job_failed", scene.window.key, 1)
 
 
 def test_a_job_that_is_gone_leaves_its_reason(scene: Scene) -> None:
     hang(scene)
     trigger = job_trigger(scene)
     wait_running(scene)
-    scene.kube.batch.delete_namespaced_job(trigger.job_name, NAMESPACE, propagation_policy="Background")
+    scene.kube.batch.delete_namespaced_job(trigger.given["job_name"], NAMESPACE, propagation_policy="Background")
     with pytest.raises(AirflowFailException, match="job_gone"):
         scene.end(trigger)
     assert scene.xcoms["windows.reindex", "return_value"]["cause"] == "job_gone"

@@ -66,7 +66,7 @@ def cluster(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("kind", ["unavailable", "resource_exhausted", "deadline_exceeded", "internal"])
 async def test_errors_that_pass_are_waited_for(scene: Scene, kind: str) -> None:
     one = await scene.start()
-    trouble = {"kind": kind, "methods": ["ListWorkflowExecutions", "DescribeWorkflowExecution"]}
+    trouble = {"kind": kind, "match": {"method": "ListWorkflowExecutions|DescribeWorkflowExecution"}}
 
     async def begin() -> None:
         scene.server.set_rules(trouble)
@@ -106,7 +106,7 @@ async def test_an_outage_that_lasts_too_long_is_a_failure(scene: Scene, monkeypa
     # The least that a file may say is ten minutes.
     monkeypatch.setattr(WorkflowsTrigger, "outage_seconds", 1.0)
     one = await scene.start()
-    scene.server.set_rules({"kind": "unavailable", "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "unavailable", "match": {"method": "DescribeWorkflowExecution"}})
     began = time.monotonic()
     record = failure(await scene.wait(one))
     assert record["cause"] == "outage"
@@ -119,7 +119,7 @@ async def test_a_call_that_is_never_answered_ends_and_is_made_again(
 ) -> None:
     monkeypatch.setattr(workflows, "RPC_TIMEOUT", timedelta(seconds=0.5))
     one = await scene.start()
-    scene.server.set_rules({"kind": "delay", "seconds": 60, "methods": ["DescribeWorkflowExecution"]})
+    scene.server.set_rules({"kind": "delay", "seconds": 60, "match": {"method": "DescribeWorkflowExecution"}})
 
     async def answer() -> None:
         scene.server.set_rules()
@@ -130,7 +130,7 @@ async def test_a_call_that_is_never_answered_ends_and_is_made_again(
 
 async def test_waiting_windows_share_their_list_query_also_while_it_fails(scene: Scene, clock: Clock) -> None:
     handles = await asyncio.gather(*(scene.start() for _ in range(20)))
-    scene.server.set_rules({"kind": "resource_exhausted", "methods": ["ListWorkflowExecutions"]})
+    scene.server.set_rules({"kind": "resource_exhausted", "match": {"method": "ListWorkflowExecutions"}})
     triggers = [in_triggerer(scene.trigger(scene.reindexed(handle))) for handle in handles]
     since, loads = len(scene.server.calls()), 1
     waits = [asyncio.create_task(first_event(trigger)) for trigger in triggers]

@@ -26,7 +26,7 @@ def asked(config: ClusterConfig) -> tuple[list[str], list[str]]:
     """Problems and notes of preflight's look at Temporal."""
     problems: list[str] = []
     notes: list[str] = []
-    preflight._temporal(config, problems, notes)
+    preflight.temporal(config, problems, notes)
     return problems, notes
 
 
@@ -57,7 +57,7 @@ def test_a_store_without_prefixes_is_only_a_note(server: Server, cluster: Cluste
 
 
 def test_preflight_names_a_query_that_the_store_does_not_take(server: Server, cluster: ClusterConfig) -> None:
-    server.set_rules({"kind": "invalid_query", "contains": "StartTime"})
+    server.set_rules({"kind": "invalid_query", "match": "StartTime"})
     problems, _ = asked(cluster)
     assert len(problems) == 1
     assert "INVALID_ARGUMENT" in problems[0]
@@ -65,7 +65,7 @@ def test_preflight_names_a_query_that_the_store_does_not_take(server: Server, cl
 
 
 def test_a_store_that_does_not_count_is_only_a_note(server: Server, cluster: ClusterConfig) -> None:
-    server.set_rules({"kind": "code", "code": "UNIMPLEMENTED", "methods": ["CountWorkflowExecutions"]})
+    server.set_rules({"kind": "code", "code": "UNIMPLEMENTED", "match": {"method": "CountWorkflowExecutions"}})
     problems, notes = asked(cluster)
     assert problems == []
     assert [note for note in notes if "cannot be counted (UNIMPLEMENTED)" in note]
@@ -82,7 +82,7 @@ def test_a_store_that_does_not_count_is_only_a_note(server: Server, cluster: Clu
 def test_a_right_that_a_wait_will_need_is_missed_now(
     server: Server, cluster: ClusterConfig, method: str, text: str
 ) -> None:
-    server.set_rules({"kind": "permission_denied", "methods": [method]})
+    server.set_rules({"kind": "permission_denied", "match": {"method": method}})
     problems, _ = asked(cluster)
     assert len(problems) == 1
     assert text in problems[0]
@@ -107,7 +107,7 @@ def test_an_extra_that_nobody_reads_is_noted(
 
 
 def test_a_key_that_may_not_see_namespaces_is_only_a_note(server: Server, cluster: ClusterConfig) -> None:
-    server.set_rules({"kind": "permission_denied", "methods": ["DescribeNamespace"]})
+    server.set_rules({"kind": "permission_denied", "match": {"method": "DescribeNamespace"}})
     problems, notes = asked(cluster)
     assert problems == []
     assert len(notes) == 1
@@ -124,9 +124,8 @@ def test_a_retention_shorter_than_the_wait_is_noted(cluster: ClusterConfig) -> N
 def test_preflight_names_temporal_that_is_not_there(cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{free_port()}"
     connect_to(monkeypatch, address)
-    operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
     problems: list[str] = []
-    operator._guarded(preflight._temporal, cluster, problems, [])
+    preflight.guarded(preflight.temporal, cluster, problems, [])
     assert len(problems) == 1
     assert f"Temporal at {address} cannot be reached without TLS" in problems[0]
 
@@ -136,11 +135,8 @@ def test_preflight_without_a_connection_names_it_and_fails_for_good(
 ) -> None:
     conn_id = cluster.temporal.conn_id
     monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
-    monkeypatch.setattr(preflight, "_clickhouse", lambda *_: None)
-    monkeypatch.setattr(preflight, "_kubernetes", lambda *_: None)
-    operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
     problems: list[str] = []
-    operator._guarded(preflight._temporal, cluster, problems, [])
+    preflight.guarded(preflight.temporal, cluster, problems, [])
     assert problems == [
         f"temporal: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
     ]

@@ -36,7 +36,7 @@ async def test_every_other_answer_is_waited_for(scene: Scene, code: str) -> None
     one = await scene.start()
 
     async def begin() -> None:
-        scene.server.set_rules({"kind": "code", "code": code, "methods": READS})
+        scene.server.set_rules({"kind": "code", "code": code, "match": {"method": "|".join(READS)}})
 
     async def end() -> None:
         scene.server.set_rules()
@@ -54,7 +54,7 @@ async def test_a_refusal_is_asked_once_more_and_then_names_its_connection(
     scene: Scene, code: str, cause: str, method: str
 ) -> None:
     one = await scene.start()
-    scene.server.set_rules({"kind": "code", "code": code, "methods": [method]})
+    scene.server.set_rules({"kind": "code", "code": code, "match": {"method": method}})
     made = len(scene.clients)
     record = failure(await scene.wait(one, steps=(nothing,)))
     assert record["cause"] == cause
@@ -68,7 +68,7 @@ async def test_a_refusal_is_asked_once_more_and_then_names_its_connection(
 @pytest.mark.parametrize("code", ["PERMISSION_DENIED", "UNAUTHENTICATED"])
 async def test_a_key_that_was_renewed_in_time_goes_on(scene: Scene, code: str) -> None:
     one = await scene.start()
-    refused = {"kind": "code", "code": code, "methods": ["DescribeWorkflowExecution"]}
+    refused = {"kind": "code", "code": code, "match": {"method": "DescribeWorkflowExecution"}}
 
     async def refuse() -> None:
         scene.server.set_rules(refused)

@@ -157,7 +157,7 @@ async def test_a_store_without_prefixes_is_asked_by_type_and_time_and_ids_are_co
 
 async def test_a_status_of_a_newer_server_is_waited_for(scene: Scene) -> None:
     one = await scene.start()
-    strange = {"kind": "describe_status", "code": "77", "contains": one.id}
+    strange = {"kind": "describe_status", "code": "77", "match": one.id}
 
     async def known() -> None:
         scene.server.set_rules()
@@ -169,7 +169,7 @@ async def test_a_status_of_a_newer_server_is_waited_for(scene: Scene) -> None:
 
 async def test_a_paused_workflow_is_open(scene: Scene) -> None:
     one = await scene.start()
-    scene.server.set_rules({"kind": "describe_status", "code": "8", "contains": one.id})
+    scene.server.set_rules({"kind": "describe_status", "code": "8", "match": one.id})
     workflows = Workflows(scene.client, scene.config)
     window, since = scene.window(), datetime.now(UTC).timestamp() - 60
     await scene.listed(one)

@@ -53,7 +53,7 @@ async def test_a_stale_list_does_not_hold_the_wait_up(scene: Scene, monkeypatch:
 async def test_workflows_that_the_log_did_not_name_are_waited_for_until_they_are_listed(scene: Scene) -> None:
     one, two = await scene.start(), await scene.start(profile="chat")
     await scene.listed(one, two)
-    scene.server.set_rules({"kind": "list_hides", "contains": two.id})
+    scene.server.set_rules({"kind": "list_hides", "match": two.id})
     reindexed = scene.reindexed(window=scene.window("", "voice", "chat"))
 
     async def show() -> None:
@@ -172,7 +172,7 @@ async def test_what_was_seen_to_complete_stays_so_after_the_retention(scene: Sce
     await scene.ends(one)
 
     async def forget() -> None:
-        scene.server.set_rules({"kind": "not_found", "contains": one.id})
+        scene.server.set_rules({"kind": "not_found", "match": one.id})
 
     steps = (forget, *[nothing] * 5, lambda: scene.ends(two))
     assert returned(await scene.wait(one, two, steps=steps))["status"] == "completed"
@@ -181,7 +181,7 @@ async def test_what_was_seen_to_complete_stays_so_after_the_retention(scene: Sce
 async def test_workflows_that_are_gone_before_they_were_seen_prove_nothing(scene: Scene) -> None:
     one, two = await scene.start(), await scene.start()
     await asyncio.gather(scene.ends(one), scene.ends(two))
-    scene.server.set_rules({"kind": "not_found", "contains": two.id})
+    scene.server.set_rules({"kind": "not_found", "match": two.id})
     record = failure(await scene.wait(one, two))
     assert record["cause"] == "workflows_gone"
     assert two.id in record["reason"]

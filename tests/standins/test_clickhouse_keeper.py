@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from standins.clickhouse.faults import FaultError, Faults
+from standins.clickhouse.faults import Faults
 from standins.clickhouse.keeper import Keeper, MutationRecord
 from standins.clickhouse.recorder import Recorder
 from standins.clickhouse.topology import NodeAddress, TopologyError, load_topology, make_topology, write_topology
+from standins.faults import FaultRuleError
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_rules_match_count_and_survive(tmp_path: Path) -> None:
 
 def test_bad_rule_adds_none(tmp_path: Path) -> None:
     faults = Faults(tmp_path / "faults.json")
-    with pytest.raises(FaultError, match="unknown"):
+    with pytest.raises(FaultRuleError, match="unknown"):
         faults.add([{"kind": "reset"}, {"kind": "no"}])
     assert faults.listed() == []
 

@@ -1,7 +1,8 @@
-"""The official clients, blocking and async, work unchanged: reading, making, finding, watching, logs, deleting."""
+"""The official clients, blocking and async, work unchanged: reading, making, finding, logs, deleting."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,6 @@ from kubernetes import client as sync_client
 from kubernetes import watch as sync_watch
 from kubernetes_asyncio import client as async_client
 from kubernetes_asyncio import config as async_config
-from kubernetes_asyncio import watch as async_watch
 
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.standins.kubernetes_fixtures import (
@@ -19,7 +19,6 @@ from tests.standins.kubernetes_fixtures import (
     IMAGE,
     SLEEPER,
     Kube,
-    conditions,
     kube,
     server,
     unique,
@@ -112,31 +111,6 @@ def test_log_is_followed_to_the_end(kube: Kube) -> None:
     assert list(lines)[-1] == "bye"
 
 
-def test_watch_shows_the_steps_of_a_job(kube: Kube) -> None:
-    name = unique("watch")
-    version = kube.batch.list_namespaced_job(NAMESPACE).metadata.resource_version
-    kube.make(name)
-    seen: list[tuple[str, frozenset[str]]] = []
-    selector = f"window={name}"
-    watcher = sync_watch.Watch()
-    for event in watcher.stream(
-        kube.batch.list_namespaced_job,
-        NAMESPACE,
-        label_selector=selector,
-        resource_version=version,
-        timeout_seconds=20,
-    ):
-        seen.append((event["type"], frozenset(conditions(event["raw_object"]))))
-        if event["type"] == "DELETED":
-            watcher.stop()
-        elif "Complete" in seen[-1][1] and "deletionTimestamp" not in event["raw_object"]["metadata"]:
-            kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
-    steps = [marks for kind, marks in seen if kind != "DELETED"]
-    assert seen[0] == ("ADDED", frozenset())
-    assert frozenset({"SuccessCriteriaMet"}) in steps[: steps.index(frozenset({"SuccessCriteriaMet", "Complete"}))]
-    assert seen[-1][0] == "DELETED"
-
-
 @pytest.mark.parametrize("policy", ["Background", "Foreground"])
 def test_deleting_a_job_ends_its_pods_and_processes(kube: Kube, policy: str) -> None:
     name = unique("delete")
@@ -193,12 +167,7 @@ async def test_async_client_reads_finds_and_deletes(kube: Kube, async_api: Any) 
     batch, core = async_client.BatchV1Api(async_api), async_client.CoreV1Api(async_api)
     manifest = kube.manifest(name, env={"RUN_ONLY_FOR_CUSTOMER_IDS": "globex"})
     created = await batch.create_namespaced_job(NAMESPACE, manifest)
-    async with async_watch.Watch().stream(
-        batch.list_namespaced_job, NAMESPACE, label_selector=f"window={name}", timeout_seconds=20
-    ) as events:
-        async for event in events:
-            if "Complete" in conditions(event["raw_object"]):
-                break
+    await asyncio.to_thread(kube.wait_condition, name, "Complete")
     found = await batch.list_namespaced_job(NAMESPACE, label_selector=f"window={name}")
     assert [job.metadata.uid for job in found.items] == [created.metadata.uid]
     pods = await core.list_namespaced_pod(NAMESPACE, label_selector=f"job-name={name}")

@@ -14,7 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from kubernetes import watch as sync_watch
 from kubernetes.client.rest import ApiException
 
 from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAdmin, SandboxError
@@ -122,16 +121,6 @@ def test_the_next_start_goes_on_where_the_killed_one_was(kube: Kube) -> None:
     assert set(made) == {done, running}
     assert made[done]["labels"] == {"window": done}
     assert int(kube.batch.list_namespaced_job(NAMESPACE).metadata.resource_version) > int(version)
-
-
-def test_a_watch_from_before_the_restart_is_gone(kube: Kube) -> None:
-    version = kube.batch.list_namespaced_job(NAMESPACE).metadata.resource_version
-    kube.make(unique("later"), parallelism=0)
-    kube.sandbox.restart()
-    events = sync_watch.Watch().stream(kube.batch.list_namespaced_job, NAMESPACE, resource_version=version)
-    with pytest.raises(ApiException) as error:
-        next(iter(events))
-    assert error.value.status == 410
 
 
 def test_faults_and_denials_are_forgotten_at_a_restart(kube: Kube) -> None:

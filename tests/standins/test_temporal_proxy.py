@@ -135,9 +135,9 @@ async def test_the_list_is_stale_and_describe_is_right(stand: Stand) -> None:
 
 
 async def test_the_list_hides_a_workflow(stand: Stand) -> None:
-    stand.set_rules({"kind": "list_hides", "contains": stand.workflow_id})
+    stand.set_rules({"kind": "list_hides", "match": stand.workflow_id})
     assert await stand.listed() == []
-    stand.set_rules({"kind": "list_hides", "contains": "another"})
+    stand.set_rules({"kind": "list_hides", "match": "another"})
     assert await stand.listed() == [WorkflowExecutionStatus.TERMINATED]
 
 
@@ -146,7 +146,7 @@ async def test_the_list_hides_a_workflow(stand: Stand) -> None:
     [
         ({"kind": "not_found"}, "described", RPCStatusCode.NOT_FOUND),
         ({"kind": "permission_denied"}, "listed", RPCStatusCode.PERMISSION_DENIED),
-        ({"kind": "invalid_query", "contains": "WorkflowId ="}, "listed", RPCStatusCode.INVALID_ARGUMENT),
+        ({"kind": "invalid_query", "match": "WorkflowId ="}, "listed", RPCStatusCode.INVALID_ARGUMENT),
     ],
 )
 async def test_final_answers(stand: Stand, rule: dict[str, Any], call: str, status: RPCStatusCode) -> None:
@@ -163,7 +163,7 @@ async def test_only_queries_with_starts_with_are_invalid(stand: Stand) -> None:
 
 @pytest.mark.parametrize("kind", ["unavailable", "resource_exhausted"])
 async def test_answers_that_the_client_retries(stand: Stand, kind: str) -> None:
-    stand.set_rules({"kind": kind, "times": 1, "methods": ["DescribeWorkflowExecution"]})
+    stand.set_rules({"kind": kind, "times": 1, "match": {"method": "DescribeWorkflowExecution"}})
     assert await stand.described() is WorkflowExecutionStatus.TERMINATED
     codes = [call["code"] for call in stand.calls() if call["method"] == "DescribeWorkflowExecution"]
     assert codes == [kind.upper(), "OK"]
@@ -202,7 +202,7 @@ def test_the_first_living_rule_for_the_call_is_chosen() -> None:
                 "rules": [
                     {"id": "drop", "kind": "drop"},
                     {"id": "gone", "kind": "internal", "times": 0},
-                    {"id": "one", "kind": "not_found", "contains": "acme"},
+                    {"id": "one", "kind": "not_found", "match": "acme"},
                     {"id": "any", "kind": "unavailable"},
                 ]
             }
@@ -225,9 +225,9 @@ def test_the_first_living_rule_for_the_call_is_chosen() -> None:
         ("nonsense", "not JSON"),
         ('{"limits": {}}', '"rules" only'),
         ('{"rules": [{"id": "a", "kind": "slow"}]}', "'slow' is unknown"),
-        ('{"rules": [{"id": "a", "kind": "drop", "second": 1}]}', "known keys"),
-        ('{"rules": [{"id": "a", "kind": "delay", "seconds": -1}]}', "seconds is -1"),
-        ('{"rules": [{"id": "a", "kind": "list_hides"}]}', "needs `contains`"),
+        ('{"rules": [{"id": "a", "kind": "drop", "second": 1}]}', "known fields"),
+        ('{"rules": [{"id": "a", "kind": "delay", "seconds": -1}]}', "seconds. cannot be -1"),
+        ('{"rules": [{"id": "a", "kind": "list_hides"}]}', "needs a pattern `text`"),
         ('{"rules": [{"id": "a", "kind": "drop"}, {"id": "a", "kind": "drop"}]}', "must differ"),
     ],
 )

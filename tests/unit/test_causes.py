@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from docs import generate
+from include.scorecard_backfill import life
 from include.scorecard_backfill.planning.learned import Customer, Outcome, learn
 from include.scorecard_backfill.planning.replan import too_big
 from include.scorecard_backfill.verdicts.causes import CAUSES, CLEARS, SIZE, cause_of, decisive, repeated_by
@@ -22,21 +23,31 @@ SOURCES = sorted([*(ROOT / "include").rglob("*.py"), *(ROOT / "plugins").rglob("
 DOCUMENTS = sorted(generate.BLOCKS)
 
 
+def words_of(node: ast.AST) -> list[str]:
+    """The words among the constants of an expression."""
+    values = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+    return [value for value in values if isinstance(value, str) and value.isidentifier()]
+
+
 def named_causes(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and word of each cause that a file gives to `failed(...)`."""
+    """Line and word of each cause that a file names: `failed(cause, ..)`, `Verdict("failed", .., cause)`, `cause=`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.Call) or not node.args:
+        if not isinstance(node, ast.Call):
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        given = [k.value for k in node.keywords if k.arg == "cause"]
         if name == "failed":
-            words = [n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
-            yield from ((node.lineno, w) for w in words if isinstance(w, str) and w.isidentifier())
+            given += node.args[:1]
+        if name == "Verdict" and node.args and words_of(node.args[0]) == ["failed"]:
+            given += node.args[2:3]
+        yield from ((node.lineno, word) for value in given for word in words_of(value))
 
 
-def test_every_cause_that_a_verdict_names_is_in_the_table() -> None:
+def test_every_cause_that_the_code_names_is_in_the_table() -> None:
     found = [(path.name, line, word) for path in SOURCES for line, word in named_causes(path)]
-    assert {"killed", "stalled", "lost_rows", "breaker"} <= {word for _, _, word in found}
+    assert {"killed", "deadline", "breaker", "configuration", "too_few_workflows"} <= {word for _, _, word in found}
     assert [entry for entry in found if entry[2] not in CAUSES] == []
+    assert [row for row in life.TABLE if row.cause and row.cause not in CAUSES] == []
 
 
 @pytest.mark.parametrize("cause", CAUSES.values(), ids=lambda c: c.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from sandbox.airflow_api import AirflowApi, ApiError, TaskState
 from sandbox.data.generate import generate
 from sandbox.data.spec import rates_spec
 from sandbox.data.truth import TABLES, profile_truth, write_truth
+from sandbox.stack_model import Stack
 from sandbox.stack_wait import DeadlineExceededError
 
 DAG = "scorecard_backfill__sandbox-east"
@@ -176,3 +178,50 @@ def test_refused_state_folder_is_exit_code_1(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "thesis.txt").write_text("ten years")
     assert demo.main(["--state", str(tmp_path), "--no-keep"]) == 1
     assert "not a state folder" in capsys.readouterr().err
+
+
+class PlayedStack:
+    """A stack of which only the cluster is asked for."""
+
+    def cluster(self, name: str) -> str:
+        return name
+
+
+def played_demo(monkeypatch: pytest.MonkeyPatch, *, holder: int | None, wrong: list[str]) -> list[str]:
+    """Let the demo run without a sandbox; returns what it did."""
+    done: list[str] = []
+
+    @contextmanager
+    def started(state: Path, *_: Any) -> Iterator[PlayedStack]:
+        done.append(f"start {state.name}")
+        yield PlayedStack()
+        done.append("stop")
+
+    def shown(_stack: Any, cluster: str, _say: Any) -> list[str]:
+        done.append(f"clean {cluster}")
+        return wrong
+
+    monkeypatch.setattr(demo, "holder_pid", lambda _state: holder)
+    monkeypatch.setattr(Stack, "load", lambda _state: PlayedStack())
+    monkeypatch.setattr(demo, "running_stack", started)
+    monkeypatch.setattr(demo, "login_text", lambda _stack: "login")
+    monkeypatch.setattr(demo, "demonstrate", shown)
+    return done
+
+
+@pytest.mark.parametrize(("wrong", "code"), [([], 0), (["acme: 1 row"], 1)])
+def test_a_sandbox_is_started_and_ended_around_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: list[str], code: int
+) -> None:
+    done = played_demo(monkeypatch, holder=None, wrong=wrong)
+    assert demo.main(["--state", str(tmp_path / "mine"), "--no-keep"]) == code
+    assert done == ["start mine", "clean sandbox-east", "stop"]
+
+
+@pytest.mark.parametrize(("wrong", "code"), [([], 0), (["acme: 1 row"], 1)])
+def test_a_sandbox_that_runs_already_is_used_and_left(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: list[str], code: int
+) -> None:
+    done = played_demo(monkeypatch, holder=17, wrong=wrong)
+    assert demo.main(["--state", str(tmp_path / "mine"), "--cluster", "west"]) == code
+    assert done == ["clean sandbox-west"]

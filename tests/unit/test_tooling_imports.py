@@ -20,6 +20,7 @@ COMES_WITH = {
     "airflow": "apache-airflow",
     "asgiref": "apache-airflow",
     "backports": "clickhouse-connect",
+    "google": "temporalio",
     "kubernetes": "apache-airflow-providers-cncf-kubernetes",
     "kubernetes_asyncio": "apache-airflow-providers-cncf-kubernetes",
     "lz4": "clickhouse-connect",

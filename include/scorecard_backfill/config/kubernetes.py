@@ -48,10 +48,6 @@ class KubernetesConfig(Frozen):
     )
     poll_seconds: PollSeconds = Field(default=10, description="Interval of looking at the Job.")
     outage_seconds: OutageSeconds = Field(default=600, description="The API may be unreachable for this long.")
-    # Airflow fails a task whose trigger fires before the executor's own event was handled.
-    first_poll_after_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
-        default=20, description="The waiting trigger does not fire before this."
-    )
     extra_env: ExtraEnv = Field(
         default={}, description="More environment of the Job, for example REINDEX_MODE: process. No secrets."
     )

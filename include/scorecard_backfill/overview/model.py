@@ -18,8 +18,9 @@ Stage = TaskStage | Literal["done"]
 
 
 class Numbers(Frozen):
-    """Rows of one table. None: not known (yet). ``meant``: rows that were meant to go; ``short``: rows that should be
-    there and are not.
+    """Rows of one table; None: not known (yet).
+
+    ``meant``: rows that were meant to go; ``short``: rows that should be there and are not.
     """
 
     before: int | None = None

@@ -32,9 +32,7 @@ class Source:
 
 @dataclass(slots=True)
 class RunMemory:
-    """Of one run: sources by task id; results of verified windows by the place of their verify task;
-    their rows by key.
-    """
+    """Of one run: sources by task id, results of verified windows by their verify task's place, their rows by key."""
 
     sources: dict[str, Source] = field(default_factory=dict)
     proofs: dict[Place, tuple[TaskFact, Mapping[str, Result]]] = field(default_factory=dict)

@@ -199,6 +199,7 @@ def _passes(windows: Sequence[Sequence[Planned]]) -> list[tuple[str, Sequence[Pl
 
 
 def as_json(value: Any) -> Any:
+    """Return what an XCom holds as JSON; text that is none is text for people."""
     try:
         return plain(value)
     except RecordError:
@@ -206,5 +207,6 @@ def as_json(value: Any) -> Any:
 
 
 def as_list(value: Any) -> list[Any]:
+    """Return a list that an XCom holds, [] for anything else."""
     found = as_json(value)
     return found if isinstance(found, list) else []

@@ -29,6 +29,7 @@ from backfill.hooks.clickhouse_errors import (
 from backfill.hooks.clickhouse_hosts import match_hosts
 from backfill.hooks.clickhouse_settings import pinned_settings
 from backfill.hooks.clickhouse_spool import drain
+from backfill.hooks.secrets import refused, resolved_now
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.rules import census_part, names_of, written
@@ -67,6 +68,10 @@ CLIENT_MARGIN_SECONDS = 30
 """The client waits this much longer than the server may take, so that the server's own answer is what ends a call."""
 
 
+AUTHENTICATION_FAILED = 516
+"""ClickHouse's code for a wrong user or password."""
+
+
 class BackfillClickHouse(ClickHouseHook):
     """The cluster of one configuration. ``connection`` is given by triggers, which may not read it themselves."""
 
@@ -85,11 +90,15 @@ class BackfillClickHouse(ClickHouseHook):
         )
         # Not `_connection`: the base class keeps one of its own under that name.
         self._given = connection
+        self._kubernetes = (config.kubernetes.conn_id, config.kubernetes.context)
         self.names = names_of(self.config)
 
     def get_connection(self, conn_id: str) -> Connection:
         """Return the connection given to the constructor, or read it."""
-        return self._given or super().get_connection(conn_id)
+        return self._given or resolved_now(super().get_connection(conn_id), *self._kubernetes)
+
+    def _password(self) -> str | None:
+        return self._given.password if self._given else self.get_connection(self.config.conn_id).password
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -101,6 +110,12 @@ class BackfillClickHouse(ClickHouseHook):
                 raise NativePortError(
                     f"connection {self.config.conn_id}: this is a port of the native protocol; use the HTTP(S) port,"
                     " for example 8443, not 9000 or 9440"
+                ) from error
+            # A password that was rotated: the Secret is read again with the next look, so this error passes.
+            if getattr(error, "code", None) == AUTHENTICATION_FAILED and refused(self._password()):
+                raise ConnectionError(
+                    f"connection {self.config.conn_id}: ClickHouse refuses the password that was read from the Secret;"
+                    " it is read again"
                 ) from error
             raise
         try:
@@ -369,23 +384,3 @@ def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading
             host = max(per_host, key=lambda h: per_host[h], default="")
             worst[name] = Reading(per_host.get(host, 0), host)
     return worst
-
-
-def sum_days(counts: DayCounts) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and host over all days."""
-    return {table: {host: sum(days.values()) for host, days in hosts.items()} for table, hosts in counts.items()}
-
-
-def days_of_cluster(counts: DayCounts, hosts: Sequence[Host]) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and day over all shards, reading one replica of each (replicas must agree already)."""
-    first: dict[int, str] = {}
-    for host in hosts:
-        first.setdefault(host.shard, host.name)
-    result: dict[TableName, dict[str, int]] = {}
-    for table, per_host in counts.items():
-        days: dict[str, int] = defaultdict(int)
-        for name in first.values():
-            for day, rows in per_host[name].items():
-                days[day] += rows
-        result[table] = dict(sorted(days.items()))
-    return result

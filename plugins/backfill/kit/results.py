@@ -18,7 +18,7 @@ def results(context: Mapping[str, Any], group: str, stage: Stage, count: int) ->
     if not count:
         return []
     found = plain(context["ti"].xcom_pull(task_ids=f"{group}.{stage}", key=xcoms.RESULT))
-    listed = found if isinstance(found, list) else [found]
+    listed = found if isinstance(found, list) else [found] if found else []
     return [record for item in listed if (record := read(item)) is not None]
 
 

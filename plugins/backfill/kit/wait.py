@@ -17,6 +17,7 @@ from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
 from backfill.groups import pass_of
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.secrets import resolved
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.poll import shared_poll
@@ -300,7 +301,9 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
 
     async def clickhouse(self) -> BackfillClickHouse:
         """Return a hook for calls in a thread."""
-        return BackfillClickHouse(self.config, await self.connection(self.config.clickhouse.conn_id))
+        connection = await self.connection(self.config.clickhouse.conn_id)
+        kubernetes = self.config.kubernetes
+        return BackfillClickHouse(self.config, await resolved(connection, kubernetes.conn_id, kubernetes.context))
 
     async def hosts(self) -> tuple[Host, ...]:
         """Return the cluster's hosts from the shared snapshot."""

@@ -73,6 +73,11 @@ def pull(ti: Any, task_id: str, key: str = RESULT, map_index: int = -1) -> Any:
     return plain(ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index))
 
 
+def text(ti: Any, task_id: str, key: str) -> str:
+    """Return an XCom that is text for people, '' when there is none. For workers."""
+    return str(ti.xcom_pull(task_ids=task_id, key=key, map_indexes=-1) or "")
+
+
 def record(ti: Any, task_id: str, key: str = RESULT) -> Record | None:
     """Return the record that a task of the same run and map index left, None when there is none. For workers.
 

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from kubernetes_asyncio.config import ConfigException
 from temporalio.service import RPCError
 
 from backfill.hooks.clickhouse import NativePortError, PinnedSettingError, TopologyError
@@ -40,6 +41,33 @@ def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
         raise AirflowFailException(f"the run's parameters are refused, nothing was deleted:\n{error}") from None
 
 
+def guarded(
+    check: Callable[[ClusterConfig, list[str], list[str]], None],
+    config: ClusterConfig,
+    problems: list[str],
+    notes: list[str],
+) -> None:
+    """Run one check and turn what it raises into a problem that names the connection. Other errors pass through."""
+    name = check.__name__
+    conn_id = getattr(config, name).conn_id
+    try:
+        BaseHook.get_connection(conn_id)
+        check(config, problems, notes)
+    except AirflowNotFoundException:
+        problems.append(
+            f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
+        )
+    except (NativePortError, PinnedSettingError, TopologyError, JobError, RefusedError) as error:
+        problems.append(f"{name}: {error}")
+    except (ClickHouseError, RPCError, OSError, ValueError, AirflowException, ConfigException) as error:
+        problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
+    except Exception as error:
+        # Every client has its own exception classes; preflight must name all systems that fail, not the first.
+        if status_of(error) is None and not is_transient(error):
+            raise
+        problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
+
+
 class PreflightOperator(BaseOperator):
     """Checks parameters, connections, rights and reachability; fails at once and names all that is wrong."""
 
@@ -60,40 +88,19 @@ class PreflightOperator(BaseOperator):
             self.log.info("parameter %s", line)
         problems: list[str] = []
         notes: list[str] = []
-        for check in (clickhouse, kubernetes, _temporal):
-            self._guarded(check, config, problems, notes)
+        for check in checks():
+            guarded(check, config, problems, notes)
         for note in notes:
             self.log.warning("%s", note)
         if problems:
             raise AirflowFailException("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
         return {"cluster": config.name, "notes": notes}
 
-    def _guarded(
-        self,
-        check: Callable[[ClusterConfig, list[str], list[str]], None],
-        config: ClusterConfig,
-        problems: list[str],
-        notes: list[str],
-    ) -> None:
-        name = check.__name__.strip("_")
-        conn_id = getattr(config, name).conn_id
-        try:
-            BaseHook.get_connection(conn_id)
-            check(config, problems, notes)
-        except AirflowNotFoundException:
-            problems.append(
-                f"{name}: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
-            )
-        except (NativePortError, PinnedSettingError, TopologyError, JobError, RefusedError) as error:
-            problems.append(f"{name}: {error}")
-        except (ClickHouseError, RPCError, OSError, ValueError, AirflowException) as error:
-            problems.append(f"{name}: connection {conn_id!r}: {type(error).__name__}: {error}")
-        except Exception as error:
-            # Every client has its own exception classes; preflight must name all systems that fail, not the first.
-            if status_of(error) is None and not is_transient(error):
-                raise
-            problems.append(f"{name}: connection {conn_id!r}: {status_of(error) or ''} {type(error).__name__}: {error}")
 
-
-def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
+def temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
     temporal_checks.check(config, problems, notes)
+
+
+def checks() -> tuple[Callable[[ClusterConfig, list[str], list[str]], None], ...]:
+    """Return one check for each system, named like its section of the cluster's file."""
+    return (clickhouse, kubernetes, temporal)

@@ -50,7 +50,7 @@ class ReportOperator(BaseOperator):
         report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
         report |= {"refused": self._refused(ti, run)}
         if run.get("dry_run"):
-            report |= {"dry_run": xcoms.pull(ti, "plan", xcoms.MARKDOWN), "complete": True}
+            report |= {"dry_run": xcoms.text(ti, "plan", xcoms.MARKDOWN), "complete": True}
         if not report["refused"] and not report["complete"]:
             done = {r.key for r in outcome.verified if r.status == VERIFIED}
             report |= self._running([*windows, *parts], done)
@@ -80,8 +80,8 @@ class ReportOperator(BaseOperator):
         if rejected := xcoms.pull(ti, "approve", "rejected"):
             return f"The plan was rejected by {rejected['by']}; nothing was deleted."
         for task_id in ("preflight", "plan"):
-            if sentence := xcoms.pull(ti, task_id, xcoms.REFUSED):
-                return str(sentence)
+            if sentence := xcoms.text(ti, task_id, xcoms.REFUSED):
+                return sentence
         return "" if run else "There is no plan: preflight or plan failed (see their logs); nothing was deleted."
 
     def _debts(self) -> Sequence[Debt]:

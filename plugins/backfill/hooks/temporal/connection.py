@@ -15,6 +15,7 @@ from temporalio.client import Client, TLSConfig
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError
 
+from backfill.hooks.port_forward import Target, port_forwards, read_target
 from backfill.hooks.temporal.codec import RemoteCodec
 from backfill.hooks.temporal.errors import RefusedError
 
@@ -23,7 +24,10 @@ CONNECT_TIMEOUT_SECONDS = 20.0
 CERTIFICATES = ("server_root_ca_cert", "client_cert", "client_private_key")
 """Fields of the extra that hold PEM texts. Not paths: a triggerer has other files than a worker."""
 
-KNOWN_EXTRA = frozenset({*CERTIFICATES, "namespace", "tls", "domain", "codec_endpoint", "codec_auth"})
+FORWARD = ("port_forward", "kubernetes_conn_id", "kubernetes_context")
+"""Fields of a port-forward: namespace/service:port, and the Kubernetes connection (empty: that of the same cluster)."""
+
+KNOWN_EXTRA = frozenset({*CERTIFICATES, *FORWARD, "namespace", "tls", "domain", "codec_endpoint", "codec_auth"})
 
 API_KEY = "api_key"
 """Word of ``codec_auth`` that stands for the connection's own API key, as a bearer token."""
@@ -58,10 +62,18 @@ class TemporalHook(BaseHook):
         connection = self._connection or await self.aget_connection(self.temporal_conn_id)
         extra = await read_extra(connection)
         target, options = connect_options(connection, extra, namespace)
+        if forward := forward_of(connection, extra):
+            kubernetes = await self.aget_connection(forward.conn_id)
+            host, port = await port_forwards().address(forward, kubernetes.extra_dejson)
+            target = f"{host}:{port}"
         try:
             return await asyncio.wait_for(Client.connect(target, **options), CONNECT_TIMEOUT_SECONDS)
         except (RuntimeError, TimeoutError) as error:
             where = f"connection {self.temporal_conn_id}: Temporal at {target}"
+            if forward and (reason := port_forwards().last_error(forward)):
+                raise ConnectionError(f"{where} cannot be reached: {reason}") from error
+            if forward:
+                where += f" ({forward})"
             if _DENIED.search(str(error)):
                 raise RefusedError(
                     f"{where} does not accept this connection: {error}. Renew the API key or the client certificate"
@@ -109,7 +121,7 @@ def connect_options(
 
     An API key or a certificate implies TLS unless ``tls`` says otherwise.
     """
-    if not connection.host:
+    if not connection.host and not extra.get("port_forward"):
         raise ValueError(f"connection {connection.conn_id}: host is empty; give the frontend's address")
     name = namespace or extra.get("namespace") or "default"
     options: dict[str, Any] = {
@@ -123,6 +135,28 @@ def connect_options(
     return f"{connection.host}:{connection.port or 7233}", options
 
 
+def forward_of(connection: Connection, extra: Mapping[str, Any]) -> Target | None:
+    """Return what a port-forward reaches; None without one. Raises ValueError that names the field.
+
+    The Kubernetes connection of the same cluster has the same name with its own kind in front.
+    """
+    if not extra.get("port_forward"):
+        return None
+    conn_id = str(extra.get("kubernetes_conn_id") or "")
+    if not conn_id:
+        kind, _, cluster = str(connection.conn_id).partition("_")
+        if kind != "temporal" or not cluster:
+            raise ValueError(
+                f"connection {connection.conn_id}: extra.port_forward needs extra.kubernetes_conn_id, as this name does"
+                " not say the cluster (temporal_<cluster>)"
+            )
+        conn_id = f"kubernetes_{cluster}"
+    try:
+        return read_target(str(extra["port_forward"]), conn_id, str(extra.get("kubernetes_context") or ""))
+    except ValueError as error:
+        raise ValueError(f"connection {connection.conn_id}: extra.{error}") from None
+
+
 def _tls(connection: Connection, extra: Mapping[str, Any]) -> bool | TLSConfig:
     where = f"connection {connection.conn_id}: extra"
     pems: dict[str, Any] = {name: _pem(where, name, extra[name]) for name in CERTIFICATES if name in extra}
@@ -133,7 +167,8 @@ def _tls(connection: Connection, extra: Mapping[str, Any]) -> bool | TLSConfig:
         if pems:
             raise ValueError(f"{where}.tls is false, but certificates are given ({', '.join(sorted(pems))})")
         return False
-    domain = extra.get("domain")
+    # Behind a port-forward the address is this machine's; the certificate names the host.
+    domain = extra.get("domain") or (connection.host if extra.get("port_forward") else None)
     return TLSConfig(**pems, domain=str(domain) if domain else None) if pems or domain else True
 
 

@@ -1,0 +1,98 @@
+"""One whole sandbox for all tests of a session that ask for `stack`: its fixture's body, order, time-outs and logs.
+
+The fixture itself is defined once, in tests/conftest.py: tests of several folders share it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.stack import running_stack
+from sandbox.stack_model import Stack
+from sandbox.stack_wait import tail
+
+# Starting all parts takes 30 to 60 s on two idle cores; several starts and some runs must fit.
+STACK_TIMEOUT_SECONDS = 600
+LOG_LINES = 15
+KEEP_LOGS = "SANDBOX_LOGS"
+"""Environment variable: folder into which the logs of a failed test's sandbox are copied."""
+GROUP = "stack"
+"""All tests of the shared sandbox are one group for pytest-xdist: one process has them, and starts one sandbox."""
+
+FIRST = (
+    "test_demo",
+    "test_big_customers",
+    "test_kill",
+    "test_main_job",
+    "test_data_safety",
+    "test_admission",
+    "test_secrets",
+    "test_shutdown",
+)
+"""Files of minutes, in their order; the browser's come after them, then whatever starts no sandbox."""
+
+STACK_KEY = pytest.StashKey[Stack]()
+FAILED_KEY = pytest.StashKey[bool]()
+
+
+def shared_stack(state: Path, session: pytest.Session) -> Iterator[Stack]:
+    """Run a whole sandbox, Airflow included; its folder is removed unless a test failed."""
+    with running_stack(state, say=print) as running:
+        session.stash[STACK_KEY] = running
+        yield running
+    if not session.stash.get(FAILED_KEY, False):
+        shutil.rmtree(state)
+
+
+def needs_stack(item: pytest.Item) -> bool:
+    """Whether a test asks for the shared sandbox."""
+    return "stack" in getattr(item, "fixturenames", ())
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Give tests of the whole sandbox their time, put them in front, and group all tests for pytest-xdist."""
+    for item in items:
+        if needs_stack(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(STACK_TIMEOUT_SECONDS))
+        group = GROUP if needs_stack(item) else item.path.relative_to(item.config.rootpath).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    if not needs_stack(item):
+        return len(FIRST) + 2
+    # The browser's driver keeps an event loop of its own in this thread, which others must not meet.
+    if item.path.parent.name == "browser":
+        return len(FIRST) + 1
+    return FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
+
+
+def add_logs(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Add the ends of all parts' logs to the report of a failed test that uses the shared sandbox."""
+    if not report.failed or not needs_stack(item):
+        return
+    item.session.stash[FAILED_KEY] = True
+    running = item.session.stash.get(STACK_KEY, None)
+    if running is not None:
+        report.sections.append(("sandbox", log_text(running)))
+        keep_logs(running, item.name)
+
+
+def log_text(running: Stack) -> str:
+    """Return the end of each part's log."""
+    logs = sorted(running.logs.glob("*.log"))
+    return "\n".join([f"state folder: {running.state}", *(f"--- {log.name}\n{tail(log, LOG_LINES)}" for log in logs)])
+
+
+def keep_logs(running: Stack, test: str) -> None:
+    """Copy the logs into the folder that SANDBOX_LOGS names, in a folder with the test's name."""
+    target = os.environ.get(KEEP_LOGS)
+    if target:
+        name = "".join(char if char.isalnum() or char in "-_" else "_" for char in test)
+        shutil.copytree(running.logs, Path(target) / name, dirs_exist_ok=True)
