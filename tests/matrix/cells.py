@@ -55,7 +55,9 @@ class Cell:
     @property
     def name(self) -> str:
         """All of it, for the test's name."""
-        shown = [str(getattr(self, f.name)) if f.type != "bool" else f.name * getattr(self, f.name) for f in fields(self)]
+        shown = [
+            str(getattr(self, f.name)) if f.type != "bool" else f.name * getattr(self, f.name) for f in fields(self)
+        ]
         return "-".join(part.replace(" ", "_") for part in shown if part)
 
     @property
@@ -180,7 +182,7 @@ def right(cell: Cell, customer: str) -> Right:
         rows, twice = written(cell, customer, days)
         came |= {s.id: 1 for s in rows}
         doubled |= {s.id: 1 for s in twice}
-    came |= {i: 2 for i in doubled}
+    came |= dict.fromkeys(doubled, 2)
     old = cell.behaviour == "old_written" and customer == VICTIM
     if not cleanup:
         return _reindexed(there, came, owed, normal)

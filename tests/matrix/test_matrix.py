@@ -13,7 +13,7 @@ from standins.clickhouse.client import ClickHouseSandbox, running
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow, air
 from tests.kit.reindexer import Reindexer
-from tests.matrix.cells import CUSTOMERS, Cell, cells, right
+from tests.matrix.cells import CUSTOMERS, cells, right
 from tests.matrix.world import NAME, SCORES, Run, World, connections, create_tables
 
 __all__ = ["air"]
