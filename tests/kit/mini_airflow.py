@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from backfill.kit import counting, debts, wait
 from tests.kit.store import Store
 
 Json = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 DAG_ID = "scorecard_backfill__matrix"
 RETRIES = 2
@@ -180,10 +183,12 @@ class MiniAirflow:
                 state = self._one_try(run, operator, ti, context)
             except AirflowFailException as error:
                 self.errors[place] = str(error)
+                log.info("%s: failed: %s", operator.task_id, error)
                 self.states[place] = "failed"
                 return "failed"
             except AirflowException as error:
                 self.errors[place] = f"{type(error).__name__}: {error}"
+                log.info("%s: tried again: %s", operator.task_id, error)
                 self.states[place] = "up_for_retry"
                 continue
             self.states[place] = state
