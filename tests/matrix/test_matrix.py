@@ -18,6 +18,9 @@ from tests.matrix.world import NAME, Run, World, connections, create_tables
 
 __all__ = ["air"]
 
+# One scene has up to 28 windows in two runs; each costs some 3 seconds of the servers' processor.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="session")
 def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSandbox]:

@@ -302,13 +302,16 @@ class Run:
 
     def causes(self, customer: str) -> set[str]:
         """The causes by which windows of a customer have failed, of those that were not cut."""
-        found = set()
-        for (run, task, _, key), value in self.air.xcoms.items():
-            value = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
-            if run == self.run_id and key == "return_value" and isinstance(value, dict) and "." in task:
-                if value.get("kind") == "failure" and self.keys.get(value["key"]) == customer:
-                    found.add(value["cause"])
-        return found - {"heartbeat_timeout"}
+        mine = [
+            json.loads(value) if isinstance(value, str) else value
+            for (run, task, _, key), value in self.air.xcoms.items()
+            if run == self.run_id and key == "return_value" and "." in task
+        ]
+        return {
+            record["cause"]
+            for record in mine
+            if record and record.get("kind") == "failure" and self.keys.get(record["key"]) == customer
+        } - {"heartbeat_timeout"}
 
     def verified(self, customer: str) -> bool:
         """True when the report says so of all of a customer's windows."""
