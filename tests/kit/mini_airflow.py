@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,12 +29,14 @@ from tests.kit.store import Store
 
 Json = dict[str, Any]
 
+log = logging.getLogger(__name__)
+
 DAG_ID = "scorecard_backfill__matrix"
 RETRIES = 2
 LOOK_SECONDS = 0.02
 """A wait looks again this soon; what it decides does not depend on it."""
 
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 300.0
 """No task of these tests takes longer, also when the machine is busy."""
 
 Place = tuple[str, str, int, str]
@@ -180,10 +183,12 @@ class MiniAirflow:
                 state = self._one_try(run, operator, ti, context)
             except AirflowFailException as error:
                 self.errors[place] = str(error)
+                log.info("%s: failed: %s", operator.task_id, error)
                 self.states[place] = "failed"
                 return "failed"
             except AirflowException as error:
                 self.errors[place] = f"{type(error).__name__}: {error}"
+                log.info("%s: tried again: %s", operator.task_id, error)
                 self.states[place] = "up_for_retry"
                 continue
             self.states[place] = state

@@ -1,4 +1,4 @@
-"""A cell's month in ClickHouse, a reindexer that behaves as the cell says, and runs of the product over both."""
+"""A scene's month in ClickHouse, a reindexer that behaves as the scene says, and runs of the product over both."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from standins.clickhouse.client import ClickHouseSandbox
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow
 from tests.kit.reindexer import Answer, Order, Reindexer
-from tests.matrix.cells import CUSTOMERS, PROFILES, VICTIM, Cell, Scorecard, truth, written
+from tests.matrix.cells import CUSTOMERS, DAYS, PROFILES, Scene, Scorecard, truth, written
 
 Json = dict[str, Any]
 
@@ -70,12 +70,11 @@ COLUMNS = {
     " scorecard_time DateTime64(3, 'UTC'), updated_at DateTime64(3, 'UTC')",
 }
 KEYS = {"scorecard": "conversation_id, scorecard_id", "score": "conversation_id, scorecard_id, score_id"}
-SCORES = ("a", "b")
 
 
 def databases() -> list[str]:
     """Every customer's databases."""
-    return [f"{customer}_{profile}" for customer in CUSTOMERS["all"] for profile in PROFILES[customer]]
+    return [f"{customer}_{profile}" for customer in CUSTOMERS for profile in PROFILES[customer]]
 
 
 def create_tables(clickhouse: ClickHouseSandbox) -> None:
@@ -107,9 +106,9 @@ def connections(clickhouse: ClickHouseSandbox, kubernetes: KubernetesSandbox) ->
 
 @dataclass
 class World:
-    """One cell: its month, what the reindexer does now, and Airflow."""
+    """One scene: its month, what the reindexer does now, and Airflow."""
 
-    cell: Cell
+    scene: Scene
     clickhouse: ClickHouseSandbox
     kubernetes: KubernetesSandbox
     reindexer: Reindexer
@@ -117,34 +116,37 @@ class World:
     fails: str = ""
     """What the reindexer does instead of its work: ``exit`` or ``too big``."""
 
+    good: bool = False
+    """True while the reindexer does all of its work, whatever the scene says."""
+
     attempts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.node = self.clickhouse.nodes()[0]
-        self.month = date(2000 + self.cell.number // 12, 1 + self.cell.number % 12, 1)
+        self.month = date(2000 + self.scene.number // 12, 1 + self.scene.number % 12, 1)
         self.next_month = (self.month + timedelta(days=32)).replace(day=1)
         self.reindexer.play = self.play
-        self.air.answer = lambda _: "Reject" if self.cell.ends == "rejected" and not self.fails else "Approve"
+        self.air.answer = lambda _: "Reject" if self.scene.ends == "rejected" and not self.fails else "Approve"
         self.first_statement = max((s["id"] for s in self.node.statements()), default=0)
         self.first_request = self.kubernetes.last_request_id()
-        self.insert((s for customer in CUSTOMERS["all"] for s in truth(customer)), LONG_AGO)
+        self.insert((s for customer in CUSTOMERS for s in truth(customer)), LONG_AGO)
 
     def configure(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        """Write the cluster's file for the cell."""
-        cell = self.cell
+        """Write the cluster's file for the scene."""
+        scene = self.scene
         file: Json = json.loads(json.dumps(FILE))
-        file["clickhouse"]["delete"] = {"drop_partition": cell.drop}
-        file["snapshot"] = {"enabled": cell.snapshot}
-        file["orders"] = [cell.order]
-        file["windows"] = {"mode": cell.window}
-        if cell.how == "scheduled":
-            everybody = cell.customers == "all"
+        file["clickhouse"]["delete"] = {"drop_partition": scene.drop}
+        file["snapshot"] = {"enabled": scene.snapshot}
+        file["orders"] = [scene.order]
+        file["windows"] = {"mode": scene.window}
+        if scene.how == "scheduled":
+            everybody = scene.customers == "all"
             file["schedule"] = {
-                "mode": cell.mode,
+                "mode": scene.mode,
                 "all_customers": everybody,
-                "customers": [] if everybody else list(cell.chosen),
+                "customers": [] if everybody else list(scene.behaviours),
                 "allow_scheduled_cleanup": True,
-                "require_approval": cell.ends != "not asked",
+                "require_approval": scene.ends != "not asked",
             }
         (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
         patch.setenv(settings.CLUSTERS_ENV, str(folder))
@@ -159,18 +161,16 @@ class World:
             database = f"{card.customer}_{card.profile}"
             kind = "appeal" if card.meant else "manual"
             by_place.setdefault((database, "scorecard"), []).append(f"('{card.id}', {where}, '{kind}', '{at}')")
-            by_place.setdefault((database, "score"), []).extend(
-                f"('{card.id}-{score}', '{card.id}', {where}, '{at}')" for score in SCORES
-            )
+            by_place.setdefault((database, "score"), []).append(f"('{card.id}', '{card.id}', {where}, '{at}')")
         node = self.clickhouse.node(local) if local else self.node
         for (database, table), rows in by_place.items():
             node.query(f"INSERT INTO {database}.{table}{'' if local else '_d'} VALUES {', '.join(rows)}")
 
     def play(self, order: Order) -> Answer:
-        """Do the work of a pod: that of the cell for the victim, all of it for the others."""
+        """Do the work of a pod: what the scene says for the customer."""
         self.attempts[order.customer, order.start, order.end] += 1
         first, last = (
-            min(max((date.fromisoformat(text) - self.month).days, 0), 2) for text in (order.start, order.end)
+            min(max((date.fromisoformat(text) - self.month).days, 0), DAYS) for text in (order.start, order.end)
         )
         profiles = PROFILES[order.customer]
         if self.fails == "exit":
@@ -179,25 +179,18 @@ class World:
             half = [s for s in truth(order.customer) if s.day == first and not s.meant]
             self.insert(half, _instant(-5))
             return Answer(0, profiles, "timed_out", "heartbeat_timeout")
-        victim = order.customer == VICTIM
-        old = victim and self.cell.behaviour == "old_written" and not self.good
-        cards, doubled = ([], []) if first >= last else written(self.cell, order.customer, range(first, last))
-        if self.good:
-            cards, doubled = [s for s in truth(order.customer) if first <= s.day < last and not s.meant], []
-        moves = victim and self.cell.behaviour == "other_days" and last - first > 1 and not self.good
-        moved = [s for s in cards if s.day == first] if moves else []
-        at = BEFORE_THAT if old else _instant(0)
+        behaviour = "all" if self.good else self.scene.behaviours[order.customer]
+        cards, doubled = ([], []) if first >= last else written(behaviour, order.customer, range(first, last))
+        moved = [s for s in cards if s.day == first] if behaviour == "other_days" and last - first > 1 else []
+        at = BEFORE_THAT if behaviour == "old_written" else _instant(0)
         self.insert([s for s in cards if s not in moved], at)
         self.insert(moved, at, shift=1)
         for shard in ("node-1-1", "node-2-1"):
             self.insert(doubled, at, local=shard)
         return Answer(0, profiles)
 
-    good: bool = False
-    """True while the reindexer does all of its work, whatever the cell says."""
-
     def rows(self, customer: str, table: str = "scorecard") -> dict[str, int]:
-        """Rows of a customer in the cell's month by id, as FINAL shows them over all shards, with their copies."""
+        """Rows of a customer in the scene's month by id, as FINAL shows them over all shards, with their copies."""
         found: Counter[str] = Counter()
         for profile in PROFILES[customer]:
             answer = self.node.query(
@@ -221,7 +214,7 @@ class World:
         return [row["body"]["metadata"]["name"] for row in posts if not row["query"] and row["status"] == 201]
 
     def run(self, run_id: str) -> Run:
-        """Carry out a run of the cell's choice, to its end."""
+        """Carry out a run of the scene's choice, to its end."""
         run = Run(self, run_id)
         run.carry_out()
         return run
@@ -236,9 +229,9 @@ class Run:
     """One run: its tasks in the order of the graph."""
 
     def __init__(self, world: World, run_id: str) -> None:
-        cell = self.cell = world.cell
+        scene = self.scene = world.scene
         self.world, self.air, self.run_id = world, world.air, run_id
-        scheduled = cell.how == "scheduled"
+        scheduled = scene.how == "scheduled"
         conf: Json = {} if scheduled else self._form(world)
         self.dag_run = SimpleNamespace(
             run_id=run_id,
@@ -252,21 +245,21 @@ class Run:
         self.keys: dict[str, str] = {}
 
     def _form(self, world: World) -> Json:
-        cell = self.cell
-        everybody = cell.customers == "all"
+        scene = self.scene
+        everybody = scene.customers == "all"
         sent: Json = {
-            "mode": cell.mode,
+            "mode": scene.mode,
             "start_date": str(world.month),
             "end_date": str(world.month + timedelta(days=2)),
-            "customers": [] if everybody else list(cell.chosen),
+            "customers": [] if everybody else list(scene.behaviours),
             "all_customers": everybody,
-            "overlap": cell.overlap,
-            "require_approval": cell.ends in ("asked", "rejected"),
-            "dry_run": cell.ends == "dry run",
+            "overlap": scene.overlap,
+            "require_approval": scene.ends in ("asked", "rejected"),
+            "dry_run": scene.ends == "dry run",
         }
-        if cell.how == "manual":
+        if scene.how == "manual":
             # The form sends every field, a REST client those that it means.
-            return RunParams().model_dump(mode="json") | sent | {"window": cell.window, "order": cell.order}
+            return RunParams().model_dump(mode="json") | sent | {"window": scene.window, "order": scene.order}
         return sent
 
     def one(self, operator: Any, map_index: int = -1) -> str:
@@ -309,13 +302,16 @@ class Run:
 
     def causes(self, customer: str) -> set[str]:
         """The causes by which windows of a customer have failed, of those that were not cut."""
-        found = set()
-        for (run, task, _, key), value in self.air.xcoms.items():
-            value = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
-            if run == self.run_id and key == "return_value" and isinstance(value, dict) and "." in task:
-                if value.get("kind") == "failure" and self.keys.get(value["key"]) == customer:
-                    found.add(value["cause"])
-        return found - {"heartbeat_timeout"}
+        mine = [
+            json.loads(value) if isinstance(value, str) else value
+            for (run, task, _, key), value in self.air.xcoms.items()
+            if run == self.run_id and key == "return_value" and "." in task
+        ]
+        return {
+            record["cause"]
+            for record in mine
+            if record and record.get("kind") == "failure" and self.keys.get(record["key"]) == customer
+        } - {"heartbeat_timeout"}
 
     def verified(self, customer: str) -> bool:
         """True when the report says so of all of a customer's windows."""
