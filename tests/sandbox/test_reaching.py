@@ -204,7 +204,7 @@ SETUPS: Mapping[str, tuple[Change, str, str]] = {
     "clickhouse: wrong password": (_connection("clickhouse", password="x"), "clickhouse", "Correct user and password"),
     "clickhouse: wrong cluster": (_file("clickhouse", cluster="nobody"), "clickhouse", "Correct clickhouse.cluster"),
     "clickhouse: missing grant": (
-        _grants("GRANT SELECT, CLUSTER ON *.* TO admin"), "clickhouse", "Grant the right"),
+        _grants("GRANT SELECT ON *.* TO admin"), "clickhouse", "Grant the right"),
     "kubernetes: no connection": (_without("kubernetes"), "kubernetes", "Create the connection"),
     "kubernetes: no cluster in it": (_connection("kubernetes", extra={}), "kubernetes", "Put kube_config"),
     "kubernetes: wrong context": (_file("kubernetes", context="moon_dev"), "kubernetes", "Correct kubernetes.context"),

@@ -33,7 +33,10 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
     (r"knows no cluster", "Correct clickhouse.cluster in the cluster's file: names are in system.clusters."),
     (r"does not answer|hosts? .*answer", "Start the host that is named, or correct its name in remote_servers."),
     (r"may not \w+ [\w/]+ in namespace", "Bind the Role (deploy/kubernetes/role.yaml) to this identity."),
-    (r"\b497\b|has no ALTER DELETE|may not|not granted", "Grant the right that is named to the connection's user."),
+    (
+        r"\b497\b|has no ALTER DELETE|lacks the right|may not|not granted",
+        "Grant the right that is named to the connection's user.",
+    ),
     (r"read-only on", "Repair the replica: its session with Keeper is lost (SYSTEM RESTORE REPLICA)."),
     (r"fixes settings", "Let the user change these settings, or give its profile these values."),
     (r"names no cluster; set one of", "Put kube_config, kube_config_path or in_cluster into the connection's extra."),

@@ -94,6 +94,9 @@ class Deleter:
         mine = self._own(step, mutations)
         at = kept.get("at") or min((m.created for m in mine), default=time.time())
         accepted = {*kept.get("accepted", ()), *(m.host for m in mine)}
+        if not accepted:
+            # It was found done by a count of every host: finished mutations are not listed for ever.
+            accepted = {h.name for h in self.hosts}
         return self._keep(step, float(at), accepted)
 
     def send(self, step: Step) -> Sent:
@@ -213,7 +216,7 @@ class Deleter:
             return set(answer.hosts)
         self.log.warning("%s: outcome unknown (%s), looking at the hosts", step.label, answer.text[:500])
         self.store.set(self._store_key(step), {**self._kept(step), "answered": True})
-        if self.seen(step, self.hook.mutations()) in ("nothing", "dead"):
+        if self.seen(step, self.hook.mutations()) == "nothing":
             raise StageError(
                 f"{step.label}: it was sent, but no host has it: {answer.text[:500]}. The next try looks again; only a"
                 " person's clear sends it again"

@@ -103,6 +103,9 @@ class DeleteSender:
     ) -> Sent:
         sent = deleter.sent_state(step)
         seen = deleter.seen(step, mutations)
+        if seen == "done" and order.facts.left == "delete" and not deleter.is_done(step, mutations):
+            # Done where it was taken, and a person has cleared a wait for the hosts that never took it.
+            seen = "dead"
         facts = replace(order.facts, sent=sent, seen=seen, rows_before=True, generation=order.generation)
         decided = life.next_step("delete", facts)
         if decided.action == "done":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backfill.hooks.clickhouse import BackfillClickHouse
@@ -38,6 +38,14 @@ def kill(hook: BackfillClickHouse, log: Any, failure: Failure, tables: Sequence[
     if not tables:
         return failure
     return failure.model_copy(update={"cause": "killed", "what_to_do": what_to_do("killed")})
+
+
+def stood_still(context: Mapping[str, Any], hook: BackfillClickHouse, log: Any, failure: Failure) -> Failure:
+    """Say how to end what stands still, end it when the run asks for that, and return the failure as it is then."""
+    still = diagnose(hook, log, failure)
+    if still and context["params"].get("kill_stalled_mutations"):
+        return kill(hook, log, failure, still)
+    return failure
 
 
 def _statement(hook: BackfillClickHouse, failure: Failure, database: str, table: str, *, test: bool = False) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from backfill.deleting.sender import DeleteSender, Order
+from backfill.deleting.standstill import stood_still
 from backfill.deleting.sweep import SweepApproval, survey
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
@@ -22,12 +23,14 @@ from include.scorecard_backfill.graph import takes_part
 from include.scorecard_backfill.records import (
     Counted,
     Deleted,
+    FailEvent,
     Failure,
     GoEvent,
     Record,
     Reindexed,
     TableDays,
     Window,
+    read_event,
 )
 from include.scorecard_backfill.verdicts.causes import cause_of, what_to_do
 
@@ -60,6 +63,10 @@ class DeleteOperator(BaseOperator):
 
     def resume(self, context: Any, event: Any = None) -> Any:
         """Go on once the step may be sent. Raises AirflowFailException when the one before cannot end."""
+        found = read_event(event)
+        if isinstance(found, FailEvent):
+            hook = BackfillClickHouse(cluster_config(self.cluster))
+            fail(context, stood_still(context, hook, self.log, found.failure))
         assert isinstance(event_of(context, event, "delete"), GoEvent)
         return self.execute(context)
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.deleting.sender import DeleteSender, Order
-from backfill.deleting.standstill import diagnose, kill
+from backfill.deleting.standstill import stood_still
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.promises import approval
 from backfill.kit.stages import TriggeredWait, already, fail, group_of, limit
@@ -48,7 +48,11 @@ class WaitMutationsOperator(TriggeredWait):
         """Say how to end a mutation that stands still before the task fails by it; else as every wait."""
         found = read_event(event)
         if isinstance(found, FailEvent):
-            fail(context, self._stood_still(context, found.failure))
+            failure = found.failure
+            if failure.deleted is None and (resending := RunStore(context).get(RESENDING)):
+                failure = failure.model_copy(update={"deleted": Deleted.from_json(resending)})
+            hook = BackfillClickHouse(cluster_config(self.cluster))
+            fail(context, stood_still(context, hook, self.log, failure))
         return super().resume(context, event, **kwargs)
 
     def act(self, context: Any, event: Event, **kwargs: Any) -> Any:
@@ -63,13 +67,6 @@ class WaitMutationsOperator(TriggeredWait):
         else:
             raise AirflowFailException(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
         return self._resend(context, deleted)
-
-    def _stood_still(self, context: Any, failure: Failure) -> Failure:
-        hook = BackfillClickHouse(cluster_config(self.cluster))
-        still = diagnose(hook, self.log, failure)
-        if still and context["params"].get("kill_stalled_mutations"):
-            return kill(hook, self.log, failure, still)
-        return failure
 
     def _resend(self, context: Any, deleted: Deleted) -> Any:
         window = deleted.window

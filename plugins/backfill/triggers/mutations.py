@@ -21,6 +21,7 @@ from include.scorecard_backfill.graph import takes_part
 from include.scorecard_backfill.records import (
     Deleted,
     Failure,
+    GoEvent,
     MutationsGone,
     Reindexed,
     ResendEvent,
@@ -143,6 +144,8 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         key = self.window.key
         if self._settled:
             return Done(MutationsGone(key=key, status=self._settled), f"this window is {self._settled} already")
+        if not self._sent and not self._idle and self._deleted.status == "deleted":
+            return self._unfinished_resend()
         if self._idle or not self._sent:
             return Done(MutationsGone(key=key, status="nothing"), "nothing was deleted, nothing to wait for")
         if self._done_before and self._done_before.generation > self._deleted.generation:
@@ -164,6 +167,13 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
             others = [rules.described(m) for sent in self._sent for m in rules.altering(listed, sent.table)]
             return wait(*(r for v in verdicts if v.state == "wait" for r in v.reasons), *others)
         return self._act(self._facts(seen, rows), verdict, names)
+
+    def _unfinished_resend(self) -> Look:
+        """An earlier try failed while it sent the DELETE again: go on there, or with the next generation."""
+        if self._left == "delete":
+            why = failed("killed", "an earlier try ended before it had sent the whole DELETE again")
+            return self._act(self._facts("dead", "unknown"), why, ())
+        return Wake(GoEvent(key=self.window.key, why="the DELETE is not sent whole"), "the DELETE is not sent whole")
 
     def _facts(self, seen: life.Seen, rows: life.Rows) -> life.Facts:
         return life.Facts(
