@@ -8,7 +8,7 @@ kept=$(mktemp)
 trap 'rm -f "$kept"' EXIT
 cp "$bundle" "$kept"
 
-npm ci --silent
+npm ci --loglevel=error
 npm run --silent build
 
 if ! cmp -s "$bundle" "$kept"; then

@@ -108,3 +108,31 @@ def test_a_partition_that_was_dropped_everywhere_is_known_as_such() -> None:
     assert deleter.send(step).accepted == ("node-1", "node-2")
     assert not deleter.drop_was_refused("scorecard", PART)
     assert deleter.dropped("scorecard", PART) == step
+
+
+@pytest.mark.parametrize(
+    ("kept", "running", "queued", "state"),
+    [
+        ({}, False, False, "none"),
+        ({"state": "sending", "at": 1.0}, False, False, "none"),
+        ({"state": "sending", "at": 1.0}, True, False, "maybe"),
+        ({"state": "sending", "at": 1.0}, False, True, "maybe"),
+        ({"state": "sending", "at": 1.0, "answered": True}, False, False, "maybe"),
+        ({"state": "sent", "at": 1.0}, False, False, "taken"),
+    ],
+)
+def test_what_is_known_of_a_step_whose_worker_was_killed(kept: Any, running: bool, queued: bool, state: str) -> None:
+    """Without an answer, and never queued: it has not left. After an answer the queue's past proves nothing."""
+    asked: list[tuple[str, ...]] = []
+
+    def was_queued(*needles: str) -> bool:
+        asked.append(needles)
+        return queued
+
+    hook: Any = SimpleNamespace(running_ddl=lambda *n: ["node-1"] * running, was_queued=was_queued)
+    store = RunStore({"task_state_store": Store()})
+    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, 1)
+    step = Step("scorecard", PART)
+    store.set(deleter._store_key(step), kept)
+    assert deleter.sent_state(step) == state
+    assert asked in ([], [(sql.marker_literal(KEY, 1),)])

@@ -13,7 +13,6 @@ import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
 from backfill.hooks.temporal import RefusedError
-from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.triggers import workflows as module
 from backfill.triggers.workflows import ClosedTrigger, WorkflowsTrigger, customer_ids, open_of_window
@@ -124,8 +123,8 @@ async def trigger(
     async def pull(*_: Any) -> Any:
         return None
 
-    monkeypatch.setattr(xcoms, "arecord", record)
-    monkeypatch.setattr(xcoms, "apull", pull)
+    monkeypatch.setattr("backfill.kit.xcoms.arecord", record)
+    monkeypatch.setattr("backfill.kit.xcoms.apull", pull)
     made = cls(cluster="demo", group="windows", key="k")
     made.args = made.model.model_validate(made.given)
     made.config = CONFIG

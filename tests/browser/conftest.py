@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from sandbox.airflow_api import AirflowApi
 from sandbox.stack_model import AIRFLOW_USER, Stack
 from tests.sandbox.drive import Driver
 
 TIMEOUT_SECONDS = 600
+PATIENCE_SECONDS = 90
+"""Limit of one look at a page: Airflow's own bundle is large, and the machine may be busy with the sandbox."""
+
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 RUNNING = "SANDBOX_RUNNING"
 """Environment variable: state folder of a sandbox that runs already (make up), which is then not ended either."""
@@ -67,6 +71,7 @@ def logged_in(browser: Browser, stack: Stack, width: int = 1600) -> Iterator[Pag
     """A page of a logged-in user; no script error may happen on it."""
     context = browser.new_context(viewport={"width": width, "height": 1000}, base_url=stack.airflow_url)
     made = context.new_page()
+    made.set_default_timeout(PATIENCE_SECONDS * 1000)
     errors: list[str] = []
     made.on("pageerror", lambda error: errors.append(str(error)))
     made.goto("/")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -23,7 +24,7 @@ IMAGES = "SANDBOX_IMAGES"
 """Environment variable: folder into which the pictures of the documentation are written (docs/img)."""
 
 START, END = "2026-01-01", "2026-02-01"
-RUN = "page-1"
+RUN = f"page-{uuid4().hex[:6]}"
 FIRST_VIEW_SECONDS = 2.0
 
 GOOD, BROKEN, SLOW = "initech", "hooli", "wayne"

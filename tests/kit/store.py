@@ -8,6 +8,13 @@ from typing import Any
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 
+def strict(value: Any) -> str:
+    """Return the JSON text. Airflow refuses what only Python's encoder takes: a tuple, a key that is no text."""
+    text = json.dumps(value)
+    assert json.loads(text) == value, f"not a JSON value: {value!r}"
+    return text
+
+
 class Store:
     """JSON in, JSON out; what is kept must never expire."""
 
@@ -21,7 +28,7 @@ class Store:
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         """Keep a value."""
         assert retention is NEVER_EXPIRE
-        self.values[key] = json.dumps(value)
+        self.values[key] = strict(value)
 
 
 class AssetState:
@@ -37,7 +44,7 @@ class AssetState:
     def set(self, key: str, value: Any) -> None:
         """Keep a value; None is refused, as by Airflow."""
         assert value is not None
-        self.values[key] = json.dumps(value)
+        self.values[key] = strict(value)
 
     def delete(self, key: str) -> None:
         """Forget a value."""

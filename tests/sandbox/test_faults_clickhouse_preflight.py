@@ -59,6 +59,7 @@ def test_an_old_server_is_read_by_its_grants_and_what_roles_give_is_not_refused(
 @pytest.mark.parametrize("settings", [{"limit": 1}, {"read_overflow_mode": "break", "max_rows_to_read": 5}])
 def test_a_profile_that_cuts_answers_cuts_none_of_ours(scene: Scene, settings: dict[str, object]) -> None:
     scene.fill("2026-01-05")
+    scene.sandbox.clear()
     scene.fault(kind="profile", settings=settings)
     hook = BackfillClickHouse(scene.config)
     if "limit" in settings:

@@ -74,13 +74,27 @@ def test_fail_reason_that_passes_is_waited_for(scene: Scene, monkeypatch: pytest
     assert scene.wait_mutations(scene.heal).status == "gone"
 
 
-def test_killed_stays_listed_then_cleared(scene: Scene) -> None:
+def test_killed_on_one_host_then_found_done_sends_nothing_again(scene: Scene) -> None:
+    """The clear looks at the facts: the host lists the mutation as done by now, and no row is left anywhere."""
     scene.fault("node-1-2", kind="overlay", table="mutations", match=":1'", set={"is_killed": 1, "is_done": 0})
     scene.delete(scene.window())
     record = scene.failure()
     assert record.cause == "killed"
     assert "node-1-2" in record.reason
+    scene.heal()
+    gone = scene.wait_mutations()
+    assert (gone.status, gone.generation) == ("gone", 1)
     assert scene.markers() == ["1"]
+    assert scene.total() == 7
+
+
+def test_killed_and_still_listed_is_sent_again_when_cleared(scene: Scene) -> None:
+    scene.fault(kind="mutation", match=f"{scene.database}.*:1'")
+    scene.fault(kind="kill_lists", match="DELETE")
+    scene.delete(scene.window())
+    kill = f"KILL MUTATION ON CLUSTER 'conversations' WHERE database = '{scene.database}'"
+    scene.sandbox.nodes()[0].query(kill)
+    assert scene.failure().cause == "killed"
     cleared_is_mended(scene)
 
 

@@ -71,9 +71,7 @@ def job_trigger(scene: Scene) -> JobTrigger:
 def preflight_problems() -> list[str]:
     """What preflight says about the Kubernetes part of the scene's cluster."""
     problems: list[str] = []
-    PreflightOperator(task_id="preflight", cluster=NAME)._guarded(
-        kubernetes, settings.cluster_config(NAME), problems, []
-    )
+    preflight.guarded(kubernetes, settings.cluster_config(NAME), problems, [])
     return problems
 
 
@@ -144,10 +142,7 @@ def test_a_missing_right_fails_preflight_for_good_and_nothing_is_made(
 
     monkeypatch.setattr(preflight, "run_parameters", lambda *_: SimpleNamespace(lines=list))
     monkeypatch.setattr(preflight, "refuse_late_start", fine)
-    for other in ("_clickhouse", "_temporal"):
-        monkeypatch.setattr(preflight, other, named(fine, other))
-        conn_id = getattr(settings.cluster_config(NAME), other.strip("_")).conn_id
-        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps({"conn_type": "generic"}))
+    monkeypatch.setattr(preflight, "checks", lambda: (kubernetes,))
     task = PreflightOperator(task_id="preflight", cluster=NAME)
     assert task.execute(scene.context())["cluster"] == NAME
     before = scene.kube.sandbox.last_request_id()
@@ -155,16 +150,6 @@ def test_a_missing_right_fails_preflight_for_good_and_nothing_is_made(
     with pytest.raises(AirflowFailException, match=f"may not create jobs in namespace {NAMESPACE}"):
         task.execute(scene.context())
     assert scene.kube.sandbox.mutations("/jobs", since_id=before) == []
-
-
-def named(function: Any, name: str) -> Any:
-    """The function under another name: preflight calls a check by it."""
-
-    def check(*args: Any) -> None:
-        function(*args)
-
-    check.__name__ = name
-    return check
 
 
 def test_a_right_that_is_taken_away_after_preflight_fails_at_once(scene: Scene) -> None:

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from backfill import settings
 from backfill.operators.checks.kubernetes import kubernetes
-from backfill.operators.preflight import PreflightOperator
+from backfill.operators.preflight import guarded
 from backfill.reindexing import window_job
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
@@ -24,7 +24,7 @@ from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import event_within, wait_running, window_jobs, window_pods
-from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene
+from tests.sandbox.test_faults_kubernetes import DEADLINE_SECONDS, NAME, Scene, event_of, scene
 from tests.standins.kubernetes_fixtures import IMAGE, STUBBORN, Kube, conditions, kube, kube_in, unique, wait_for
 
 __all__ = ["kube", "scene"]
@@ -187,7 +187,8 @@ def test_a_job_beyond_its_deadline_is_deleted_whatever_a_webhook_made_of_it(scen
         webhook(scene, activeDeadlineSeconds=86_400), {"kind": "hang_container", "match": scene.match}
     )
     trigger = job_trigger(scene)
-    with pytest.raises(AirflowFailException, match="not ended within 8 s of its start; the Job was deleted"):
+    late = f"not ended within {DEADLINE_SECONDS} s of its start; the Job was deleted"
+    with pytest.raises(AirflowFailException, match=late):
         scene.end(trigger)
     assert [row["body"]["propagationPolicy"] for row in scene.deleted()] == ["Background"]
     scene.kube.wait_gone(trigger.given["job_name"])
@@ -224,7 +225,7 @@ def test_a_template_expression_in_the_cronjob_is_refused_by_preflight_and_reinde
     try:
         problems: list[str] = []
         config = settings.cluster_config(NAME)
-        PreflightOperator(task_id="preflight", cluster=NAME)._guarded(kubernetes, config, problems, [])
+        guarded(kubernetes, config, problems, [])
         assert "DAY still holds a template expression" in problems[0]
         with pytest.raises(AirflowFailException, match="DAY still holds a template expression"):
             scene.start()

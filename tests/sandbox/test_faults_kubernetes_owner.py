@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill import settings
@@ -15,12 +19,13 @@ from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.room import RoomTrigger
+from include.scorecard_backfill.job import ANNOTATION_CONTAINER
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER, owner_of
 from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
 from tests.sandbox.faults_kubernetes_fixtures import cancelled, wait_running, window_jobs
-from tests.sandbox.test_faults_kubernetes import NAME, Scene, event_of, scene, states_are
-from tests.standins.kubernetes_fixtures import kube, server
+from tests.sandbox.test_faults_kubernetes import NAME, SHORT, Scene, event_of, scene, states_are
+from tests.standins.kubernetes_fixtures import SLEEPER, kube, server
 
 __all__ = ["kube", "scene", "server"]
 
@@ -209,6 +214,48 @@ def test_the_deadline_counts_from_the_resume(scene: Scene, monkeypatch: pytest.M
     monkeypatch.setattr(trigger, "prepare", patient)
     assert scene.end(trigger)["status"] == "reindexed"
     assert "suspended by the queue 'batch'" in looks[0]
+
+
+@contextlib.contextmanager
+def containers(scene: Scene, *, proxy_first: bool) -> Iterator[None]:
+    """The CronJob's template with a second container that never ends by itself."""
+    kept = scene.kube.template()["template"]["spec"]["containers"]
+    proxy = {"name": "proxy", "image": SLEEPER}
+    listed = [proxy, *kept] if proxy_first else [*kept, proxy]
+
+    def patch(found: list[Json]) -> Json:
+        return {"spec": {"jobTemplate": {"spec": {"template": {"spec": {"containers": found}}}}}}
+
+    scene.kube.sandbox.patch_cronjob(patch(listed))
+    try:
+        yield
+    finally:
+        scene.kube.sandbox.patch_cronjob(patch(kept))
+
+
+def test_a_sidecar_that_never_ends_is_named_with_its_remedy(scene: Scene) -> None:
+    with containers(scene, proxy_first=False):
+        trigger = job_trigger(scene)
+    with pytest.raises(AirflowFailException) as caught:
+        scene.end(trigger)
+    reason, remedy = str(caught.value).split("\n")
+    assert reason.startswith("sidecar_left: ")
+    assert f"container {CRONJOB} has ended, but proxy still runs" in reason
+    assert "native sidecar" in remedy
+
+
+def test_the_programs_container_is_known_by_name_wherever_it_stands(scene: Scene, tmp_path: Path) -> None:
+    """Its log is read, and its last line told, although another container comes first."""
+    limits = SHORT["kubernetes"] | {"container": CRONJOB}
+    (tmp_path / f"{NAME}.yaml").write_text(yaml.safe_dump(SHORT | {"kubernetes": limits}))
+    settings._load.cache_clear()
+    with containers(scene, proxy_first=True):
+        trigger = job_trigger(scene)
+    payload = event_of(trigger).payload
+    assert payload["cause"] == "sidecar_left"
+    logs = [row for row in scene.kube.sandbox.requests("GET", "/log") if trigger.given["job_name"] in row["path"]]
+    assert {row["query"]["container"] for row in logs} <= {CRONJOB}
+    assert scene.posted()[0]["body"]["metadata"]["annotations"][ANNOTATION_CONTAINER] == CRONJOB
 
 
 QUOTA = 'jobs.batch "x" is forbidden: exceeded quota: compute, requested: count/jobs.batch=1, used: 5, limited: 5'

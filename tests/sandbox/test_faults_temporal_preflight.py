@@ -8,7 +8,7 @@ import pytest
 
 from backfill.operators import preflight
 from include.scorecard_backfill.config import ClusterConfig
-from tests.sandbox.faults_temporal_fixtures import NAME, Server, cluster_file, connect_to, impatient, server
+from tests.sandbox.faults_temporal_fixtures import Server, cluster_file, connect_to, impatient, server
 from tests.standins.temporal_fixtures import free_port
 
 __all__ = ["server"]
@@ -26,7 +26,7 @@ def asked(config: ClusterConfig) -> tuple[list[str], list[str]]:
     """Problems and notes of preflight's look at Temporal."""
     problems: list[str] = []
     notes: list[str] = []
-    preflight._temporal(config, problems, notes)
+    preflight.temporal(config, problems, notes)
     return problems, notes
 
 
@@ -124,9 +124,8 @@ def test_a_retention_shorter_than_the_wait_is_noted(cluster: ClusterConfig) -> N
 def test_preflight_names_temporal_that_is_not_there(cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"127.0.0.1:{free_port()}"
     connect_to(monkeypatch, address)
-    operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
     problems: list[str] = []
-    operator._guarded(preflight._temporal, cluster, problems, [])
+    preflight.guarded(preflight.temporal, cluster, problems, [])
     assert len(problems) == 1
     assert f"Temporal at {address} cannot be reached without TLS" in problems[0]
 
@@ -136,9 +135,8 @@ def test_preflight_without_a_connection_names_it_and_fails_for_good(
 ) -> None:
     conn_id = cluster.temporal.conn_id
     monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
-    operator = preflight.PreflightOperator(task_id="preflight", cluster=NAME)
     problems: list[str] = []
-    operator._guarded(preflight._temporal, cluster, problems, [])
+    preflight.guarded(preflight.temporal, cluster, problems, [])
     assert problems == [
         f"temporal: connection {conn_id!r} is not defined in Airflow; create it (see README, Connections)"
     ]

@@ -284,7 +284,8 @@ def test_temporal_is_reached_through_a_port_forward(
 
 async def _counted(config: ClusterConfig) -> int:
     client: Client = await TemporalHook(config.temporal.conn_id).connect(config.temporal.namespace)
-    return (await client.count_workflows("WorkflowType = 'nobody'")).count
+    answer = await client.count_workflows("WorkflowType = 'nobody'", rpc_timeout=timedelta(seconds=20))
+    return answer.count
 
 
 def test_clickhouse_gets_its_password_from_the_secret_and_reads_it_again_when_it_is_refused(

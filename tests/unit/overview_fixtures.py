@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from include.scorecard_backfill.overview.facts import ORDERS, Approval, Planned, Result, RunFacts, TaskFact, WindowFacts
+from include.scorecard_backfill.graph import stages_of
+from include.scorecard_backfill.overview.facts import Approval, Planned, Result, RunFacts, TaskFact, WindowFacts
 from include.scorecard_backfill.verdicts.admission import Limits
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-STAGES = ORDERS["delete_first"]
+STAGES = stages_of("delete_first")
 
 
 def at(minutes: float) -> datetime:

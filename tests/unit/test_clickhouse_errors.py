@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from clickhouse_connect.driver.exceptions import (
     DatabaseError,
@@ -10,17 +13,21 @@ from clickhouse_connect.driver.exceptions import (
     ProgrammingError,
     StreamFailureError,
 )
+from clickhouse_connect.driver.models import SettingDef
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill.hooks.clickhouse_errors import (
     PERSON_CODES,
     REFUSED_CODES,
+    PinnedSettingError,
     TopologyError,
     classify_ddl_error,
     is_transient,
     parse_ddl_answer,
 )
+from backfill.hooks.clickhouse_settings import pinned_settings
+from include.scorecard_backfill.sql.pins import PINNED
 from include.scorecard_backfill.verdicts.counts import Host
 
 # Rolling restarts, quotas, memory and networks, as reported: 236 ABORTED, 394 QUERY_WAS_CANCELLED, 745
@@ -112,3 +119,37 @@ def test_the_answer_names_hosts_as_they_are_listed() -> None:
     assert parse_ddl_answer(waiting, hosts).outcome == "unknown"
     wrong = body.replace("chi-x-1-0\t9000\t0\t", "chi-x-1-0\t9000\t359\tToo large")
     assert parse_ddl_answer(wrong, hosts).errors == {"chi-x-1-0-0": "Too large"}
+
+
+class Settings:
+    """A client whose list of settings was cut when it connected, and what it is told when asked for all of them."""
+
+    def __init__(self, cut: dict[str, str], whole: dict[str, tuple[str, int]] | None) -> None:
+        self.server_settings = {name: SettingDef(name, value, 0) for name, value in cut.items()}
+        listed = [(name, value, fixed) for name, (value, fixed) in (whole or {}).items()]
+        self.answer = SimpleNamespace(result_rows=[(listed,)] if whole is not None else [])
+
+    def query(self, statement: str) -> Any:
+        assert statement.startswith("SELECT groupArray(")
+        return self.answer
+
+
+WHOLE = {name: (PINNED[name], 0) for name in PINNED}
+
+
+def test_a_profile_that_cuts_the_list_of_settings_hides_no_pin() -> None:
+    client: Any = Settings({"max_threads": "2"}, {**WHOLE, "limit": ("3", 0)})
+    assert pinned_settings(client, "c") == dict(PINNED)
+
+
+@pytest.mark.parametrize("whole", [None, {}, {"max_threads": ("2", 0)}])
+def test_settings_that_are_not_shown_whole_stop_every_question(whole: Any) -> None:
+    client: Any = Settings({}, whole)
+    with pytest.raises(PinnedSettingError, match="not shown whole"):
+        pinned_settings(client, "c")
+
+
+def test_a_fixed_setting_is_named_with_its_values() -> None:
+    client: Any = Settings({}, {**WHOLE, "limit": ("3", 1)})
+    with pytest.raises(PinnedSettingError, match="limit is '3' and must be '0'"):
+        pinned_settings(client, "c")

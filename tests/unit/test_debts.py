@@ -42,6 +42,7 @@ class Book(RuleBasedStateMachine):
         self.windows: dict[str, Window] = {}
         self.handed_over = True
         self.deleted: set[str] = set()
+        self.proven: set[str] = set()
         self.run = 0
 
     @initialize()
@@ -53,7 +54,7 @@ class Book(RuleBasedStateMachine):
         planned = [window(start, days, customer, f"run{self.run}") for customer, start, days in wanted]
         owed = list(self.store.values())
         self.windows = {w.key: w.model_copy(update={"before": owed_by(w, owed)}) for w in planned}
-        self.deleted = set()
+        self.deleted, self.proven = set(), set()
 
     def _hand_over(self, writes: int) -> None:
         """Store at most so many single writes, then die."""
@@ -109,7 +110,8 @@ class Book(RuleBasedStateMachine):
         if not self.windows:
             return
         one = self.windows[data.draw(st.sampled_from(sorted(self.windows)))]
-        if one.key in self.deleted:
+        # A window that is proven is left alone for the rest of its run.
+        if one.key in self.deleted | self.proven:
             return
         first = (one.start - build.START).days
         numbers = range(first, first + one.range.days)
@@ -135,6 +137,7 @@ class Book(RuleBasedStateMachine):
             return
         self.store.pop(key, None)
         self.deleted.discard(key)
+        self.proven.add(key)
         first = (one.start - build.START).days
         for n in range(first, first + one.range.days):
             self.truth.pop((one.customer_id, build.day(n)), None)

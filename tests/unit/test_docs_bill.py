@@ -26,6 +26,9 @@ BILL = load()
 LOCK = BILL.read_lock((ROOT / "requirements.lock").read_text())
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the table is that of Python 3.11; others lock a few others"
+)
 def test_the_table_of_licences_is_fresh() -> None:
     assert BILL.LICENCES.read_text() == BILL.licence_table(LOCK), "run python docs/bill.py"
 

@@ -17,7 +17,7 @@ REFERENCE = re.compile(r"`((?:[\w/]+\.py)?::[\w*]+(?:\[[^`]*\])?|[\w/]+\.py)`")
 def known_tests() -> dict[str, set[str]]:
     """Names of the test functions of each file; a file is known by its path and by its name alone."""
     found = {}
-    for path in (ROOT / "tests").glob("*/test_*.py"):
+    for path in (ROOT / "tests").rglob("test_*.py"):
         names = set(re.findall(r"^(?:async )?def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
         found[path.name] = found[path.relative_to(ROOT).as_posix()] = names
     return found

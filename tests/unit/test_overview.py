@@ -242,6 +242,24 @@ def test_a_retry_of_a_refused_run_takes_the_approval_along_that_was_never_asked(
     assert retry_tasks(facts) == [("preflight", -1), ("plan", -1), ("approve", -1), ("report", -1)]
 
 
+def test_a_retry_clears_the_tasks_of_a_cluster_with_both_orders_by_their_own_names() -> None:
+    what = planned("acme", order="reindex_first")
+    ended = {stage: TaskFact("success", at(1), at(2)) for stage in ("admit", "reindex", "wait_workflows")}
+    after = {"delete": TaskFact("failed"), "wait_mutations": TaskFact("upstream_failed"),
+             "verify": TaskFact("upstream_failed")}  # fmt: skip
+    swept = replace(
+        window(what),
+        tasks=ended | after,
+        task_ids={"delete": "sweep", "wait_mutations": "wait_sweep"},
+        idle={"delete": TaskFact("success"), "wait_mutations": TaskFact("upstream_failed")},
+    )
+    facts = run([swept], state="failed")
+    assert retry_tasks(facts) == [
+        ("windows.sweep", 0), ("windows.wait_sweep", 0), ("windows.verify", 0), ("windows.wait_mutations", 0),
+    ]  # fmt: skip
+    assert overview(facts, at(9)).windows[0].task == "windows.sweep"
+
+
 def test_a_retry_leaves_a_window_alone_whose_parts_do_its_work() -> None:
     whole = planned("acme")
     part = planned("acme", "2026-01-01", "2026-01-16", part_of=whole.key)

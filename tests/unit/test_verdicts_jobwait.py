@@ -134,6 +134,10 @@ def test_an_image_has_its_grace() -> None:
     assert isinstance(late, Why)
     assert late.cause == "cannot_start"
     assert "given 120 s" in str(judge(job(), [broken], 200))
+    # At the deadline the image is the reason, not the time.
+    late = judge(job(), [broken], 3_601, held_since=3_600)
+    assert isinstance(late, Why)
+    assert late.cause == "cannot_start"
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,7 @@ export const path = (dag: string, run?: string): string =>
 
 /** Airflow's page of the task at which a window is. */
 export function taskPath(dag: string, run: string, row: WindowRow): string {
-  const stage = row.stage === "done" ? "verify" : row.stage;
-  return `${path(dag, run)}/tasks/${encodeURIComponent(`${row.group}.${stage}`)}/mapped/${row.index}`;
+  return `${path(dag, run)}/tasks/${encodeURIComponent(row.task)}/mapped/${row.index}`;
 }
 
 export const sumText = (rows: Record<string, number>): string =>

@@ -25,7 +25,7 @@ export interface WindowRow {
   end: string;
   state: State;
   stage: Stage;
-  group: string;
+  task: string;
   index: number;
   since: string | null;
   reason: string;

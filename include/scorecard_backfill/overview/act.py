@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts
+from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts, TaskFact, WindowFacts
 from include.scorecard_backfill.overview.rows import LIVE
 
 TaskPlace = tuple[str, int]
@@ -41,12 +41,18 @@ def _of_windows(facts: RunFacts, customer: str | None) -> list[TaskPlace]:
     windows = [w for windows in facts.passes for w in windows]
     cut = {w.window.part_of for w in windows}
     return [
-        (f"{window.group}.{stage}", window.index)
+        (task_id, window.index)
         for window in windows
         if window.window.key not in cut and customer in (None, window.window.customer_id)
-        for stage, task in window.tasks.items()
+        for task_id, task in _tasks(window)
         if task.state in FAILED
     ]
+
+
+def _tasks(window: WindowFacts) -> list[tuple[str, TaskFact]]:
+    """Return all tasks of a window; those without work fail with the ones before them, too."""
+    stages = [(window.task_id(stage), task) for stage, task in window.tasks.items()]
+    return stages + [(f"{window.group}.{task_id}", task) for task_id, task in window.idle.items()]
 
 
 def _was_asked(facts: RunFacts) -> bool:
@@ -62,5 +68,5 @@ def job_task(facts: RunFacts, key: str) -> tuple[str, int, str] | None:
             for stage in window.window.stages:
                 task = window.tasks.get(stage, NO_TASK)
                 if task.state in LIVE and task.waits_for == "job_ended":
-                    return f"{window.group}.{stage}", window.index, window.window.label
+                    return window.task_id(stage), window.index, window.window.label
     return None

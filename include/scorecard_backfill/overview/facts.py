@@ -10,16 +10,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from include.scorecard_backfill.graph import stages_of
 from include.scorecard_backfill.planning.learned import Customer
 from include.scorecard_backfill.planning.overrides import Override
 from include.scorecard_backfill.records.base import Order, Stage
 from include.scorecard_backfill.verdicts.admission import Limits
-
-ORDERS: Mapping[Order, tuple[Stage, ...]] = {
-    "delete_first": ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify"),
-    "reindex_first": ("admit", "reindex", "wait_workflows", "delete", "wait_mutations", "verify"),
-}
-"""The stages of a window in order, as their tasks are called."""
 
 ONE = Limits(max_parallel=1, per_customer=1, max_failures=1)
 
@@ -96,12 +91,16 @@ class Planned:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The window's stages in their order."""
-        return ORDERS[self.order]
+        return stages_of(self.order)
 
 
 @dataclass(frozen=True, slots=True)
 class WindowFacts:
-    """One window in its pass: ``group`` is the task group, ``index`` its map index there."""
+    """One window in its pass: ``group`` is the task group, ``index`` its map index there.
+
+    ``task_ids``: tasks (id within the group) of the stages that are not called like their stage. ``idle``: tasks of the
+    group that this window's order does not need; they do nothing.
+    """
 
     window: Planned
     group: str
@@ -109,6 +108,12 @@ class WindowFacts:
     tasks: Mapping[str, TaskFact] = field(default_factory=dict)
     results: Mapping[str, Result] = field(default_factory=dict)
     seen: Mapping[str, Seen] = field(default_factory=dict)
+    task_ids: Mapping[str, str] = field(default_factory=dict)
+    idle: Mapping[str, TaskFact] = field(default_factory=dict)
+
+    def task_id(self, stage: str) -> str:
+        """The id of the task that does a stage."""
+        return f"{self.group}.{self.task_ids.get(stage, stage)}"
 
 
 @dataclass(frozen=True, slots=True)

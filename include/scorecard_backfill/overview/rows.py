@@ -109,7 +109,7 @@ def _row(
         end=planned.end,
         state=state,
         stage=stage,
-        group=window.group,
+        task=window.task_id("verify" if stage == "done" else stage),
         index=window.index,
         since=_since(facts, planned.stages, states, stage),
         reason=reason,

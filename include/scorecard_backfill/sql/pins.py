@@ -61,6 +61,16 @@ PINNED: Mapping[str, str] = {
 """Values as ``system.settings`` shows them. A server that does not know one of them has no use for it."""
 
 
+ALWAYS_KNOWN = frozenset(
+    {"limit", "offset", "skip_unavailable_shards", "max_parallel_replicas", "extremes", "read_overflow_mode",
+     "group_by_overflow_mode", "result_overflow_mode", "timeout_overflow_mode", "set_overflow_mode"}
+)  # fmt: skip
+"""Settings of every supported server: a list of settings without one of them was cut off."""
+
+SETTINGS_STATEMENT = "SELECT groupArray((name, value, readonly)) AS settings FROM system.settings"
+"""All settings as one row, which no limit on rows of an answer cuts: ``settings`` as (name, value, readonly)."""
+
+
 def pins(known: Mapping[str, tuple[str, bool]]) -> tuple[dict[str, str], list[str]]:
     """Return the settings to send, and a sentence for each one that this user may not set and that has another value.
 

@@ -298,6 +298,19 @@ def ddl_queue_statement(cluster: str, *needles: str) -> str:
     )
 
 
+def ddl_trace_statement(cluster: str, *needles: str) -> str:
+    """Return entries of the DDL queue that hold every needle, finished ones too: ``host, status``.
+
+    ClickHouse keeps them for a week or for the last 1,000 (task_max_lifetime, max_tasks_in_queue): a statement of the
+    last minutes without an entry was never queued.
+    """
+    held = "".join(f" AND position(query, {quote_string(needle)}) > 0" for needle in needles)
+    return (
+        "SELECT host, toString(status) AS status FROM system.distributed_ddl_queue"
+        f" WHERE cluster = {quote_string(cluster)}{held}"
+    )
+
+
 def running_statement(cluster: str, *needles: str) -> str:
     """Return the hosts on which a statement that holds every needle is being executed: ``host``.
 

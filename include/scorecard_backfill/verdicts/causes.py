@@ -62,6 +62,9 @@ _LISTED = (
     Cause("error", "look", ANY,
         "A server gave an answer that no rule knows.",
         "Read the text in the log; clear the task to ask again. If it comes back, report it with that text."),
+    Cause("unreadable", "look", ANY,
+        "What the stage left was written by another release.",
+        "Run this release's stage again by clearing it, or go back to the release that wrote it."),
     # Before anything is deleted
     Cause("preflight_failed", "look", ("preflight",),
         "A connection, a right or a service is missing; nothing was deleted.",

@@ -50,15 +50,16 @@ def judge(facts: Facts, limits: Limits) -> str | Why:
     if not has_started and podreasons.QUOTA in facts.warning:
         text = f"no pod of Job {name} may be made: {facts.warning}"
         return f"{text}; given {limits.queue:.0f} s" if age <= limits.queue else _queue(text, limits.queue)
+    problem = rules.start_problem(facts.pods)
+    held = facts.now - (facts.held_since if facts.held_since is not None else facts.now)
+    if problem and (held >= limits.pull_grace or age > limits.deadline):
+        return Why("cannot_start", problem, "mend the image or the configuration, then clear this task")
     if age > limits.deadline:
         late = f"not ended within {limits.deadline:.0f} s"
         if facts.left:
             return podreasons.sidecar(facts.left, facts.container, late)
         return Why("job_deadline", f"it has {late} of its start", "see its pods and log, then clear this task")
-    if problem := rules.start_problem(facts.pods):
-        held = facts.now - (facts.held_since if facts.held_since is not None else facts.now)
-        if held >= limits.pull_grace:
-            return Why("cannot_start", problem, "mend the image or the configuration, then clear this task")
+    if problem:
         return f"Job {name}: {problem}; given {limits.pull_grace:.0f} s to recover"
     if not has_started and age > limits.startup:
         seen = facts.warning or "see the namespace's quota, nodes and events"

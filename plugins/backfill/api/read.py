@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -32,6 +32,7 @@ from backfill.groups import PASSES
 from backfill.kit.debts import PREFIX, cluster_asset
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
 from backfill.slots import limits_now
+from include.scorecard_backfill.graph import task_of, tasks_of
 from include.scorecard_backfill.overview.facts import (
     NO_TASK,
     ONE,
@@ -48,7 +49,7 @@ from include.scorecard_backfill.overview.results import debt_of
 from include.scorecard_backfill.planning.learned import Customer, parse_learned
 from include.scorecard_backfill.planning.overrides import Override, OverrideError, in_force
 from include.scorecard_backfill.planning.terms import digest
-from include.scorecard_backfill.records import STAGES
+from include.scorecard_backfill.records import STAGES, Order
 
 Json = dict[str, Any]
 
@@ -87,7 +88,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
     cluster = cluster_of(dag_id)
     settings = read_settings(session, cluster)
     parameters = _parameters(plan, run)
-    links = _links(cluster)
+    links, orders = _links(cluster), _orders(cluster)
     return RunFacts(
         dag_id=dag_id,
         run_id=run_id,
@@ -103,7 +104,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         plan_hash=_digest(plan),
         tasks={task_id: fact for (task_id, index), fact in tasks.items() if index < 0},
         passes=[
-            [_window(planned, one.group, index, tasks, results, seen) for index, planned in enumerate(listed)]
+            [_window(planned, one.group, index, orders, tasks, results, seen) for index, planned in enumerate(listed)]
             for one, listed in zip(PASSES, windows, strict=True)
         ],
         approval=read_approval(session, dag_id, run_id),
@@ -179,9 +180,7 @@ def _links(cluster: str) -> Links:
         config = cluster_config(cluster)
     except LookupError:
         return Links()
-    links: Any = getattr(config, "links", None)
-    if links is None:
-        return Links()
+    links = config.links
     namespaces = (config.kubernetes.namespace, config.temporal.namespace)
     job, workflow = (
         url.replace("{namespace}", quote(namespace, safe=""))
@@ -200,11 +199,14 @@ def _window(
     planned: Planned,
     group: str,
     index: int,
+    orders: Sequence[Order],
     tasks: Mapping[Place, TaskFact],
     results: Mapping[Place, Result],
     seen: Mapping[Place, Seen],
 ) -> WindowFacts:
-    at = {stage: (f"{group}.{stage}", index) for stage in STAGES}
+    names = {stage: task_of(stage, planned.order, orders) for stage in STAGES}
+    at = {stage: (f"{group}.{name}", index) for stage, name in names.items()}
+    idle = {name: (f"{group}.{name}", index) for name in tasks_of(orders) if name not in names.values()}
     return WindowFacts(
         window=planned,
         group=group,
@@ -212,7 +214,17 @@ def _window(
         tasks={stage: tasks[place] for stage, place in at.items() if place in tasks},
         results={stage: results[place] for stage, place in at.items() if place in results},
         seen={stage: seen[place] for stage, place in at.items() if place in seen},
+        task_ids={stage: name for stage, name in names.items() if name != stage},
+        idle={name: tasks[place] for name, place in idle.items() if place in tasks},
     )
+
+
+def _orders(cluster: str) -> tuple[Order, ...]:
+    """Return the orders that the cluster's file allows, which say what its tasks are called."""
+    try:
+        return cluster_config(cluster).orders
+    except LookupError:
+        return ("delete_first",)
 
 
 def _refusal(tasks: Mapping[Place, TaskFact], results: Mapping[Place, Result], note: str) -> str:

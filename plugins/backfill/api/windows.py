@@ -16,10 +16,11 @@ from sqlalchemy.orm import Session
 
 from backfill.api.memory import Place, RunMemory, Source
 from backfill.groups import GROUPS, PASSES
-from backfill.kit.xcoms import LOOK, RESULT
+from backfill.kit.xcoms import LOOK, REFUSED, RESULT
+from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.overview.facts import NO_TASK, Planned, Result, Seen, TaskFact
 from include.scorecard_backfill.overview.results import planned_of, result_of, seen_of
-from include.scorecard_backfill.records import STAGES, RecordError, plain
+from include.scorecard_backfill.records import RecordError, plain
 
 Json = dict[str, Any]
 
@@ -27,10 +28,8 @@ SETTLING = ("preflight", "plan")
 """Tasks that come before anything is deleted; a failure of theirs refuses the run."""
 
 PLAN_KEYS = ("planned", "run", "terms", "hash", "notes")
-REFUSED = "refused"
-"""XCom of preflight and plan: the sentence with which they refused the run."""
 
-STAGE_TASKS = tuple(f"{group}.{stage}" for group in GROUPS for stage in STAGES)
+STAGE_TASKS = tuple(f"{group}.{task}" for group in GROUPS for task in tasks_of(("delete_first", "reindex_first")))
 ADMIT_TASKS = tuple(f"{group}.admit" for group in GROUPS)
 VERIFY_TASKS = tuple(f"{group}.verify" for group in GROUPS)
 CLOSED_TASKS = tuple(f"{group}.wait_workflows" for group in GROUPS)

@@ -45,7 +45,21 @@ class Deleter:
     def sent_state(self, step: Step) -> SentState:
         """Return what this task itself knows of a step: written before the statement leaves, and after its answer."""
         states: dict[str, SentState] = {"sent": "taken", "sending": "maybe"}
-        return states.get(self._kept(step).get("state", ""), "none")
+        kept = self._kept(step)
+        found = states.get(kept.get("state", ""), "none")
+        if found == "maybe" and not kept.get("answered") and self._never_left(step):
+            self.log.info(
+                "%s: its worker ended before it was sent; no host and no DDL queue has ever had it", step.label
+            )
+            return "none"
+        return found
+
+    def _never_left(self, step: Step) -> bool:
+        """Return True when a statement without an answer is not being executed and never was in the DDL queue.
+
+        After an answer, whatever it was, this would be no proof: the cleaner may have taken the entry away.
+        """
+        return not any(self.hook.running_ddl(*texts) or self.hook.was_queued(*texts) for texts in self._needles(step))
 
     def seen(self, step: Step, mutations: Sequence[Mutation]) -> Seen:
         """Return what the hosts show of a step, in the order in which a statement moves, so that it is not passed by.
@@ -198,6 +212,7 @@ class Deleter:
         if answer.outcome == "done":
             return set(answer.hosts)
         self.log.warning("%s: outcome unknown (%s), looking at the hosts", step.label, answer.text[:500])
+        self.store.set(self._store_key(step), {**self._kept(step), "answered": True})
         if self.seen(step, self.hook.mutations()) in ("nothing", "dead"):
             raise StageError(
                 f"{step.label}: it was sent, but no host has it: {answer.text[:500]}. The next try looks again; only a"

@@ -27,6 +27,7 @@ from backfill.hooks.clickhouse_errors import (
     parse_ddl_answer,
 )
 from backfill.hooks.clickhouse_hosts import match_hosts
+from backfill.hooks.clickhouse_settings import pinned_settings
 from backfill.hooks.clickhouse_spool import drain
 from backfill.hooks.secrets import refused, resolved_now
 from include.scorecard_backfill import sql
@@ -43,7 +44,6 @@ from include.scorecard_backfill.sql.census import (
     not_rewritten,
     value_predicate,
 )
-from include.scorecard_backfill.sql.pins import pins
 from include.scorecard_backfill.verdicts.census import Census, IncompleteError, host_days, read_census
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.health import CLICKHOUSE_MEASURES, FREE_DISK, Reading
@@ -127,19 +127,8 @@ class BackfillClickHouse(ClickHouseHook):
         """Return the rows of a SELECT as dicts. Raises the driver's errors; a cut answer is an error."""
         limits = {"max_execution_time": self.config.query_timeout_seconds}
         with self.client() as client:
-            pinned = self._pinned(client)
+            pinned = pinned_settings(client, self.config.conn_id)
             return list(client.query(statement, settings={**limits, **pinned, **(settings or {})}).named_results())
-
-    def _pinned(self, client: Client) -> dict[str, str]:
-        """Return the settings that make an answer whole. Raises PinnedSettingError when a profile forbids one."""
-        known = {name: (found.value, bool(found.readonly)) for name, found in client.server_settings.items()}
-        send, problems = pins(known)
-        if problems:
-            raise PinnedSettingError(
-                f"connection {self.config.conn_id}: the user's profile fixes settings that may cut or change an answer:"
-                f" {'; '.join(problems)}. Let this user change them, or give them these values"
-            )
-        return send
 
     def answers(self, statements: Sequence[str]) -> list[str]:
         """Return the only value of each statement; for those that take no FORMAT. Raises the driver's errors."""
@@ -149,7 +138,9 @@ class BackfillClickHouse(ClickHouseHook):
     def raw(self, statement: str) -> str:
         """Send one statement and return its answer as text, tab separated. Raises the driver's errors."""
         with self.client() as client:
-            return client.raw_query(statement, settings=self._pinned(client), fmt="TabSeparatedWithNames").decode()
+            return client.raw_query(
+                statement, settings=pinned_settings(client, self.config.conn_id), fmt="TabSeparatedWithNames"
+            ).decode()
 
     def topology(self) -> tuple[Host, ...]:
         """Return the hosts of the cluster by the names they answer with, sorted.
@@ -339,6 +330,10 @@ class BackfillClickHouse(ClickHouseHook):
         """Return hosts on which a DDL entry holding every needle is not finished yet."""
         return sorted({str(row["host"]) for row in self.rows(sql.ddl_queue_statement(self.config.cluster, *needles))})
 
+    def was_queued(self, *needles: str) -> bool:
+        """Return True when the DDL queue has an entry that holds every needle, whatever became of it."""
+        return bool(self.rows(sql.ddl_trace_statement(self.config.cluster, *needles)))
+
     def running_ddl(self, *needles: str) -> list[str]:
         """Return hosts that still execute a statement holding every needle, also before it is in the DDL queue."""
         return sorted({str(row["host"]) for row in self.rows(sql.running_statement(self.config.cluster, *needles))})
@@ -389,23 +384,3 @@ def worst_readings(values: Mapping[str, Mapping[str, int]]) -> dict[str, Reading
             host = max(per_host, key=lambda h: per_host[h], default="")
             worst[name] = Reading(per_host.get(host, 0), host)
     return worst
-
-
-def sum_days(counts: DayCounts) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and host over all days."""
-    return {table: {host: sum(days.values()) for host, days in hosts.items()} for table, hosts in counts.items()}
-
-
-def days_of_cluster(counts: DayCounts, hosts: Sequence[Host]) -> dict[TableName, dict[str, int]]:
-    """Return rows per table and day over all shards, reading one replica of each (replicas must agree already)."""
-    first: dict[int, str] = {}
-    for host in hosts:
-        first.setdefault(host.shard, host.name)
-    result: dict[TableName, dict[str, int]] = {}
-    for table, per_host in counts.items():
-        days: dict[str, int] = defaultdict(int)
-        for name in first.values():
-            for day, rows in per_host[name].items():
-                days[day] += rows
-        result[table] = dict(sorted(days.items()))
-    return result

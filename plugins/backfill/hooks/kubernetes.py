@@ -269,8 +269,13 @@ class KubernetesJobs:
             return (text or "").splitlines()
 
     async def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool:
-        """Ask the API server whether this account may do something (SelfSubjectAccessReview)."""
+        """Ask the API server whether this account may do something (SelfSubjectAccessReview).
+
+        For CronJobs with the name of ours: to a question without a name, a Role that names it says no.
+        """
         asked = {"namespace": self.config.namespace, "verb": verb, "group": group, "resource": resource}
+        if resource == "cronjobs":
+            asked["name"] = self.config.cronjob
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

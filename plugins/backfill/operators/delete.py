@@ -165,7 +165,7 @@ class DeleteOperator(BaseOperator):
                 taken = Snapshots(hook, hook.topology()).take(window, tables, config.snapshot.keep_days)
             except SnapshotError as error:
                 raise StageError(str(error)) from error
-            store.set(SNAPSHOTS, taken)
+            store.set(SNAPSHOTS, list(taken))
             self.log.info("snapshots: %s", ", ".join(taken) or "no rows, none taken")
         return list(taken)
 

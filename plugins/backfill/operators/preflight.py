@@ -48,7 +48,7 @@ def guarded(
     notes: list[str],
 ) -> None:
     """Run one check and turn what it raises into a problem that names the connection. Other errors pass through."""
-    name = check.__name__.strip("_")
+    name = check.__name__
     conn_id = getattr(config, name).conn_id
     try:
         BaseHook.get_connection(conn_id)
@@ -70,8 +70,6 @@ def guarded(
 
 class PreflightOperator(BaseOperator):
     """Checks parameters, connections, rights and reachability; fails at once and names all that is wrong."""
-
-    _guarded = staticmethod(guarded)
 
     def __init__(self, *, cluster: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -99,10 +97,11 @@ class PreflightOperator(BaseOperator):
         return {"cluster": config.name, "notes": notes}
 
 
-def _temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
+def temporal(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
+    """Look at the worker queue, the workflow types and the rights in Temporal."""
     temporal_checks.check(config, problems, notes)
 
 
 def checks() -> tuple[Callable[[ClusterConfig, list[str], list[str]], None], ...]:
     """Return one check for each system, named like its section of the cluster's file."""
-    return (clickhouse, kubernetes, _temporal)
+    return (clickhouse, kubernetes, temporal)
