@@ -66,6 +66,9 @@ test-unit: $(STAMP) ## pure code, no Airflow
 test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow
 
+test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins (long)
+	$(BIN)/pytest tests/matrix -n 2 --dist worksteal --durations 10
+
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
 	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
 	.ci/standins tested

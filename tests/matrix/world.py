@@ -125,6 +125,7 @@ class World:
         self.node = self.clickhouse.nodes()[0]
         self.month = date(2000 + self.scene.number // 12, 1 + self.scene.number % 12, 1)
         self.next_month = (self.month + timedelta(days=32)).replace(day=1)
+        self.prefix = f"{self.scene.number}:"
         self.reindexer.play = self.play
         self.air.answer = lambda _: "Reject" if self.scene.ends == "rejected" and not self.fails else "Approve"
         self.first_statement = max((s["id"] for s in self.node.statements()), default=0)
@@ -157,11 +158,13 @@ class World:
         by_place: dict[tuple[str, str], list[str]] = {}
         for card in cards:
             when = f"{self.month + timedelta(days=card.day + shift)} 12:00:00.000"
-            where = f"'{card.customer}', '{card.profile}', 'c-{card.id}', '{when}'"
+            # FINAL compares keys over all partitions: each scene has ids of its own.
+            name = f"{self.prefix}{card.id}"
+            where = f"'{card.customer}', '{card.profile}', 'c-{name}', '{when}'"
             database = f"{card.customer}_{card.profile}"
             kind = "appeal" if card.meant else "manual"
-            by_place.setdefault((database, "scorecard"), []).append(f"('{card.id}', {where}, '{kind}', '{at}')")
-            by_place.setdefault((database, "score"), []).append(f"('{card.id}', '{card.id}', {where}, '{at}')")
+            by_place.setdefault((database, "scorecard"), []).append(f"('{name}', {where}, '{kind}', '{at}')")
+            by_place.setdefault((database, "score"), []).append(f"('{name}', '{name}', {where}, '{at}')")
         node = self.clickhouse.node(local) if local else self.node
         for (database, table), rows in by_place.items():
             node.query(f"INSERT INTO {database}.{table}{'' if local else '_d'} VALUES {', '.join(rows)}")
@@ -197,7 +200,7 @@ class World:
                 f"SELECT {table}_id FROM cluster('{CLUSTER}', {customer}_{profile}.{table}) FINAL"
                 f" WHERE scorecard_time >= '{self.month}' AND scorecard_time < '{self.next_month}'"
             )
-            found.update(row[0] for row in answer)
+            found.update(row[0].removeprefix(self.prefix) for row in answer)
         return dict(found)
 
     def deletes(self) -> list[str]:
