@@ -21,7 +21,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
+.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-matrix test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 

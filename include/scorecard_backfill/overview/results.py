@@ -50,6 +50,7 @@ def result_of(value: object) -> Result | None:
             cause="unreadable",
             reason=f"its record has version {version}, this release reads {VERSION}",
         )
+    cause = str(found.get("cause") or "")
     at = found.get("made_at") or found.get("at")
     sent = found.get("sent") or ()
     if sent:
@@ -57,7 +58,7 @@ def result_of(value: object) -> Result | None:
     return Result(
         key=str(found.get("key") or ""),
         status="failed" if found.get("kind") == "failure" else str(found.get("status") or ""),
-        cause=str(found.get("cause") or ""),
+        cause=cause,
         reason=str(found.get("reason") or ""),
         todo=str(found.get("what_to_do") or ""),
         at=moment(at),

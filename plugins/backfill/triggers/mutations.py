@@ -122,6 +122,7 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         before = previous if isinstance(previous, Failure) and previous.key == deleted.key else None
         if before and before.deleted and before.deleted.generation > deleted.generation:
             deleted = before.deleted
+        self._resending = deleted is not self.args.deleted and before is not None and deleted is before.deleted
         self._deleted = deleted
         self._done_before = previous if isinstance(previous, MutationsGone) and previous.key == deleted.key else None
         same = before is not None and before.generation == deleted.generation
@@ -144,7 +145,7 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         key = self.window.key
         if self._settled:
             return Done(MutationsGone(key=key, status=self._settled), f"this window is {self._settled} already")
-        if not self._sent and not self._idle and self._deleted.status == "deleted":
+        if not self._idle and self._resending and not self._sent:
             return self._unfinished_resend()
         if self._idle or not self._sent:
             return Done(MutationsGone(key=key, status="nothing"), "nothing was deleted, nothing to wait for")
