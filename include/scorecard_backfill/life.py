@@ -167,10 +167,6 @@ TABLE: tuple[Row, ...] = (
               sent="maybe"),
     # The sweep of reindex_first goes only after the balance: what is missing is still there, and stays.
     _row("delete", "wait", "the balance before the sweep is not known yet", order="reindex_first", balance="unknown"),
-    _row("delete", "make", "rows were not written again; cleared: a new reindex", order="reindex_first",
-         balance="wrong", left="reindex", others="quiet"),
-    _row("delete", "wait", "rows were not written again; a new reindex waits until nothing runs beside it",
-         order="reindex_first", balance="wrong", left="reindex"),
     _row("delete", "fail", "rows were not written again; nothing was deleted", "not_rewritten", order="reindex_first",
          balance="wrong"),
     _row("delete", "fail", "rows were written by the reindex already, and a first DELETE would take them",

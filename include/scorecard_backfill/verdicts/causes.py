@@ -223,10 +223,10 @@ _LISTED = (
     Cause("stale_rows", "reindex", ("verify",),
         "Rows are there that must be gone.",
         "Find out whether an old reindexer still writes, then clear verify."),
-    Cause("not_rewritten", "reindex", ("delete",),
+    Cause("not_rewritten", "look", ("delete",),
         "Order reindex_first: rows that should have been written again were not. Nothing was deleted, they are there.",
-        "Read in the log which rows; correct the reason, then clear delete: it looks again, and reindexes if they are"
-        " still missing."),
+        "Read in the log which rows and correct the reason; then clear the window's reindex with what follows it: a new"
+        " attempt is made. Clearing only the sweep looks again."),
     Cause("meant_came_back", "never", ("verify",),
         "Rows that are meant to go were written again: the reindexer that ran is an old one.",
         "Bring the new reindexer out, then start a new run for these days."),
