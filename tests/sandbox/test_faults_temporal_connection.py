@@ -143,7 +143,7 @@ async def test_waiting_windows_share_their_list_query_also_while_it_fails(scene:
             loads += 1
         return loads > 6
 
-    await until(refused_again, "some refused list queries")
+    await until(refused_again, "some refused list queries", 90)
     scene.server.set_rules()
     await asyncio.gather(*(scene.ends(handle) for handle in handles))
     clock.now += 1
