@@ -41,7 +41,7 @@ def test_a_failed_job_is_cleared_and_the_run_ends_green(east: Driver) -> None:
     assert states.pop("initech") == "deleted, not yet reindexed"
     assert set(states.values()) == {"verified"}
     log = east.api.log(east.dag_id, run, "windows.reindex", broken[0])
-    assert "Clear this task for a new attempt" in log
+    assert "then clear this task: it makes a new Job" in log
     assert "pod log |" in log
 
     cleared = east.api.clear(east.dag_id, run)
