@@ -136,3 +136,13 @@ def test_what_is_known_of_a_step_whose_worker_was_killed(kept: Any, running: boo
     store.set(deleter._store_key(step), kept)
     assert deleter.sent_state(step) == state
     assert asked in ([], [(sql.marker_literal(KEY, 1),)])
+
+
+@pytest.mark.parametrize(("seen", "accepted"), [("queued", ()), ("done", ("node-1", "node-2"))])
+def test_a_delete_that_is_only_queued_was_taken_by_no_host(seen: Any, accepted: tuple[str, ...]) -> None:
+    """With overlap the reindex begins once every host has the DELETE; one in the queue would take the new rows."""
+    store = RunStore({"task_state_store": Store()})
+    hook: Any = SimpleNamespace(config=SimpleNamespace(cluster="conversations"), names=NAMES)
+    hosts = [Host("node-1", 1), Host("node-2", 1)]
+    deleter = Deleter(hook, hosts, store, logging.getLogger(__name__), KEY, 1)
+    assert deleter.record(Step("scorecard", PART), [], seen).accepted == accepted

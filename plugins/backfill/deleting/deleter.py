@@ -88,13 +88,13 @@ class Deleter:
         (counted,) = self.hook.host_counts([(step.table, step.part, step.condition)], self.hosts)
         return "nothing" if any(sum(days.values()) for days in counted.values()) else "done"
 
-    def record(self, step: Step, mutations: Sequence[Mutation]) -> Sent:
-        """Return the record of a step that is there, and keep it."""
+    def record(self, step: Step, mutations: Sequence[Mutation], seen: Seen) -> Sent:
+        """Return the record of a step that is there, and keep it. One that is only queued was taken by no host yet."""
         kept = self._kept(step)
         mine = self._own(step, mutations)
         at = kept.get("at") or min((m.created for m in mine), default=time.time())
         accepted = {*kept.get("accepted", ()), *(m.host for m in mine)}
-        if not accepted:
+        if not accepted and seen == "done":
             # It was found done by a count of every host: finished mutations are not listed for ever.
             accepted = {h.name for h in self.hosts}
         return self._keep(step, float(at), accepted)

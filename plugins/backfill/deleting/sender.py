@@ -110,7 +110,7 @@ class DeleteSender:
         decided = life.next_step("delete", facts)
         if decided.action == "done":
             self.log.info("%s: %s", step.label, decided.why)
-            return deleter.record(step, mutations)
+            return deleter.record(step, mutations, seen)
         if decided.action == "resend":
             raise _NextGenerationError(decided.number, f"{step.label}: {decided.why}")
         if decided.action == "send":
