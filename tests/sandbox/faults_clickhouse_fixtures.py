@@ -64,7 +64,7 @@ SHORT: Json = {
         "query_timeout_seconds": 20,
         "ddl_timeout_seconds": 5,
         "mutation_poll_seconds": 0.2,
-        "mutation_stall_seconds": 1,
+        "mutation_stall_seconds": 5,
         "not_picked_up_seconds": 2,
         "fail_reason_polls": 2,
         "verify_poll_seconds": 0.2,

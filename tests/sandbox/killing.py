@@ -210,7 +210,7 @@ def jobs_by_window(driver: Driver) -> dict[str, list[Job]]:
     for record in admin.requests("POST", "/jobs"):
         meta = record["body"]["metadata"]
         stored = record["status"] == 201 or any(kind in STORING for kind in record.get("faults") or [])
-        if stored and (key := (meta.get("labels") or {}).get(LABEL_WINDOW)):
+        if stored and "dryRun" not in record["query"] and (key := (meta.get("labels") or {}).get(LABEL_WINDOW)):
             name = meta["name"]
             found.setdefault(key, []).append(Job(name, _epoch(record["time"]), ends.get(name)))
     return found

@@ -160,7 +160,10 @@ def test_preflight_statements(nodes: ClickHouseSandbox, truths: dict[str, Profil
     assert [row["host"] for row in rows(nodes, sql.replicas_statement(CLUSTER))] == ["node-1-1"]
 
 
-def test_delete_mutations_kill_and_drop(nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth]) -> None:
+def test_delete_mutations_kill_and_drop(
+    nodes: ClickHouseSandbox, truths: dict[str, ProfileTruth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = hook_of(nodes, monkeypatch, "node-2-2")
     truth = truths["acme_voice"]
     january, february = slice_of(truth, JANUARY, FEBRUARY), slice_of(truth, FEBRUARY, MARCH)
     before = counted(nodes, "score", february)
@@ -168,23 +171,23 @@ def test_delete_mutations_kill_and_drop(nodes: ClickHouseSandbox, truths: dict[s
     assert send(nodes, statement) == dict.fromkeys(nodes.names, "0")
     until(lambda: set(counted(nodes, "score", january).values()) == {0}, "January deleted on every replica")
     assert counted(nodes, "score", february) == before
-    found = rows(nodes, sql.mutations_statement(CLUSTER))
-    assert sorted(row["host"] for row in found) == nodes.names
-    assert {(sql.parse_marker(row["command"]) or ())[:2] for row in found} == {(KEY, 1)}
-    assert {(row["database"], row["table"], row["is_killed"]) for row in found} == {("acme_voice", "score", 0)}
+    found = hook.mutations()
+    assert sorted(item.host for item in found) == nodes.names
+    assert {(item.marker or ())[:2] for item in found} == {(KEY, 1)}
+    assert {(item.database, item.table, item.is_killed) for item in found} == {("acme_voice", "score", False)}
 
     for node in nodes.nodes():
         node.add_faults({"kind": "mutation", "match": f"{KEY}:2"})
     again = sql.delete_statement(cluster=CLUSTER, table="score", part=february, names=NAMES, key=KEY, generation=2)
     send(nodes, again)
-    assert len([row for row in rows(nodes, sql.mutations_statement(CLUSTER)) if not row["is_done"]]) == 4
+    assert len([item for item in hook.mutations() if not item.is_done]) == 4
     kill = partial(
         sql.kill_mutation_statement, cluster=CLUSTER, database="acme_voice", table="score", key=KEY, generation=2
     )
     send(nodes, kill(test=True))
-    assert len([row for row in rows(nodes, sql.mutations_statement(CLUSTER)) if not row["is_done"]]) == 4
+    assert len([item for item in hook.mutations() if not item.is_done]) == 4
     send(nodes, kill(test=False))
-    assert [row for row in rows(nodes, sql.mutations_statement(CLUSTER)) if not row["is_done"]] == []
+    assert [item for item in hook.mutations() if not item.is_done] == []
     assert counted(nodes, "score", february) == before
 
     drop = sql.drop_partition_statement(cluster=CLUSTER, database="acme_voice", table="score", partition_id="202602")
@@ -235,8 +238,11 @@ def test_health_and_partitions(nodes: ClickHouseSandbox, truths: dict[str, Profi
     statement = sql_health.partition_statement(
         cluster=CLUSTER, database="globex_chat", table="scorecard", partition_ids=["202601"], parts=[part], names=NAMES
     )
-    held = {row["host"]: (row["partition_id"], row["foreign_rows"]) for row in rows(nodes, statement)}
-    assert held == dict.fromkeys(nodes.names, ("202601", 0))
+    held = {row["host"]: row["partitions"] for row in rows(nodes, statement)}
+    assert sorted(held) == nodes.names
+    for ((partition, found, foreign),) in held.values():
+        assert (partition, foreign) == ("202601", 0)
+        assert found > 0
     sizes = rows(nodes, sql_health.partition_sizes_statement(cluster=CLUSTER, database="globex_chat", table="score"))
     assert {row["host"] for row in sizes} == set(nodes.names)
     assert all(row["bytes"] > 0 for row in sizes)
@@ -255,9 +261,8 @@ def test_hook_reads_and_sends(
     statement = sql.delete_statement(cluster=CLUSTER, table="scorecard", part=part, names=NAMES, key=KEY, generation=4)
     answer = hook.send_ddl(statement, hosts)
     assert (answer.outcome, answer.hosts) == ("done", frozenset(nodes.names))
-    commands = [row["command"] for row in rows(nodes, sql.mutations_statement(CLUSTER))]
-    assert len([command for command in commands if f"{KEY}:4" in command]) == 4
-    assert len(hook.mutations()) == len(commands)
+    found = hook.mutations()
+    assert sorted(item.host for item in found if (item.marker or ())[:2] == (KEY, 4)) == nodes.names
 
 
 def test_a_value_that_may_not_be_there_is_looked_for_on_every_host(
