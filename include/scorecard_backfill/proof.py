@@ -176,6 +176,9 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
     if table.meant is None and rules.anything_goes(table.name):
         yield from _outside_band(table, rules)
         return
+    expected = table.before - (table.meant or 0)
+    if table.short > _allowed(expected, rules):
+        yield f"{_name(table)}: {table.short} of {expected} rows of the window did not come back"
     for day, d in table.days.items():
         expected = d.before - d.meant
         gone = d.short and d.short >= expected
@@ -184,9 +187,6 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
                 f"{_name(table)}: {d.short} of {expected} rows of {day} did not come back"
                 f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
             )
-    expected = table.before - (table.meant or 0)
-    if table.short > _allowed(expected, rules):
-        yield f"{_name(table)}: {table.short} of {expected} rows of the window did not come back"
 
 
 def _outside_band(table: TableBalance, rules: Rules) -> Iterable[str]:

@@ -16,6 +16,8 @@ Json = dict[str, Any]
 
 VERIFIED = "verified"
 DELETED_NOT_REINDEXED = "deleted, not yet reindexed"
+NOT_PROVEN = "reindexed, not proven complete"
+"""The reindex has ended and verify did not find what should be there; rows may be missing, doubled or stale."""
 FAILED = "failed"
 NOT_STARTED = "not started"
 
@@ -133,17 +135,23 @@ def _cut_row(
     why = "; ".join(f"{p.label}: {reasons[p.key].text if p.key in reasons else 'not finished'}" for p in broken[:5])
     first = next((reasons[p.key] for p in broken if p.key in reasons), None)
     return {
-        "status": DELETED_NOT_REINDEXED if begun else FAILED,
+        "status": _unfinished(begun, *(reasons.get(p.key) for p in broken)),
         "tables": {},
         "note": f"{note}, {len(broken)} of them not verified: {why}",
         "what_to_do": first.what_to_do if first else "",
     }
 
 
+def _unfinished(begun: bool, *failures: Failure | None) -> str:
+    """Return the status of a window that is not verified; what is least far decides where parts are in several."""
+    if not begun:
+        return FAILED
+    return NOT_PROVEN if all(f is not None and f.stage == "verify" for f in failures) else DELETED_NOT_REINDEXED
+
+
 def _open_row(key: str, failure: Failure | None, begun: frozenset[str]) -> Json:
-    status = DELETED_NOT_REINDEXED if key in begun else FAILED if failure else NOT_STARTED
     return {
-        "status": status,
+        "status": _unfinished(key in begun, failure) if failure or key in begun else NOT_STARTED,
         "tables": {},
         "note": f"{failure.stage}: {failure.text}" if failure else "",
         "what_to_do": failure.what_to_do if failure else "",

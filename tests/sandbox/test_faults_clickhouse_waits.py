@@ -154,6 +154,24 @@ def test_host_that_takes_it_later_is_waited_for(scene: Scene, monkeypatch: pytes
     assert scene.markers() == ["1"]
 
 
+def test_resent_delete_that_nobody_has_is_sent_again_by_the_next_clear(scene: Scene) -> None:
+    scene.params["kill_stalled_mutations"] = True
+    scene.fault(kind="mutation", match=f"{scene.database}.*:1'", parts=12)
+    scene.delete(scene.window())
+    assert scene.failure().cause == "killed"
+    scene.heal()
+    lost = {"kind": "reply", "match": f"{scene.database}.*:2'", "code": 341, "message": "was killed", "times": 1}
+    scene.fault("node-1-1", **lost, execute="never")
+    with pytest.raises(StageError, match="it was sent, but no host has it"):
+        scene.wait_mutations()
+    record = scene.failure()
+    assert (record.cause, record.generation) == ("delete_unknown", 2)
+    gone = scene.wait_mutations()
+    assert (gone.status, gone.generation) == ("gone", 3)
+    assert scene.markers() == ["1", "2", "3"]
+    assert scene.total() == 7
+
+
 def test_finished_and_forgotten_is_decided_by_a_count(scene: Scene) -> None:
     scene.fault(kind="overlay", table="mutations", match="backfill:", drop=True)
     scene.delete(scene.window())

@@ -24,6 +24,7 @@ from include.scorecard_backfill.records import (
 )
 from include.scorecard_backfill.report import (
     DELETED_NOT_REINDEXED,
+    NOT_PROVEN,
     VERIFIED,
     Outcome,
     build_report,
@@ -89,6 +90,8 @@ FAILED: list[Failure] = [failure("k1", "breaker", "admit")]
         ([], [], FAILED, "failed"),
         ([], [deleted("k1")], [], DELETED_NOT_REINDEXED),
         ([], [deleted("k1")], [failure("k1")], DELETED_NOT_REINDEXED),
+        ([], [deleted("k1")], [failure("k1", "rows are missing", "verify", "lost_rows")], NOT_PROVEN),
+        ([], [], [failure("k1", "rows are missing", "verify", "lost_rows")], "failed"),
         ([], [deleted("k1", sent=False)], [failure("k1")], "failed"),
         ([verified("k2")], [], [], "not started"),
         ([Verified(key="k1", status="cut")], [], [], "not started"),

@@ -20,7 +20,7 @@ from include.scorecard_backfill.config.rules import condition_of
 from include.scorecard_backfill.planning.deletes import Step, delete_steps, droppable
 from include.scorecard_backfill.planning.partitions import covered_partitions
 from include.scorecard_backfill.planning.windows import DateRange
-from include.scorecard_backfill.records import Failure, Sent, Stage, TableDays, TableName, Window
+from include.scorecard_backfill.records import Deleted, Failure, Sent, Stage, TableDays, TableName, Window
 from include.scorecard_backfill.sql import health as sql_health
 from include.scorecard_backfill.verdicts.causes import what_to_do
 from include.scorecard_backfill.verdicts.counts import Host
@@ -32,7 +32,8 @@ class Order:
     """What is to be deleted of a window.
 
     ``rows`` are the numbers of the rows that go, per table and day. ``bound`` (epoch seconds): only rows written before
-    it go; None: all of the window. ``facts`` are what the stage knows besides the step itself.
+    it go; None: all of the window. ``facts`` are what the stage knows besides the step itself. ``resent`` is the record
+    of the DELETE that is sent again; a failure keeps it, so that the next clear goes on with its newest generation.
     """
 
     window: Window
@@ -41,6 +42,7 @@ class Order:
     bound: float | None
     drop: bool
     facts: life.Facts
+    resent: Deleted | None = None
 
     def again(self, generation: int) -> Order:
         """Return the order of the next generation; it drops no partition, and no failure is about it yet."""
@@ -129,6 +131,7 @@ class DeleteSender:
             reason=reason,
             what_to_do=what_to_do(cause),
             generation=order.generation,
+            deleted=order.resent.model_copy(update={"generation": order.generation}) if order.resent else None,
         )
 
     def _wait_for_room(self, deleter: Deleter, mutations: Sequence[Mutation], order: Order, step: Step) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -83,9 +82,8 @@ class WaitMutationsOperator(TriggeredWait):
             bound = deleted.counted.server_time
         counted = deleted.counted
         facts = life.Facts(order=window.order, balance="ok", bounded=bounded, generation=deleted.generation)
-        order = Order(
-            window, counted.now if counted else (), deleted.generation, bound, drop=False, facts=replace(facts, left="")
-        )
+        rows = counted.now if counted else ()
+        order = Order(window, rows, deleted.generation, bound, drop=False, facts=facts, resent=deleted)
         sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
         generation = int(RunStore(context).get(GENERATION) or deleted.generation)
         return self._wait_for(deleted.model_copy(update={"sent": sent, "generation": generation, "bound": bound}))
