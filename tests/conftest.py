@@ -66,7 +66,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     yield from whole_stack.shared_stack(tmp_path_factory.mktemp("stack") / "state", request.session)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def api(stack: Stack) -> Iterator[AirflowApi]:
     """Return a client of the shared sandbox's Airflow."""
     from sandbox.airflow_api import AirflowApi

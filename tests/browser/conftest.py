@@ -21,8 +21,6 @@ PATIENCE_SECONDS = 90
 
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-RUNNING = "SANDBOX_RUNNING"
-"""Environment variable: state folder of a sandbox that runs already (make up), which is then not ended either."""
 SHOTS = "SANDBOX_SHOTS"
 """Environment variable: folder for a picture of the page at the end of each test, also of one that failed."""
 
@@ -51,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"no Chromium on this machine ({', '.join(PROGRAMS)})"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def east(stack: Stack, api: AirflowApi) -> Driver:
     """What the servers have seen."""
     return Driver(api, stack, stack.cluster("east"))

@@ -20,7 +20,6 @@ def fill_form(page: Page, east: Driver, customers: list[str], start: str, end: s
     page.goto(f"/dags/{east.dag_id}")
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
-    form.get_by_role("button", name="What").click()
     form.locator("[name=element_customers]").fill("\n".join(customers))
     form.locator("[name=element_start_date]").fill(start)
     form.locator("[name=element_end_date]").fill(end)
@@ -48,7 +47,8 @@ def test_a_cleanup_from_the_form_to_the_report(page: Page, east: Driver) -> None
     run = fill_form(page, east, CUSTOMERS, START, END)
     east.api.wait_for_approval(east.dag_id, run, APPROVAL_SECONDS)
     page.goto("/required_actions")
-    page.get_by_role("link", name="Delete and reindex on sandbox-east?").click()
+    asked = page.get_by_role("row").filter(has=page.get_by_role("link", name=run, exact=True))
+    asked.get_by_role("link", name="Delete and reindex on sandbox-east?").click()
     expect(page.get_by_text("2 windows", exact=True)).to_be_visible()
     plan = page.get_by_role("table")
     for customer in CUSTOMERS:

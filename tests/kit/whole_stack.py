@@ -21,6 +21,8 @@ STACK_TIMEOUT_SECONDS = 600
 LOG_LINES = 15
 KEEP_LOGS = "SANDBOX_LOGS"
 """Environment variable: folder into which the logs of a failed test's sandbox are copied."""
+RUNNING = "SANDBOX_RUNNING"
+"""Environment variable: state folder of a sandbox that runs already (make up), which is used then, and not ended."""
 GROUP = "stack"
 """All tests of the shared sandbox are one group for pytest-xdist: one process has them, and starts one sandbox."""
 
@@ -42,6 +44,9 @@ FAILED_KEY = pytest.StashKey[bool]()
 
 def shared_stack(state: Path, session: pytest.Session) -> Iterator[Stack]:
     """Run a whole sandbox, Airflow included; its folder is removed unless a test failed."""
+    if folder := os.environ.get(RUNNING):
+        yield Stack.load(Path(folder))
+        return
     with running_stack(state, say=print) as running:
         session.stash[STACK_KEY] = running
         yield running
