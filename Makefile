@@ -10,6 +10,7 @@ CLUSTERS ?= east,west
 KUBERNETES ?= standin
 DATABASE ?= sqlite
 EXECUTOR ?= local
+ORDER ?= delete_first
 LOCK_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,8 +43,8 @@ $(BIN)/uv:
 	test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV_PIN)
 
-demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows (KUBERNETES=real, DATABASE=postgres EXECUTOR=celery)
-	$(BIN)/python -m sandbox.demo --state $(STATE) $(VARIANT)
+demo: $(STAMP) ## sandbox up, one real cleanup, the table of removed rows (ORDER=reindex_first, KUBERNETES=real, DATABASE=postgres EXECUTOR=celery)
+	$(BIN)/python -m sandbox.demo --state $(STATE) --order $(ORDER) $(VARIANT)
 
 up: $(STAMP) ## sandbox only, until Ctrl-C (STATE=.sandbox, CLUSTERS=east,west)
 	$(BIN)/python -m sandbox.stack up --state $(STATE) --clusters $(CLUSTERS) $(VARIANT)

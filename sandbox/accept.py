@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sandbox.airflow_api import AirflowApi
-from sandbox.demo import FAILURES, clean_month, clock, show_result
+from sandbox.demo import CLUSTERS, FAILURES, clean_month, clock, show_result
 
 PASSWORD_VARIABLE = "AIRFLOW_ADMIN_PASSWORD"
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say = clock(time.monotonic())
     try:
         with AirflowApi(args.url, args.user, password) as api:
-            report = clean_month(api, args.dag, say)
+            report = clean_month(api, args.dag, args.order, say)
         wrong = show_result(report, args.truth, say)
     except (*FAILURES, OSError, ValueError) as error:
         print(f"accept: {error}", file=sys.stderr)
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--url", required=True, help="Airflow, for example http://127.0.0.1:8080")
     parser.add_argument("--dag", required=True, help="DAG of the cluster")
     parser.add_argument("--truth", required=True, type=Path, help="what python -m sandbox.data wrote")
+    parser.add_argument("--order", default="delete_first", choices=sorted(CLUSTERS))
     parser.add_argument("--user", default="admin")
     return parser
 

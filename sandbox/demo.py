@@ -1,6 +1,6 @@
 """Start the sandbox, clean up one month of one cluster for all customers, and compare with the truth.
 
-    python -m sandbox.demo --state .sandbox [--cluster east] [--keep | --no-keep] [--seed 1]
+    python -m sandbox.demo --state .sandbox [--cluster east] [--order delete_first] [--keep | --no-keep] [--seed 1]
 
 A sandbox that runs over the state folder already (`make up`) is used, and goes on running.
 
@@ -35,6 +35,8 @@ from sandbox.stack_wait import DeadlineExceededError
 
 # The month in the middle of the generated data (sandbox/data/spec.py); the end is exclusive.
 MONTH = (date(2026, 1, 1), date(2026, 2, 1))
+CLUSTERS = {"delete_first": "east", "reindex_first": "west"}
+"""Where each order is shown: east's file allows the first one only, west's both."""
 PLAN_DEADLINE_SECONDS = 180
 RUN_DEADLINE_SECONDS = 900
 LOOK_SECONDS = 1.0
@@ -53,7 +55,7 @@ class DemoError(RuntimeError):
 FAILURES = (DemoError, ApiError, httpx.TransportError, PartError, DeadlineExceededError, StateInUseError)
 
 
-def run_parameters() -> dict[str, Any]:
+def run_parameters(order: str) -> dict[str, Any]:
     """Return the parameters of the run, as the trigger form sends them."""
     start, end = MONTH
     return {
@@ -61,17 +63,19 @@ def run_parameters() -> dict[str, Any]:
         "start_date": start.isoformat(),
         "end_date": end.isoformat(),
         "mode": "cleanup",
+        "order": order,
     }
 
 
-def clean_month(api: AirflowApi, dag_id: str, say: Say) -> dict[str, Any]:
+def clean_month(api: AirflowApi, dag_id: str, order: str, say: Say) -> dict[str, Any]:
     """Trigger a run, approve its plan, wait for its end, and return the report, also that of a red run.
 
     Raises DemoError when there is no report, DeadlineExceededError when a step takes too long.
     """
     api.unpause(dag_id)
-    run_id = api.trigger(dag_id, run_parameters())
-    say(f"run {run_id} triggered: {run_parameters()}")
+    parameters = run_parameters(order)
+    run_id = api.trigger(dag_id, parameters)
+    say(f"run {run_id} triggered: {parameters}")
     try:
         asked = api.wait_for_approval(dag_id, run_id, PLAN_DEADLINE_SECONDS)
         say(f"the plan waits for approval: {asked['subject']}\n\n{asked['body']}\n")
@@ -127,10 +131,10 @@ def show_result(report: dict[str, Any], truth_file: Path, say: Say) -> list[str]
     return problems(report, rows)
 
 
-def demonstrate(stack: Stack, cluster: Cluster, say: Say) -> list[str]:
+def demonstrate(stack: Stack, cluster: Cluster, order: str, say: Say) -> list[str]:
     """Clean up the month on one cluster of a running sandbox and return what is wrong, [] when nothing is."""
     with AirflowApi(stack.airflow_url, AIRFLOW_USER, stack.airflow_password, REQUEST_SECONDS) as api:
-        report = clean_month(api, cluster.dag_id, say)
+        report = clean_month(api, cluster.dag_id, order, say)
     return show_result(report, cluster.truth, say)
 
 
@@ -169,9 +173,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _verdict(args: argparse.Namespace, stack: Stack) -> int:
     """Clean up the month and say whether all of it is right: 0, or 1."""
-    (name,) = cluster_names(args.cluster)
+    (name,) = cluster_names(args.cluster or CLUSTERS[args.order])
     say = clock(time.monotonic())
-    wrong = demonstrate(stack, stack.cluster(name), say)
+    wrong = demonstrate(stack, stack.cluster(name), args.order, say)
     say("\n".join(["NOT RIGHT:", *wrong]) if wrong else "every window is verified, every count equals the truth")
     return 1 if wrong else 0
 
@@ -192,7 +196,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--state", type=Path, default=Path(".sandbox"), help="folder of everything that is written")
     clusters = [name for full in TOPOLOGIES for name in (full.removeprefix("sandbox-"), full)]
-    parser.add_argument("--cluster", default="east", choices=clusters, help="default: east")
+    parser.add_argument("--cluster", choices=clusters, help="default: east, and west for reindex_first")
+    parser.add_argument("--order", default="delete_first", choices=sorted(CLUSTERS), help="default: delete_first")
     add_arguments(parser)
     parser.add_argument("--seed", type=int, default=1, help="seed of the data generator")
     parser.add_argument(

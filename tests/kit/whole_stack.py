@@ -35,6 +35,7 @@ FIRST = (
     "test_admission",
     "test_secrets",
     "test_shutdown",
+    "test_orders",
 )
 """Files of minutes, in their order; the browser's come after them, then whatever starts no sandbox."""
 

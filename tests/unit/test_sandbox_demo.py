@@ -79,7 +79,7 @@ class Terminal(io.StringIO):
 
 def play(api: PlayedApi, said: list[str]) -> dict[str, Any]:
     """Run the flow over a played client."""
-    return demo.clean_month(cast(AirflowApi, api), DAG, said.append)
+    return demo.clean_month(cast(AirflowApi, api), DAG, "delete_first", said.append)
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +87,10 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "LOOK_SECONDS", 0.0)
 
 
-def test_parameters_are_accepted_by_the_form() -> None:
-    params = RunParams.read(demo.run_parameters())
+@pytest.mark.parametrize("order", demo.CLUSTERS)
+def test_parameters_are_accepted_by_the_form(order: str) -> None:
+    params = RunParams.read(demo.run_parameters(order))
+    assert params.order == order
     assert (params.mode, params.all_customers, params.require_approval) == ("cleanup", True, True)
     assert params.dry_run is False
     assert (params.start_date, params.end_date) == ("2026-01-01", "2026-02-01")

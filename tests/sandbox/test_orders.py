@@ -1,0 +1,113 @@
+"""Reindex first, sweep after: a reader never misses a row, and what was not written again is not deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from sandbox.airflow_api import AirflowApi
+from sandbox.stack_model import Stack
+from tests.sandbox.drive import TABLES, Driver
+
+CUSTOMER = "cyberdyne"
+FEBRUARY = {"start_date": "2026-02-01", "end_date": "2026-03-01"}
+DECEMBER = {"start_date": "2025-12-05", "end_date": "2025-12-31"}
+SWEEP = "windows.sweep"
+
+
+@pytest.fixture
+def west(stack: Stack, api: AirflowApi) -> Iterator[Driver]:
+    driver = Driver(api, stack, stack.cluster("west"))
+    yield driver
+    driver.set_worker_faults()
+
+
+@contextmanager
+def reader(driver: Driver, window: Mapping[str, Any]) -> Iterator[dict[str, list[int]]]:
+    """Count a window's rows all the time, as a reader of the product would, and hand the counts over."""
+    seen: dict[str, list[int]] = defaultdict(list)
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            for table in TABLES:
+                seen[table].append(driver.rows(window, table))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
+def looks_below(driver: Driver, run: str, order: str, customer: str, days: Mapping[str, str]) -> tuple[int, int]:
+    """Clean up while a reader counts; return how many looks saw less than what is meant to stay, and of how many."""
+    driver.start(run, approve=False, order=order, customers=[customer], **days)
+    driver.api.wait_for_approval(driver.dag_id, run, 120)
+    (window,) = driver.plan(run)
+    truth = driver.truth(days["start_date"], days["end_date"])[customer]
+    with reader(driver, window) as seen:
+        driver.api.approve(driver.dag_id, run, 120)
+        assert driver.finish(run) == "success", driver.api.failures(driver.dag_id, run)
+    driver.check_report(run, days["start_date"], days["end_date"], [customer])
+    assert len(driver.jobs_made(window)) == 1
+    for table in TABLES:
+        assert truth[table].before > truth[table].after > 0
+        assert driver.rows(window, table) == truth[table].after
+        assert max(seen[table]) == truth[table].before
+    below = sum(count < truth[table].after for table in TABLES for count in seen[table])
+    return below, sum(map(len, seen.values()))
+
+
+def test_a_reader_never_misses_a_row_when_the_reindex_goes_first(west: Driver) -> None:
+    below, looks = looks_below(west, "sweep-after", "reindex_first", CUSTOMER, FEBRUARY)
+    assert looks > 20
+    assert below == 0
+    (window,) = west.plan("sweep-after")
+    assert set(west.deletes(window).values()) == {1}
+    statements = [row["statement"] for node in west.nodes() for row in node.statements(contains=window["key"])]
+    assert all("`updated_at` <" in text for text in statements if text.startswith("ALTER"))
+
+
+def test_rows_that_are_not_written_again_stay_and_a_new_reindex_mends_it(west: Driver) -> None:
+    west.set_worker_faults({"id": "half", "kind": "drop", "customer": CUSTOMER, "share": 0.5, "times": 1})
+    run = west.start("not-rewritten", order="reindex_first", customers=[CUSTOMER], **DECEMBER)
+    assert west.finish(run) == "failed"
+    assert west.failed(run) == {SWEEP: [0], "report": [-1]}
+    (window,) = west.plan(run)
+    assert not west.deletes(window)
+    truth = west.truth(DECEMBER["start_date"], DECEMBER["end_date"])[CUSTOMER]
+    assert {t: west.rows(window, t) for t in TABLES} == {t: truth[t].before for t in TABLES}
+    log = west.api.log(west.dag_id, run, SWEEP, 0)
+    assert "not_rewritten" in log
+    assert "nothing was deleted" in log
+    (row,) = west.report(run)["windows"]
+    assert row["status"] == "failed"
+
+    # Clearing the sweep alone looks again; a new attempt is made by its reindex with what follows.
+    west.api.clear(west.dag_id, run)
+    assert west.finish(run) == "failed"
+    assert len(west.jobs_made(window)) == 1
+    west.api.clear(west.dag_id, run, [("windows.reindex", 0)], only_failed=False, downstream=True)
+    assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
+    west.check_report(run, DECEMBER["start_date"], DECEMBER["end_date"], [CUSTOMER])
+    assert len(west.jobs_made(window)) == 2
+    assert {t: west.rows(window, t) for t in TABLES} == {t: truth[t].after for t in TABLES}
+
+
+def test_an_order_that_the_clusters_file_does_not_allow_is_refused(stack: Stack, api: AirflowApi) -> None:
+    east = Driver(api, stack, stack.cluster("east"))
+    changes = east.changes()
+    run = east.start("order-refused", approve=False, order="reindex_first", customers=["acme"], **FEBRUARY)
+    assert east.finish(run) == "failed"
+    assert "order: 'reindex_first' is not allowed by the file of sandbox-east" in east.api.log(
+        east.dag_id, run, "preflight"
+    )
+    assert east.changes() == changes
