@@ -31,13 +31,14 @@ GOOD, BROKEN, SLOW = "initech", "hooli", "wayne"
 
 
 @pytest.fixture(scope="module")
-def run(east: Driver) -> str:
+def run(east: Driver) -> Iterator[str]:
     """A cleanup of three customers, in three windows each: one customer's Job fails, another's workflows are slow."""
     fails = {"id": "jf", "kind": "job_fail", "customer": BROKEN}
     east.set_worker_faults(fails, {"id": "s", "kind": "slow", "customer": SLOW, "seconds": 4})
     customers = [GOOD, BROKEN, SLOW]
     conf = {"customers": customers, "start_date": START, "end_date": END, "window": "10d", "max_parallel": 2}
-    return east.start(RUN, approve=False, **conf)
+    yield east.start(RUN, approve=False, **conf)
+    east.set_worker_faults()
 
 
 def path(east: Driver, run: str) -> str:

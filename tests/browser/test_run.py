@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from sandbox.stack_wait import wait_for
 from tests.sandbox.drive import APPROVAL_SECONDS, Driver
 
-CUSTOMERS = ["acme", "hooli"]
+CUSTOMERS = ["acme", "stark-industries"]
 # Days that no other test of the shared sandbox takes.
 START, END = "2026-01-21", "2026-01-31"
 

@@ -15,8 +15,8 @@ from sandbox.stack_model import Stack
 from tests.sandbox.drive import TABLES, Driver
 
 CUSTOMER = "cyberdyne"
-FEBRUARY = {"start_date": "2026-02-01", "end_date": "2026-03-01"}
-DECEMBER = {"start_date": "2025-12-05", "end_date": "2025-12-31"}
+FEBRUARY: dict[str, Any] = {"start_date": "2026-02-01", "end_date": "2026-03-01"}
+DECEMBER: dict[str, Any] = {"start_date": "2025-12-05", "end_date": "2025-12-31"}
 SWEEP = "windows.sweep"
 
 
@@ -47,7 +47,7 @@ def reader(driver: Driver, window: Mapping[str, Any]) -> Iterator[dict[str, list
         thread.join()
 
 
-def looks_below(driver: Driver, run: str, order: str, customer: str, days: Mapping[str, str]) -> tuple[int, int]:
+def looks_below(driver: Driver, run: str, order: str, customer: str, days: Mapping[str, Any]) -> tuple[int, int]:
     """Clean up while a reader counts; return how many looks saw less than what is meant to stay, and of how many."""
     driver.start(run, approve=False, order=order, customers=[customer], **days)
     driver.api.wait_for_approval(driver.dag_id, run, 120)

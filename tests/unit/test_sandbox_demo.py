@@ -199,8 +199,8 @@ def played_demo(monkeypatch: pytest.MonkeyPatch, *, holder: int | None, wrong: l
         yield PlayedStack()
         done.append("stop")
 
-    def shown(_stack: Any, cluster: str, _say: Any) -> list[str]:
-        done.append(f"clean {cluster}")
+    def shown(_stack: Any, cluster: str, order: str, _say: Any) -> list[str]:
+        done.append(f"clean {cluster} {order}")
         return wrong
 
     monkeypatch.setattr(demo, "holder_pid", lambda _state: holder)
@@ -217,7 +217,7 @@ def test_a_sandbox_is_started_and_ended_around_the_demo(
 ) -> None:
     done = played_demo(monkeypatch, holder=None, wrong=wrong)
     assert demo.main(["--state", str(tmp_path / "mine"), "--no-keep"]) == code
-    assert done == ["start mine", "clean sandbox-east", "stop"]
+    assert done == ["start mine", "clean sandbox-east delete_first", "stop"]
 
 
 @pytest.mark.parametrize(("wrong", "code"), [([], 0), (["acme: 1 row"], 1)])
@@ -226,4 +226,10 @@ def test_a_sandbox_that_runs_already_is_used_and_left(
 ) -> None:
     done = played_demo(monkeypatch, holder=17, wrong=wrong)
     assert demo.main(["--state", str(tmp_path / "mine"), "--cluster", "west"]) == code
-    assert done == ["clean sandbox-west"]
+    assert done == ["clean sandbox-west delete_first"]
+
+
+def test_an_order_is_shown_on_a_cluster_that_allows_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done = played_demo(monkeypatch, holder=17, wrong=[])
+    assert demo.main(["--state", str(tmp_path / "mine"), "--order", "reindex_first"]) == 0
+    assert done == ["clean sandbox-west reindex_first"]
