@@ -15,8 +15,9 @@ from sandbox.stack_model import Stack
 from tests.sandbox.drive import TABLES, Driver
 
 CUSTOMER = "cyberdyne"
-FEBRUARY: dict[str, Any] = {"start_date": "2026-02-01", "end_date": "2026-03-01"}
-DECEMBER: dict[str, Any] = {"start_date": "2025-12-05", "end_date": "2025-12-31"}
+# One window each.
+FEBRUARY: dict[str, Any] = {"start_date": "2026-02-01", "end_date": "2026-02-08"}
+DECEMBER: dict[str, Any] = {"start_date": "2025-12-05", "end_date": "2025-12-12"}
 SWEEP = "windows.sweep"
 
 
