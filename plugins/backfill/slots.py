@@ -13,13 +13,12 @@ from backfill.groups import GROUPS
 from backfill.settings import OVERRIDE_VARIABLE
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.planning.overrides import Override, in_force
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.verdicts.admission import Limits, Work
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 from include.scorecard_backfill.verdicts.workflows import belongs_to
-
-Json = dict[str, Any]
 
 MAKES_JOBS = ("reindex", "wait_workflows", "verify")
 """Stages that may make a Job: the first one, and the ones that do so when they are cleared after a failure."""
@@ -76,7 +75,7 @@ class Place:
 def works(
     places: Sequence[Place],
     states: Mapping[str, str | None],
-    jobs: Sequence[Json],
+    jobs: Sequence[ForeignJson],
     open_ids: Collection[str],
     config: ClusterConfig,
 ) -> list[Work]:

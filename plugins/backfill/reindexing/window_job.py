@@ -27,6 +27,7 @@ from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
 from include.scorecard_backfill import life
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import JobRequest, window_selector
 from include.scorecard_backfill.ownership import End, Owner, StaleError, owner_of, parse_owner
 from include.scorecard_backfill.records import Failure, JobEvent, Reindexed, Stage, Window
@@ -43,8 +44,6 @@ END_SECONDS = 60.0
 
 JUDGED = "judged"
 """Newest attempt whose end this task has judged itself and that Airflow's retry must not adopt again."""
-
-Json = dict[str, Any]
 
 
 class WindowJob:
@@ -115,7 +114,7 @@ class WindowJob:
         attempt = max([attempt_of(j) for j in jobs] + [spent, int(made.get("attempt", 0))]) + 1
         self._make(context, maker, window, attempt, failed_attempt, room_since)
 
-    def _facts(self, newest: Json | None, spent: int) -> life.Facts:
+    def _facts(self, newest: ForeignJson | None, spent: int) -> life.Facts:
         """What life must know; that nothing runs beside a new Job is asked only when one is to be made."""
         if newest is None:
             return life.Facts(job="none", others="quiet")
@@ -241,7 +240,7 @@ class WindowJob:
             room_since=since,
         )
 
-    def _defer_to(self, context: Mapping[str, Any], job: Json, window: Window) -> NoReturn:
+    def _defer_to(self, context: Mapping[str, Any], job: ForeignJson, window: Window) -> NoReturn:
         limits = self.config.kubernetes
         # A Job that is deleted leaves no trace at the API server, but it may leave workflows.
         RunStore(context).set(MADE, {"attempt": attempt_of(job), "made_at": created_at(job)})

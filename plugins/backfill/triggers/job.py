@@ -15,6 +15,7 @@ from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.settings import cluster_config
 from backfill.taken import person_ended_deferred_task
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import cluster_selector, container_of
 from include.scorecard_backfill.ownership import End, parse_owner
 from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError, read_event
@@ -35,9 +36,6 @@ MAX_IDS = 500
 
 EVENTS_AFTER_SECONDS = 10.0
 """From then on a Job without a running pod is asked for its events, which say why."""
-
-
-Json = dict[str, Any]
 
 
 class JobArgs(WaitArgs):
@@ -151,14 +149,14 @@ class JobTrigger(WaitTrigger[JobArgs]):
                 "refused", "access_denied", str(error), do="Give this account the right, then clear this task"
             )
 
-    def _gone(self, job: Json | None) -> Look:
+    def _gone(self, job: ForeignJson | None) -> Look:
         text = "another Job has its name now" if job else "it does not exist any more (deleted, or its TTL ended)"
         return self._end(
             "gone", "job_gone", text, do="Find out who deleted it, then clear this task: it makes a new Job"
         )
 
-    async def _job(self) -> Json | None:
-        async def load() -> dict[str, Json]:
+    async def _job(self) -> ForeignJson | None:
+        async def load() -> dict[str, ForeignJson]:
             jobs = await self._client.jobs(cluster_selector(self.args.cluster))
             return {job["metadata"]["name"]: job for job in jobs}
 
@@ -166,7 +164,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
         # A list may be older than the Job; only its own answer can say that it is gone.
         return jobs.get(self.args.job_name) or await self._client.job(self.args.job_name)
 
-    async def _ended(self, job: Json, outcome: rules.JobOutcome) -> Look:
+    async def _ended(self, job: ForeignJson, outcome: rules.JobOutcome) -> Look:
         pods, log = await self._logs(container_of(job))
         if outcome.state == "complete":
             return self._end(
@@ -175,7 +173,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
         why = podreasons.failure(outcome, pods, container_of(job), log.pop("last"), self._left)
         return self._end("failed", why.cause, why.text, do=why.do, **log)
 
-    async def _still_active(self, job: Json) -> Look:
+    async def _still_active(self, job: ForeignJson) -> Look:
         container = container_of(job)
         pods = await self._client.pods(f"job-name={self.args.job_name}")
         self._left = rules.left_running(pods, container) or self._left
@@ -192,8 +190,8 @@ class JobTrigger(WaitTrigger[JobArgs]):
             return self._end("timeout", said.cause, said.text, do=said.do, **log)
         return wait(said)
 
-    async def _events(self, job: Json, pods: list[Json]) -> list[Json]:
-        found: list[Json] = []
+    async def _events(self, job: ForeignJson, pods: list[ForeignJson]) -> list[ForeignJson]:
+        found: list[ForeignJson] = []
         try:
             for thing in (job, *pods[:1]):
                 found += await self._client.events(thing["metadata"]["uid"])
@@ -205,7 +203,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
         more.pop("last", None)
         return Wake(self._event(outcome, cause, message, **more), message)
 
-    async def _logs(self, container: str) -> tuple[list[Json], Json]:
+    async def _logs(self, container: str) -> tuple[list[ForeignJson], ForeignJson]:
         """Return the pods and what they printed; it is best effort and can never change the outcome."""
         lines: list[str] = []
         tails: list[str] = []
