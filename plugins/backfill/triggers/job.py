@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +47,15 @@ class JobArgs(WaitArgs):
     made_at: float
     uid: str = ""
     owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a Job's pods have printed: lines for people, workflow ids, and the last lines as they are, to judge by."""
+
+    tail: tuple[str, ...] = ()
+    workflow_ids: tuple[str, ...] = ()
+    last: Sequence[str] = ()
 
 
 class JobTrigger(WaitTrigger[JobArgs]):
@@ -168,10 +178,10 @@ class JobTrigger(WaitTrigger[JobArgs]):
         pods, log = await self._logs(container_of(job))
         if outcome.state == "complete":
             return self._end(
-                "complete", outcome.reason, outcome.message or "finished", ended_at=rules.ended_at(job), **log
+                "complete", outcome.reason, outcome.message or "finished", log, ended_at=rules.ended_at(job)
             )
-        why = podreasons.failure(outcome, pods, container_of(job), log.pop("last"), self._left)
-        return self._end("failed", why.cause, why.text, do=why.do, **log)
+        why = podreasons.failure(outcome, pods, container_of(job), log.last, self._left)
+        return self._end("failed", why.cause, why.text, log, do=why.do)
 
     async def _still_active(self, job: ForeignJson) -> Look:
         container = container_of(job)
@@ -187,7 +197,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
         said = jobwait.judge(facts, self._limits)
         if isinstance(said, Why):
             _, log = await self._logs(container)
-            return self._end("timeout", said.cause, said.text, do=said.do, **log)
+            return self._end("timeout", said.cause, said.text, log, do=said.do)
         return wait(said)
 
     async def _events(self, job: ForeignJson, pods: list[ForeignJson]) -> list[ForeignJson]:
@@ -199,18 +209,19 @@ class JobTrigger(WaitTrigger[JobArgs]):
             self.log.info("the Job's events cannot be read: %s", brief(error))
         return found
 
-    def _end(self, outcome: str, cause: str, message: str, **more: Any) -> Look:
-        more.pop("last", None)
-        return Wake(self._event(outcome, cause, message, **more), message)
+    def _end(self, outcome: str, cause: str, message: str, log: Printed | None = None, **more: Any) -> Look:
+        log = log or Printed()
+        event = self._event(outcome, cause, message, log_tail=log.tail, workflow_ids=log.workflow_ids, **more)
+        return Wake(event, message)
 
-    async def _logs(self, container: str) -> tuple[list[ForeignJson], ForeignJson]:
+    async def _logs(self, container: str) -> tuple[list[ForeignJson], Printed]:
         """Return the pods and what they printed; it is best effort and can never change the outcome."""
         lines: list[str] = []
         tails: list[str] = []
         try:
             pods = await self._client.pods(f"job-name={self.args.job_name}")
         except KubeCallError as error:
-            return [], {"log_tail": [f"the pods cannot be listed: {brief(error)}"], "workflow_ids": [], "last": []}
+            return [], Printed((f"the pods cannot be listed: {brief(error)}",))
         for pod in pods:
             name = pod["metadata"]["name"]
             try:
@@ -225,4 +236,4 @@ class JobTrigger(WaitTrigger[JobArgs]):
         if not tails:
             tails.append("the pods are gone, there is no log to read")
         ids = created_workflows(lines)[:MAX_IDS]
-        return pods, {"log_tail": tails[-EVENT_LINES:], "workflow_ids": ids, "last": lines[-TAIL_LINES:]}
+        return pods, Printed(tuple(tails[-EVENT_LINES:]), tuple(ids), lines[-TAIL_LINES:])
