@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.scorecard_backfill.foreign import Row
 from include.scorecard_backfill.verdicts.counts import Days, Host, TableName
 
 FIGURES = 5
 """Figures of one day and kind of rows in an answer over all shards (sql/census.py)."""
 
-Answer = Mapping[str, Any]
+Answer = Row
 """One row of a counting statement: ``leg``, ``host`` ('' over all shards), ``days`` as (ISO day, numbers) pairs."""
 
 
