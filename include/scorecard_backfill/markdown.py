@@ -3,67 +3,67 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
 from include.scorecard_backfill.records import Window
+from include.scorecard_backfill.records.report import Report, Sums
 from include.scorecard_backfill.report import VERIFIED
 
 
-def report_markdown(report: Mapping[str, Any]) -> str:
+def report_markdown(report: Report) -> str:
     """Return the report: customers, totals, and every window that is not verified with its reason and remedy."""
-    lines = [f"**{report['verified']} of {report['planned']} windows verified**"]
-    if report.get("refused"):
-        lines = [f"**{report['refused']}**"]
-    elif report.get("dry_run"):
-        lines = ["**Dry run: nothing was changed.** The plan:", "", report["dry_run"]]
+    lines = [f"**{report.verified} of {report.planned} windows verified**"]
+    if report.refused:
+        lines = [f"**{report.refused}**"]
+    elif report.dry_run:
+        lines = ["**Dry run: nothing was changed.** The plan:", "", report.dry_run]
     else:
         lines += ["", *_numbers(report)]
     lines += _missing(report)
     lines += _listed("**Jobs that still run, and that no task waits for** (clearing reindex adopts them):",
-                     [f"{r['label']}: `{r['job']}`" for r in report.get("running", ())])  # fmt: skip
-    if report.get("running_unknown"):
-        lines += ["", f"Whether Jobs still run is not known: {report['running_unknown']}"]
+                     [f"{r.label}: `{r.job}`" for r in report.running or ()])  # fmt: skip
+    if report.running_unknown:
+        lines += ["", f"Whether Jobs still run is not known: {report.running_unknown}"]
     lines += _listed(
         "**Not verified:**",
         [
-            f"{r['label']}: {r['status']}{': ' + r['note'] if r['note'] else ''}"
-            + (f"\n  What to do: {r['what_to_do']}" if r["what_to_do"] else "")
-            for r in report["windows"]
-            if r["status"] != VERIFIED and not report.get("refused")
+            f"{r.label}: {r.status}{': ' + r.note if r.note else ''}"
+            + (f"\n  What to do: {r.what_to_do}" if r.what_to_do else "")
+            for r in report.windows
+            if r.status != VERIFIED and not report.refused
         ],
     )
-    lines += _listed("**Open debts of this cluster** (deleted, not proven to be back):", report.get("debts", ()))
+    lines += _listed("**Open debts of this cluster** (deleted, not proven to be back):", report.debts)
     return "\n".join(lines)
 
 
-def _numbers(report: Mapping[str, Any]) -> list[str]:
+def _numbers(report: Report) -> list[str]:
     lines = [
         "| customer | windows | table | before | meant to go | after | removed | missing |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
-    for customer in report["customers"]:
-        head = f"{_cell(customer['customer_id'])} | {customer['verified']}/{customer['windows']}"
-        if not customer["tables"]:
+    for customer in report.customers:
+        head = f"{_cell(customer.customer_id)} | {customer.verified}/{customer.windows}"
+        if not customer.tables:
             lines.append(f"| {head} | - | - | - | - | - | - |")
-        lines += [f"| {head} | {table} | {_row(n)} |" for table, n in customer["tables"].items()]
-    lines += [f"| **all** | | {table} | {_row(n)} |" for table, n in report["total"].items()]
-    if not report.get("accounted", True):
+        lines += [f"| {head} | {table} | {_row(n)} |" for table, n in customer.tables.items()]
+    lines += [f"| **all** | | {table} | {_row(n)} |" for table, n in report.total.items()]
+    if not report.accounted:
         lines += ["", "Not accounted for: no predicate says which rows were meant to go (clickhouse.meant_to_go)."]
     return lines
 
 
-def _row(n: Mapping[str, int]) -> str:
-    return " | ".join(f"{n[name]:,}" for name in ("before", "meant", "after", "removed", "short"))
+def _row(n: Sums) -> str:
+    return " | ".join(f"{rows:,}" for rows in (n.before, n.meant, n.after, n.removed, n.short))
 
 
-def _missing(report: Mapping[str, Any]) -> list[str]:
+def _missing(report: Report) -> list[str]:
     lines = [
-        f"{m['label']}: {m['table']}: {m['count']:,} missing"
-        f"{', such as ' + ', '.join(m['ids'][:5]) if m['ids'] else ''} ({m['meant']:,} more were meant to go)"
-        for m in report.get("missing", ())
-        if m["count"] or m["meant"]
+        f"{m.label}: {m.table}: {m.count:,} missing"
+        f"{', such as ' + ', '.join(m.ids[:5]) if m.ids else ''} ({m.meant:,} more were meant to go)"
+        for m in report.missing
+        if m.count or m.meant
     ]
     return _listed("**Rows of the snapshots that did not come back:**", lines)
 

@@ -1,28 +1,33 @@
-"""What a run did: results joined by window key, totals per customer, as JSON."""
+"""What a run did: results joined by window key, totals per customer."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final
 
 from include.scorecard_backfill.debts import Debt
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.names import LABEL_WINDOW
 from include.scorecard_backfill.records import Deleted, Failure, Proof, Verified, Window
+from include.scorecard_backfill.records.report import (
+    CustomerRow,
+    LiveJob,
+    MissingRow,
+    Report,
+    Sums,
+    WindowRow,
+    WindowStatus,
+)
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
-Json = dict[str, Any]
-
-VERIFIED = "verified"
-DELETED_NOT_REINDEXED = "deleted, not yet reindexed"
-NOT_PROVEN = "reindexed, not proven complete"
+VERIFIED: Final = "verified"
+DELETED_NOT_REINDEXED: Final = "deleted, not yet reindexed"
+NOT_PROVEN: Final = "reindexed, not proven complete"
 """The reindex has ended and verify did not find what should be there; rows may be missing, doubled or stale."""
-FAILED = "failed"
-NOT_STARTED = "not started"
-
-NUMBERS = ("before", "meant", "after", "removed", "short")
-"""Of each table: rows before, of those meant to go, rows after, rows that are fewer, rows that are missing."""
+FAILED: Final = "failed"
+NOT_STARTED: Final = "not started"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +47,8 @@ class Outcome:
     begun: frozenset[str] = field(default_factory=frozenset)
 
 
-def build_report(outcome: Outcome) -> Json:
-    """Return the report record.
+def build_report(outcome: Outcome) -> Report:
+    """Return the report of how the windows ended.
 
     A window that was cut is verified when every one of its parts is; a part may have been cut, too.
     """
@@ -54,23 +59,23 @@ def build_report(outcome: Outcome) -> Json:
     reasons = {f.key: f for f in outcome.failures}
     begun = outcome.begun | {d.key for d in outcome.deleted if d.sent} | {debt.window for debt in outcome.debts}
     rows = [_window_row(w, _smallest(w.key, parts_of, done), done, reasons, begun) for w in outcome.windows]
-    count = sum(row["status"] == VERIFIED for row in rows)
+    count = sum(row.status == VERIFIED for row in rows)
     customers = _by_customer(rows)
-    return {
-        "planned": len(rows),
-        "verified": count,
-        "complete": count == len(rows),
-        "accounted": all(r.proof.accounted for r in done.values() if r.proof),
-        "windows": rows,
-        "customers": customers,
-        "total": _sum_tables(c["tables"] for c in customers),
-        "missing": _missing([*outcome.windows, *outcome.parts], outcome.verified),
-        "debts": [debt.text for debt in outcome.debts],
-    }
+    return Report(
+        planned=len(rows),
+        verified=count,
+        complete=count == len(rows),
+        accounted=all(r.proof.accounted for r in done.values() if r.proof),
+        windows=tuple(rows),
+        customers=tuple(customers),
+        total=_sum_tables(c.tables for c in customers),
+        missing=tuple(_missing([*outcome.windows, *outcome.parts], outcome.verified)),
+        debts=tuple(debt.text for debt in outcome.debts),
+    )
 
 
-def unwatched(windows: Iterable[Window], jobs: Iterable[Mapping[str, Any]], verified: Container[str]) -> list[Json]:
-    """Return live Jobs (``label``, ``job``) of windows that have not been verified, when no task waits any more.
+def unwatched(windows: Iterable[Window], jobs: Iterable[ForeignJson], verified: Container[str]) -> list[LiveJob]:
+    """Return live Jobs of windows that have not been verified, when no task waits any more.
 
     Airflow tells nobody when a deferred task is ended while no triggerer runs its trigger, so that its Job lives on.
     """
@@ -79,16 +84,16 @@ def unwatched(windows: Iterable[Window], jobs: Iterable[Mapping[str, Any]], veri
     for job in jobs:
         key = (job["metadata"].get("labels") or {}).get(LABEL_WINDOW)
         if key in labels and key not in verified and not job_outcome(job).final:
-            found.append({"label": labels[key], "job": job["metadata"]["name"]})
-    return sorted(found, key=lambda row: row["job"])
+            found.append(LiveJob(label=labels[key], job=job["metadata"]["name"]))
+    return sorted(found, key=lambda row: row.job)
 
 
-def _missing(windows: Iterable[Window], results: Iterable[Verified]) -> list[Json]:
+def _missing(windows: Iterable[Window], results: Iterable[Verified]) -> list[MissingRow]:
     """Return for each window and table with a snapshot what did not come back: meant to go apart from missing."""
     labels = {w.key: w.label for w in windows}
     return [
-        {"key": r.key, "label": labels.get(r.key, r.key), "table": f"{m.database}.{m.table}", "meant": m.meant,
-         "count": m.count, "ids": list(m.ids)}
+        MissingRow(key=r.key, label=labels.get(r.key, r.key), table=f"{m.database}.{m.table}", meant=m.meant,
+                   count=m.count, ids=m.ids)
         for r in results
         if r.proof is not None
         for m in r.proof.missing
@@ -110,84 +115,92 @@ def _window_row(
     done: Mapping[str, Verified],
     reasons: Mapping[str, Failure],
     begun: frozenset[str],
-) -> Json:
-    row: Json = {
-        "key": window.key,
-        "customer_id": window.customer_id,
-        "start": window.start.isoformat(),
-        "end": window.end.isoformat(),
-        "label": window.label,
-    }
+) -> WindowRow:
     if window.key in done:
-        return row | {"status": VERIFIED, "tables": _tables([done[window.key]]), "note": "", "what_to_do": ""}
+        return _row(window, VERIFIED, _tables([done[window.key]]))
     if parts:
-        return row | _cut_row(parts, done, reasons, window.key in begun or any(p.key in begun for p in parts))
-    return row | _open_row(window.key, reasons.get(window.key), begun)
+        return _cut_row(window, parts, done, reasons, window.key in begun or any(p.key in begun for p in parts))
+    return _open_row(window, reasons.get(window.key), begun)
+
+
+def _row(
+    window: Window, status: WindowStatus, tables: dict[str, Sums] | None = None, note: str = "", what_to_do: str = ""
+) -> WindowRow:
+    return WindowRow(
+        key=window.key,
+        customer_id=window.customer_id,
+        start=window.start.isoformat(),
+        end=window.end.isoformat(),
+        label=window.label,
+        status=status,
+        tables=tables or {},
+        note=note,
+        what_to_do=what_to_do,
+    )
 
 
 def _cut_row(
-    parts: Sequence[Window], done: Mapping[str, Verified], reasons: Mapping[str, Failure], begun: bool
-) -> Json:
+    window: Window,
+    parts: Sequence[Window],
+    done: Mapping[str, Verified],
+    reasons: Mapping[str, Failure],
+    begun: bool,
+) -> WindowRow:
     note = f"cut into {len(parts)}"
     broken = [p for p in parts if p.key not in done]
     if not broken:
-        return {"status": VERIFIED, "tables": _tables(done[p.key] for p in parts), "note": note, "what_to_do": ""}
+        return _row(window, VERIFIED, _tables(done[p.key] for p in parts), note)
     why = "; ".join(f"{p.label}: {reasons[p.key].text if p.key in reasons else 'not finished'}" for p in broken[:5])
     first = next((reasons[p.key] for p in broken if p.key in reasons), None)
-    return {
-        "status": _unfinished(begun, *(reasons.get(p.key) for p in broken)),
-        "tables": {},
-        "note": f"{note}, {len(broken)} of them not verified: {why}",
-        "what_to_do": first.what_to_do if first else "",
-    }
+    note = f"{note}, {len(broken)} of them not verified: {why}"
+    status = _unfinished(begun, *(reasons.get(p.key) for p in broken))
+    return _row(window, status, note=note, what_to_do=first.what_to_do if first else "")
 
 
-def _unfinished(begun: bool, *failures: Failure | None) -> str:
+def _unfinished(begun: bool, *failures: Failure | None) -> WindowStatus:
     """Return the status of a window that is not verified; what is least far decides where parts are in several."""
     if not begun:
         return FAILED
     return NOT_PROVEN if all(f is not None and f.stage == "verify" for f in failures) else DELETED_NOT_REINDEXED
 
 
-def _open_row(key: str, failure: Failure | None, begun: frozenset[str]) -> Json:
-    return {
-        "status": _unfinished(key in begun, failure) if failure or key in begun else NOT_STARTED,
-        "tables": {},
-        "note": f"{failure.stage}: {failure.text}" if failure else "",
-        "what_to_do": failure.what_to_do if failure else "",
-    }
+def _open_row(window: Window, failure: Failure | None, begun: frozenset[str]) -> WindowRow:
+    begins = window.key in begun
+    status: WindowStatus = _unfinished(begins, failure) if failure or begins else NOT_STARTED
+    if failure is None:
+        return _row(window, status)
+    return _row(window, status, note=f"{failure.stage}: {failure.text}", what_to_do=failure.what_to_do)
 
 
-def _tables(results: Iterable[Verified]) -> Json:
+def _tables(results: Iterable[Verified]) -> dict[str, Sums]:
     proofs: list[Proof] = [r.proof for r in results if r.proof is not None]
     return _sum_tables(
-        {t.table: {"before": t.before, "meant": t.meant or 0, "after": t.after, "removed": t.removed, "short": t.short}}
+        {t.table: Sums(before=t.before, meant=t.meant or 0, after=t.after, removed=t.removed, short=t.short)}
         for proof in proofs
         for t in proof.tables
     )
 
 
-def _by_customer(rows: Iterable[Json]) -> list[Json]:
-    grouped: dict[str, list[Json]] = defaultdict(list)
+def _by_customer(rows: Iterable[WindowRow]) -> list[CustomerRow]:
+    grouped: dict[str, list[WindowRow]] = defaultdict(list)
     for row in rows:
-        grouped[row["customer_id"]].append(row)
+        grouped[row.customer_id].append(row)
     return [
-        {
-            "customer_id": customer,
-            "windows": len(listed),
-            "verified": sum(r["status"] == VERIFIED for r in listed),
-            "start": min(r["start"] for r in listed),
-            "end": max(r["end"] for r in listed),
-            "tables": _sum_tables(r["tables"] for r in listed if r["status"] == VERIFIED),
-        }
+        CustomerRow(
+            customer_id=customer,
+            windows=len(listed),
+            verified=sum(r.status == VERIFIED for r in listed),
+            start=min(r.start for r in listed),
+            end=max(r.end for r in listed),
+            tables=_sum_tables(r.tables for r in listed if r.status == VERIFIED),
+        )
         for customer, listed in sorted(grouped.items())
     ]
 
 
-def _sum_tables(items: Iterable[Mapping[str, Mapping[str, int]]]) -> Json:
-    total: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(NUMBERS, 0))
+def _sum_tables(items: Iterable[Mapping[str, Sums]]) -> dict[str, Sums]:
+    total: dict[str, Sums] = defaultdict(Sums)
     for tables in items:
         for table, numbers in tables.items():
-            for name in NUMBERS:
-                total[table][name] += numbers[name]
+            total[table] += numbers
     return dict(sorted(total.items()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from airflow.sdk import Variable
 
@@ -13,13 +12,13 @@ from backfill.groups import GROUPS
 from backfill.settings import OVERRIDE_VARIABLE
 from include.scorecard_backfill import names
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.foreign import ForeignJson
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.planning.overrides import Override, in_force
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.verdicts.admission import Limits, Work
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 from include.scorecard_backfill.verdicts.workflows import belongs_to
-
-Json = dict[str, Any]
 
 MAKES_JOBS = ("reindex", "wait_workflows", "verify")
 """Stages that may make a Job: the first one, and the ones that do so when they are cleared after a failure."""
@@ -38,15 +37,14 @@ def override_now(text: str | None) -> Override | None:
     return in_force(text, datetime.now(UTC))
 
 
-def limits_now(config: ClusterConfig, run: Mapping[str, Any], override: Override | None) -> Limits:
+def limits_now(config: ClusterConfig, run: Chosen, override: Override | None) -> Limits:
     """Return the limits of a run at this moment: override, else the run's form, else the cluster's profile of today."""
     admission = config.admission
     now = config.limits_at(datetime.now(UTC))
-    asked = (run.get("sources") or {}).get("max_parallel") == "form"
     limits = Limits(
-        max_parallel=int(run["max_parallel"]) if asked else now.max_parallel,
+        max_parallel=now.max_parallel if run.asked_parallel is None else run.asked_parallel,
         per_customer=now.windows_per_customer,
-        max_failures=run.get("max_failures") or admission.max_failures,
+        max_failures=run.max_failures or admission.max_failures,
         max_failure_share=admission.max_failure_share,
         min_windows_for_share=admission.min_windows_for_share,
     )
@@ -76,7 +74,7 @@ class Place:
 def works(
     places: Sequence[Place],
     states: Mapping[str, str | None],
-    jobs: Sequence[Json],
+    jobs: Sequence[ForeignJson],
     open_ids: Collection[str],
     config: ClusterConfig,
 ) -> list[Work]:

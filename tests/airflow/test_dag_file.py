@@ -16,7 +16,7 @@ import pytest
 
 from backfill import settings
 from include.scorecard_backfill.config.load import CLUSTERS_FOLDER
-from tests.airflow.conftest import ROOT
+from tests.kit.airflow_home import ROOT
 
 DAG_FILE = ROOT / "dags" / "scorecard_backfill.py"
 STAGES = ["admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify"]

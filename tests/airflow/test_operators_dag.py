@@ -17,8 +17,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from backfill import settings
 from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, load_clusters
-from tests.airflow.conftest import ROOT
 from tests.airflow.test_dag_file import load_dags
+from tests.kit.airflow_home import ROOT
 
 STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify")
 ON_A_WORKER = ("delete", "reindex")

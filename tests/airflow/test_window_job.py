@@ -420,8 +420,8 @@ def test_a_person_who_ends_a_worker_ends_its_own_job_only(
         deferral(made.execute, task)
     else:
         deferral(made.resume, task, event=AGAIN.to_json())
-    for module in ("reindex", "wait_workflows", "verify"):
-        monkeypatch.setattr(f"backfill.operators.{module}.get_current_context", lambda: task)
+    for module in ("operators.reindex", "reindexing.again"):
+        monkeypatch.setattr(f"backfill.{module}.get_current_context", lambda: task)
     mine = Owner(task["ti"].run_id, f"windows.{stage}", 0, 1, 7)
     (stored,) = jobs.stored.values()
     stored["metadata"]["annotations"] = {ANNOTATION_OWNER: mine.text}

@@ -51,8 +51,7 @@ def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[Window]:
         given=tuple(form),
     )
     operator = PlanOperator(task_id="plan", cluster=NAME, max_windows=10)
-    found = operator._plan(scene.context("plan"), scene.config, run, [])
-    return [Window.from_json(item) for item in found["windows"]]
+    return list(operator._plan(scene.context("plan"), scene.config, run, []).windows)
 
 
 def test_healthy_cluster_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

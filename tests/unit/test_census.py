@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.scorecard_backfill.sql.pins import PINNED, pins
-from include.scorecard_backfill.verdicts.census import IncompleteError, Numbers, host_days, read_census
+from include.scorecard_backfill.verdicts.census import IncompleteError, Tally, host_days, read_census
 from include.scorecard_backfill.verdicts.counts import Host
 
 HOSTS = (Host("a1", 1), Host("a2", 1), Host("b1", 2))
@@ -95,7 +95,7 @@ def test_what_disagrees_is_unsettled_and_named(found: list[dict[str, Any]], said
 def test_rows_on_two_shards_are_doubled() -> None:
     census = read_census(answers({"2026-01-01": 5}, {"2026-01-01": 5}, doubled=5), [TABLE], HOSTS, meant=[False])
     assert census.unsettled == ""
-    assert census.days[TABLE]["2026-01-01"] == Numbers(10, 1, 5, None, 7)
+    assert census.days[TABLE]["2026-01-01"] == Tally(10, 1, 5, None, 7)
     assert census.total[TABLE].doubled == 5
 
 
@@ -106,9 +106,9 @@ def test_rewritten_and_old_are_split() -> None:
         ("", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1]),
     ]
     census = read_census(found, [TABLE], HOSTS, meant=[True])
-    assert census.rewritten[TABLE] == {"2026-01-01": Numbers(4, 2, 4, 1, 8)}
-    assert census.old[TABLE] == {"2026-01-01": Numbers(1, 1, 1, 1, 1)}
-    assert census.tables[TABLE].old_total == Numbers(1, 1, 1, 1, 1)
+    assert census.rewritten[TABLE] == {"2026-01-01": Tally(4, 2, 4, 1, 8)}
+    assert census.old[TABLE] == {"2026-01-01": Tally(1, 1, 1, 1, 1)}
+    assert census.tables[TABLE].old_total == Tally(1, 1, 1, 1, 1)
 
 
 def test_pins_are_sent_also_when_this_host_has_them() -> None:

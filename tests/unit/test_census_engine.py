@@ -17,7 +17,7 @@ from include.scorecard_backfill.config.rules import census_part
 from include.scorecard_backfill.sql import Slice
 from include.scorecard_backfill.sql.census import CensusPart, Value, Written, census_statement, moment_literal
 from include.scorecard_backfill.sql.pins import PINNED, pins
-from include.scorecard_backfill.verdicts.census import Census, IncompleteError, Numbers, read_census
+from include.scorecard_backfill.verdicts.census import Census, IncompleteError, Tally, read_census
 from include.scorecard_backfill.verdicts.counts import Host
 from tests.unit.test_sql_engine import NAMES, NASTY, Engine, database, engine, insert, table_of
 
@@ -52,15 +52,15 @@ def test_rows_ids_and_conversations_of_every_day(engine: Engine, database: str) 
     assert found.unsettled == ""
     name = (database, "scorecard")
     ids = {f"2026-01-0{day + 1}": [str(n) for n in range(9) if n % 3 == day] for day in range(3)}
-    assert found.days[name] == {day: Numbers(3, 3, 3, None, prints(engine, of)) for day, of in ids.items()}
-    assert found.total[name] == Numbers(9, 9, 9, None, prints(engine, [str(n) for n in range(9)]))
+    assert found.days[name] == {day: Tally(3, 3, 3, None, prints(engine, of)) for day, of in ids.items()}
+    assert found.total[name] == Tally(9, 9, 9, None, prints(engine, [str(n) for n in range(9)]))
 
 
 def test_nothing_is_counted_as_zero_with_a_row_of_every_host(engine: Engine, database: str) -> None:
     found = census(engine, CensusPart("scorecard", part_of(database), "scorecard_id", Value("scorecard_type", "a")))
     assert found.unsettled == ""
     assert found.days == {(database, "scorecard"): {}}
-    assert found.total == {(database, "scorecard"): Numbers(0, 0, 0, 0)}
+    assert found.total == {(database, "scorecard"): Tally(0, 0, 0, 0)}
 
 
 def test_what_is_meant_to_go_is_counted_by_its_value_and_by_the_ids_of_it(engine: Engine, database: str) -> None:
@@ -87,7 +87,7 @@ def test_what_is_meant_to_go_is_counted_by_its_value_and_by_the_ids_of_it(engine
     assert [(n.rows, n.meant) for n in found.days[database, "score"].values()] == [(3, 0), (3, 3), (3, 3), (3, 0)]
     assert [n.meant for n in found.total.values()] == [2, 6]
     kept = [f"{card}{n}" for card in (0, 3) for n in range(3)]
-    assert found.total[database, "score"] == Numbers(12, 4, 12, 6, prints(engine, kept))
+    assert found.total[database, "score"] == Tally(12, 4, 12, 6, prints(engine, kept))
     alone = census_part(config, "score", part_of(database), ["score"])
     assert alone.meant is None  # a database without the other table tells nothing
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from include.scorecard_backfill.overview.facts import DebtFact
-from include.scorecard_backfill.overview.history import PastRun, history_of
+from include.scorecard_backfill.overview.history import PastReport, PastRun, history_of, past_report
+from include.scorecard_backfill.params.chosen import Chosen
 from tests.unit.overview_fixtures import at
 
-RUN = {"mode": "cleanup", "start_date": "2026-01-01", "end_date": "2026-02-01"}
+RUN = Chosen.read({"mode": "cleanup", "start_date": "2026-01-01", "end_date": "2026-02-01"})
 
 
-def report(*customers: tuple[str, int, int, int]) -> dict[str, Any]:
+def report(*customers: tuple[str, int, int, int]) -> PastReport:
     """A report of (customer, verified, windows, scorecards removed)."""
     listed = [
         {"customer_id": c, "verified": v, "windows": w, "tables": {"scorecard": {"removed": r}} if v else {}}
         for c, v, w, r in customers
     ]
     done, planned = sum(v for _, v, _, _ in customers), sum(w for _, _, w, _ in customers)
-    return {"planned": planned, "verified": done, "complete": done == planned, "customers": listed,
-            "total": {"scorecard": {"removed": sum(r for *_, r in customers)}}}  # fmt: skip
+    return past_report({"planned": planned, "verified": done, "complete": done == planned, "customers": listed,
+                        "total": {"scorecard": {"removed": sum(r for *_, r in customers)}}})  # fmt: skip
 
 
 def test_a_customer_is_shown_with_its_newest_run_that_verified_something() -> None:
@@ -49,8 +50,8 @@ def test_a_customer_is_shown_with_its_newest_run_that_verified_something() -> No
         (PastRun("r", "running", run=RUN, asking=True), "waiting for approval"),
         (PastRun("r", "failed", run=RUN, answer="Reject"), "rejected"),
         (PastRun("r", "failed"), "refused"),
-        (PastRun("r", "success", run={**RUN, "dry_run": True}), "dry run"),
-        (PastRun("r", "success", run=RUN, report={"planned": 0}), "nothing to do"),
+        (PastRun("r", "success", run=replace(RUN, dry_run=True)), "dry run"),
+        (PastRun("r", "success", run=RUN, report=PastReport()), "nothing to do"),
         (PastRun("r", "failed", run=RUN), "incomplete"),
     ],
 )

@@ -22,6 +22,7 @@ from include.scorecard_backfill.records import (
     Verified,
     Window,
 )
+from include.scorecard_backfill.records.report import LiveJob, Report
 from include.scorecard_backfill.report import (
     DELETED_NOT_REINDEXED,
     NOT_PROVEN,
@@ -59,25 +60,27 @@ def failure(key: str, reason: str = "why", stage: Any = "wait_workflows", cause:
     return Failure(key=key, stage=stage, cause=cause, reason=reason, what_to_do=f"do {cause}")
 
 
-def report_of(windows: Sequence[Window], **changes: Any) -> Json:
+def report_of(windows: Sequence[Window], **changes: Any) -> Report:
     return build_report(Outcome(windows=windows, **changes))
 
 
-def status(report: Json) -> dict[str, str]:
-    return {row["key"]: row["status"] for row in report["windows"]}
+def status(report: Report) -> dict[str, str]:
+    return {row.key: row.status for row in report.windows}
 
 
 def test_all_verified_is_complete_with_the_sums() -> None:
     windows = [window("k1"), window("k2", day=2), window("k3", "globex")]
     done = [verified("k3", 100, 80, 19), verified("k1"), verified("k2", 5, 5, 0)]
     report = report_of(windows, verified=done, deleted=[deleted("k1")])
-    assert (report["complete"], report["planned"], report["verified"]) == (True, 3, 3)
-    assert report["accounted"] is True
+    assert (report.complete, report.planned, report.verified) == (True, 3, 3)
+    assert report.accounted is True
     # What was meant to go apart from what is missing.
-    assert report["total"] == {"scorecard": {"before": 115, "meant": 20, "after": 94, "removed": 21, "short": 1}}
-    acme, globex = report["customers"]
-    assert (acme["customer_id"], acme["windows"], acme["tables"]["scorecard"]["before"]) == ("acme", 2, 15)
-    assert (globex["customer_id"], globex["verified"], globex["tables"]["scorecard"]["removed"]) == ("globex", 1, 20)
+    assert report.to_json()["total"] == {
+        "scorecard": {"before": 115, "meant": 20, "after": 94, "removed": 21, "short": 1}
+    }
+    acme, globex = report.customers
+    assert (acme.customer_id, acme.windows, acme.tables["scorecard"].before) == ("acme", 2, 15)
+    assert (globex.customer_id, globex.verified, globex.tables["scorecard"].removed) == ("globex", 1, 20)
 
 
 FAILED: list[Failure] = [failure("k1", "breaker", "admit")]
@@ -105,13 +108,13 @@ def test_the_status_of_a_window_is_what_is_proven(
 ) -> None:
     report = report_of([window("k1")], verified=done, deleted=gone, failures=failures)
     assert status(report) == {"k1": expected}
-    assert report["complete"] is (expected == VERIFIED)
+    assert report.complete is (expected == VERIFIED)
     if expected != VERIFIED:
-        assert report["total"] == {}
-        assert report["windows"][0]["note"] == "".join(f"{f.stage}: {f.text}" for f in failures)
-        assert report["windows"][0]["what_to_do"] == "".join(f.what_to_do for f in failures)
+        assert report.total == {}
+        assert report.windows[0].note == "".join(f"{f.stage}: {f.text}" for f in failures)
+        assert report.windows[0].what_to_do == "".join(f.what_to_do for f in failures)
     else:
-        assert report["windows"][0]["note"] == ""
+        assert report.windows[0].note == ""
 
 
 @pytest.mark.parametrize(
@@ -120,8 +123,8 @@ def test_the_status_of_a_window_is_what_is_proven(
 )
 def test_whichever_stage_failed_its_reason_and_remedy_are_there(stage: Any, cause: str) -> None:
     report = report_of([window("k1")], failures=[failure("k1", "ch-2 is silent", stage, cause)])
-    (row,) = report["windows"]
-    assert row["note"] == f"{stage}: {cause}: ch-2 is silent"
+    (row,) = report.windows
+    assert row.note == f"{stage}: {cause}: ch-2 is silent"
     text = report_markdown(report)
     assert f"- acme 2026-01-01..2026-01-02: failed: {stage}: {cause}: ch-2 is silent\n  What to do: do {cause}" in text
 
@@ -142,9 +145,9 @@ def test_a_cut_window_is_verified_when_all_of_its_parts_are() -> None:
         deleted=[deleted("k1")],
         failures=[failure("k1", "too big")],
     )
-    assert (report["complete"], report["planned"]) == (True, 1)
-    assert report["total"]["scorecard"] == {"before": 15, "meant": 2, "after": 13, "removed": 2, "short": 0}
-    assert report["windows"][0]["note"] == "cut into 2"
+    assert (report.complete, report.planned) == (True, 1)
+    assert report.to_json()["total"]["scorecard"] == {"before": 15, "meant": 2, "after": 13, "removed": 2, "short": 0}
+    assert report.windows[0].note == "cut into 2"
 
 
 @pytest.mark.parametrize(("gone", "expected"), [([deleted("k1")], DELETED_NOT_REINDEXED), ([], "failed")])
@@ -152,10 +155,8 @@ def test_a_cut_window_with_an_open_part_says_which(gone: list[Deleted], expected
     parts = [window("p1", part_of="k1"), window("p2", day=2, part_of="k1")]
     report = report_of([window("k1")], parts=parts, verified=[verified("p1")], deleted=gone, failures=[failure("k1")])
     assert status(report) == {"k1": expected}
-    assert report["windows"][0]["note"] == (
-        "cut into 2, 1 of them not verified: acme 2026-01-02..2026-01-03: not finished"
-    )
-    assert report["complete"] is False
+    assert report.windows[0].note == ("cut into 2, 1 of them not verified: acme 2026-01-02..2026-01-03: not finished")
+    assert report.complete is False
 
 
 def test_a_part_that_was_cut_again_counts_by_its_own_parts() -> None:
@@ -166,19 +167,19 @@ def test_a_part_that_was_cut_again_counts_by_its_own_parts() -> None:
         window("q2", day=3, part_of="p2"),
     ]
     done = [verified("p1"), verified("q1"), verified("q2")]
-    assert report_of([window("k1")], parts=parts, verified=done)["complete"] is True
+    assert report_of([window("k1")], parts=parts, verified=done).complete is True
     failed = report_of(
         [window("k1")], parts=parts, verified=done[:2], failures=[failure("q2", "on the way", "verify", "lost_rows")]
     )
-    assert failed["windows"][0]["note"].endswith("1 of them not verified: acme 2026-01-03..2026-01-04: lost_rows: on"
+    assert failed.windows[0].note.endswith("1 of them not verified: acme 2026-01-03..2026-01-04: lost_rows: on"
                                                  " the way")  # fmt: skip
-    assert failed["windows"][0]["what_to_do"] == "do lost_rows"
+    assert failed.windows[0].what_to_do == "do lost_rows"
     # A part that was verified in spite of having been cut is done.
-    assert report_of([window("k1")], parts=parts, verified=[verified("p1"), verified("p2")])["complete"] is True
+    assert report_of([window("k1")], parts=parts, verified=[verified("p1"), verified("p2")]).complete is True
 
 
 def test_a_plan_of_nothing_is_complete() -> None:
-    assert report_of([])["complete"] is True
+    assert report_of([]).complete is True
 
 
 KEYS = [f"k{n}" for n in range(6)]
@@ -201,29 +202,27 @@ def test_results_are_joined_by_key_and_never_by_place(
         deleted=[deleted(key) for key in order if key in gone],
         failures=[failure(key, f"why {key}") for key in order if key in bad],
     )
-    assert [row["key"] for row in report["windows"]] == KEYS
-    for row in report["windows"]:
-        key = row["key"]
+    assert [row.key for row in report.windows] == KEYS
+    for row in report.windows:
+        key = row.key
         rest = DELETED_NOT_REINDEXED if key in gone else "failed" if key in bad else "not started"
-        assert row["status"] == (VERIFIED if key in done else rest)
+        assert row.status == (VERIFIED if key in done else rest)
         if key in done:
-            assert row["tables"]["scorecard"]["before"] == 10 * (KEYS.index(key) + 1)
+            assert row.tables["scorecard"].before == 10 * (KEYS.index(key) + 1)
         else:
-            assert row["note"] == (f"wait_workflows: canceled: why {key}" if key in bad else "")
-    assert report["complete"] is (len(done) == len(KEYS))
-    removed = report["total"].get("scorecard", {}).get("removed", 0)
-    assert removed == sum(
-        row["tables"]["scorecard"]["removed"] for row in report["windows"] if row["status"] == VERIFIED
-    )
-    assert sum(customer["windows"] for customer in report["customers"]) == len(KEYS)
-    assert json.loads(json.dumps(report)) == report
+            assert row.note == (f"wait_workflows: canceled: why {key}" if key in bad else "")
+    assert report.complete is (len(done) == len(KEYS))
+    removed = report.to_json()["total"].get("scorecard", {}).get("removed", 0)
+    assert removed == sum(row.tables["scorecard"].removed for row in report.windows if row.status == VERIFIED)
+    assert sum(customer.windows for customer in report.customers) == len(KEYS)
+    assert Report.model_validate(json.loads(json.dumps(report.to_json()))) == report
 
 
 def test_missing_rows_are_named_apart_from_those_that_were_meant_to_go() -> None:
     gone = MissingRows(database="acme_voice", table="scorecard", meant=7, count=2, ids=("a", "b"))
     fine = MissingRows(database="acme_voice", table="score")
     report = report_of([window("k1")], verified=[verified("k1", missing=(gone, fine))])
-    assert report["missing"] == [
+    assert report.to_json()["missing"] == [
         {"key": "k1", "label": "acme 2026-01-01..2026-01-02", "table": "acme_voice.scorecard", "meant": 7, "count": 2,
          "ids": ["a", "b"]},
         {"key": "k1", "label": "acme 2026-01-01..2026-01-02", "table": "acme_voice.score", "meant": 0, "count": 0,
@@ -243,8 +242,8 @@ def test_jobs_that_nobody_waits_for_are_listed() -> None:
     jobs.append({"metadata": {"name": "f"}})
     windows = [window("k1"), window("k2", "globex"), window("k3")]
     assert unwatched(windows, jobs, {"k3"}) == [
-        {"label": "globex 2026-01-01..2026-01-02", "job": "a"},
-        {"label": "acme 2026-01-01..2026-01-02", "job": "b"},
+        LiveJob(label="globex 2026-01-01..2026-01-02", job="a"),
+        LiveJob(label="acme 2026-01-01..2026-01-02", job="b"),
     ]
 
 
@@ -275,12 +274,12 @@ def test_markdown_of_a_report_shows_sums_and_every_open_window() -> None:
 
 def test_a_report_without_a_predicate_says_that_nothing_is_accounted_for() -> None:
     report = report_of([window("k1")], verified=[verified("k1", meant=None)])
-    assert report["accounted"] is False
+    assert report.accounted is False
     assert "Not accounted for: no predicate says which rows were meant to go" in report_markdown(report)
 
 
 def test_a_dry_run_shows_the_plan_and_no_sums() -> None:
-    text = report_markdown(report_of([]) | {"dry_run": "the plan as it is approved"})
+    text = report_markdown(report_of([]).model_copy(update={"dry_run": "the plan as it is approved"}))
     assert "**Dry run: nothing was changed.** The plan:\n\nthe plan as it is approved" in text
     assert "windows verified" not in text
     assert "|" not in text
@@ -288,17 +287,18 @@ def test_a_dry_run_shows_the_plan_and_no_sums() -> None:
 
 def test_a_refusal_says_why_and_by_whom_and_lists_no_window() -> None:
     by = "The plan was rejected by jane; nothing was deleted."
-    text = report_markdown(report_of([window("k1")]) | {"refused": by})
+    text = report_markdown(report_of([window("k1")]).model_copy(update={"refused": by}))
     assert text == f"**{by}**"
 
 
 def test_open_debts_and_jobs_are_shown_in_whatever_report() -> None:
     owed = build.debt(window("k9"), build.table({0: "abc"}))
-    report = report_of([window("k1")], debts=[owed]) | {"running": [{"label": "acme", "job": "reindex-1"}]}
+    report = report_of([window("k1")], debts=[owed])
+    report = report.model_copy(update={"running": (LiveJob(label="acme", job="reindex-1"),)})
     text = report_markdown(report)
     assert f"**Open debts of this cluster** (deleted, not proven to be back):\n\n- {owed.text}" in text
     assert "(clearing reindex adopts them):\n\n- acme: `reindex-1`" in text
-    unknown = report_markdown(report_of([]) | {"running_unknown": "no answer"})
+    unknown = report_markdown(report_of([]).model_copy(update={"running_unknown": "no answer"}))
     assert "Whether Jobs still run is not known: no answer" in unknown
     for empty in ("Open debts", "Jobs that still run", "snapshots"):
         assert empty not in report_markdown(report_of([window("k1")], verified=[verified("k1")]))

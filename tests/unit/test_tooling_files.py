@@ -23,7 +23,7 @@ ALLOWED_PATHS: tuple[str, ...] = ("/home/airflow",)
 
 
 def repository_files(folder: Path, ignored: GitIgnoreSpec) -> Iterator[Path]:
-    """Yield the files that git would track: all that .gitignore does not name. Works without git, too."""
+    """Yield the texts that git would track: all that .gitignore does not name. Works without git, too."""
     for path in sorted(folder.iterdir()):
         name = path.relative_to(ROOT).as_posix()
         if name == ".git":
@@ -31,10 +31,11 @@ def repository_files(folder: Path, ignored: GitIgnoreSpec) -> Iterator[Path]:
         # Ignored folders are not entered: what is in them may vanish meanwhile.
         if path.is_dir() and not ignored.match_file(f"{name}/"):
             yield from repository_files(path, ignored)
-        elif path.is_file() and not ignored.match_file(name):
+        elif path.is_file() and path.suffix != PICTURES and not ignored.match_file(name):
             yield path
 
 
+PICTURES = ".png"
 FILES = list(repository_files(ROOT, GitIgnoreSpec.from_lines((ROOT / ".gitignore").read_text().splitlines())))
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from include.scorecard_backfill.config.cluster import (
+from include.scorecard_backfill.config.admission import (
     AdmissionConfig,
     AdmissionProfile,
-    ClickHouseConfig,
-    ClusterConfig,
-    DeleteConfig,
     HealthConfig,
     Hysteresis,
-    KubernetesConfig,
     Limits,
-    MustBeZero,
-    RunMode,
-    ScheduleConfig,
-    SnapshotConfig,
-    TemporalConfig,
-    VerifyBand,
-    WaitsConfig,
-    WindowsConfig,
 )
+from include.scorecard_backfill.config.clickhouse import ClickHouseConfig, DeleteConfig, MustBeZero, VerifyBand
+from include.scorecard_backfill.config.cluster import ClusterConfig
+from include.scorecard_backfill.config.fields import RunMode
+from include.scorecard_backfill.config.kubernetes import KubernetesConfig
+from include.scorecard_backfill.config.schedule import ScheduleConfig
+from include.scorecard_backfill.config.temporal import TemporalConfig
+from include.scorecard_backfill.config.waits import WaitsConfig
+from include.scorecard_backfill.config.windows import SnapshotConfig, WindowsConfig
 
 __all__ = [
     "AdmissionConfig",

@@ -17,22 +17,15 @@ from pydantic import Field, Strict, model_validator
 
 from include.scorecard_backfill.config.admission import (
     AdmissionConfig,
-    AdmissionProfile,
-    HealthConfig,
-    Hysteresis,
     Limits,
 )
 from include.scorecard_backfill.config.clickhouse import (
     ClickHouseConfig,
-    DeleteConfig,
-    MustBeZero,
-    VerifyBand,
 )
 from include.scorecard_backfill.config.fields import (
     ClusterName,
     Frozen,
     Order,
-    RunMode,
     Seconds,
     Text,
     Zone,
@@ -44,26 +37,6 @@ from include.scorecard_backfill.config.schedule import ScheduleConfig
 from include.scorecard_backfill.config.temporal import TemporalConfig
 from include.scorecard_backfill.config.waits import WaitsConfig
 from include.scorecard_backfill.config.windows import SnapshotConfig, WindowsConfig
-
-__all__ = [
-    "AdmissionConfig",
-    "AdmissionProfile",
-    "ClickHouseConfig",
-    "ClusterConfig",
-    "DeleteConfig",
-    "HealthConfig",
-    "Hysteresis",
-    "KubernetesConfig",
-    "Limits",
-    "MustBeZero",
-    "RunMode",
-    "ScheduleConfig",
-    "SnapshotConfig",
-    "TemporalConfig",
-    "VerifyBand",
-    "WaitsConfig",
-    "WindowsConfig",
-]
 
 SATURDAY = 5
 """`datetime.weekday()` of Saturday; Sunday is 6."""

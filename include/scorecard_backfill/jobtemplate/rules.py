@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from include.scorecard_backfill.foreign import Manifest
 from include.scorecard_backfill.jobtemplate.fields import (
     BY_PATH,
     CONTAINERS,
@@ -15,8 +15,6 @@ from include.scorecard_backfill.jobtemplate.fields import (
     POD_META,
     POD_SPEC,
 )
-
-Manifest = Mapping[str, Any]
 
 ENV_START = "REINDEX_START_TIME"
 ENV_END = "REINDEX_END_TIME"

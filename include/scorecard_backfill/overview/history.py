@@ -10,13 +10,32 @@ from typing import Any
 from include.scorecard_backfill.config.fields import Frozen
 from include.scorecard_backfill.overview.facts import DebtFact
 from include.scorecard_backfill.overview.model import Attention, Counts
+from include.scorecard_backfill.params.chosen import Chosen
 
-Json = Mapping[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class PastCustomer:
+    """What a report says of a customer; ``removed``: rows by table."""
+
+    customer_id: str
+    verified: int
+    windows: int
+    removed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PastReport:
+    """What the history shows of a report; ``removed``: rows by table of all verified windows."""
+
+    planned: int = 0
+    complete: bool = False
+    customers: Sequence[PastCustomer] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """A run as Airflow remembers it. ``run``: effective parameters; ``report``: what the report left, {} for none.
+    """A run as Airflow remembers it. ``run`` is None before it has a plan; ``report``: what its report left.
 
     ``answer`` is the one to the plan's question, '' when none was given; ``asking``: it is being asked now.
     """
@@ -26,8 +45,8 @@ class PastRun:
     started: datetime | None = None
     ended: datetime | None = None
     asked_by: str = ""
-    run: Json = field(default_factory=dict)
-    report: Json = field(default_factory=dict)
+    run: Chosen | None = None
+    report: PastReport = field(default_factory=PastReport)
     answer: str = ""
     asking: bool = False
 
@@ -110,10 +129,9 @@ def history_of(
     """Return the history. ``runs`` are the newest first."""
     customers: dict[str, CustomerLine] = {}
     for run in runs:
-        for listed in run.report.get("customers") or ():
-            name = str(listed["customer_id"])
-            if listed.get("verified") and name not in customers:
-                customers[name] = _customer(run, name, listed)
+        for listed in run.report.customers:
+            if listed.verified and listed.customer_id not in customers:
+                customers[listed.customer_id] = _customer(run, listed)
     return DagHistory(
         dag_id=dag_id,
         cluster=cluster,
@@ -131,10 +149,10 @@ def _line(run: PastRun) -> RunLine:
     took = (run.ended - run.started).total_seconds() / 60 if run.started and run.ended else None
     return RunLine(
         run_id=run.run_id,
-        mode=str(run.run.get("mode") or ""),
-        days=_days(run.run),
-        customers=len(run.report.get("customers") or ()),
-        removed=_removed(run.report.get("total") or {}),
+        mode=_mode(run),
+        days=run.run.days if run.run else None,
+        customers=len(run.report.customers),
+        removed=run.report.removed,
         started=run.started,
         ended=run.ended,
         minutes=round(took, 1) if took is not None else None,
@@ -149,32 +167,49 @@ def _verdict(run: PastRun) -> str:
         return "rejected"
     if run.state not in ("success", "failed"):
         return "waiting for approval" if run.asking else "running"
-    if not run.run:
+    if run.run is None:
         return "refused"
-    if run.run.get("dry_run"):
+    if run.run.dry_run:
         return "dry run"
-    if not run.report.get("planned"):
+    if not run.report.planned:
         return "nothing to do" if run.state == "success" else "incomplete"
-    return "complete" if run.report.get("complete") else "incomplete"
+    return "complete" if run.report.complete else "incomplete"
 
 
-def _customer(run: PastRun, name: str, listed: Json) -> CustomerLine:
+def _customer(run: PastRun, listed: PastCustomer) -> CustomerLine:
     return CustomerLine(
-        customer=name,
-        mode=str(run.run.get("mode") or ""),
+        customer=listed.customer_id,
+        mode=_mode(run),
         ended=run.ended,
-        days=_days(run.run),
-        removed=_removed(listed.get("tables") or {}),
-        verified=int(listed["verified"]),
-        windows=int(listed.get("windows") or listed["verified"]),
+        days=run.run.days if run.run else None,
+        removed=listed.removed,
+        verified=listed.verified,
+        windows=listed.windows,
         run_id=run.run_id,
     )
 
 
-def _removed(tables: Json) -> dict[str, int]:
+def _mode(run: PastRun) -> str:
+    return run.run.mode or "" if run.run else ""
+
+
+def past_report(found: Mapping[str, Any]) -> PastReport:
+    """Return what the history shows of a report's JSON, also of one that an earlier release has left."""
+    return PastReport(
+        planned=int(found.get("planned") or 0),
+        complete=bool(found.get("complete")),
+        customers=tuple(
+            PastCustomer(
+                customer_id=str(listed["customer_id"]),
+                verified=int(listed.get("verified") or 0),
+                windows=int(listed.get("windows") or listed.get("verified") or 0),
+                removed=_removed(listed.get("tables") or {}),
+            )
+            for listed in found.get("customers") or ()
+        ),
+        removed=_removed(found.get("total") or {}),
+    )
+
+
+def _removed(tables: Mapping[str, Any]) -> dict[str, int]:
     return {table: int(n.get("removed") or 0) for table, n in sorted(tables.items())}
-
-
-def _days(run: Json) -> tuple[str, str] | None:
-    start, end = run.get("start_date"), run.get("end_date")
-    return (str(start), str(end)) if start and end else None

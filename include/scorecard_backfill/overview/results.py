@@ -11,15 +11,13 @@ from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.overview.facts import DebtFact, Planned, Result, Seen
 from include.scorecard_backfill.records import VERSION, RecordError, plain
 
-Json = Mapping[str, Any]
-
 PAID = '"paid"'
 """What is stored in the place of a debt that was paid, as JSON."""
 
 FIGURES = ("before", "after", "removed", "meant", "short")
 
 
-def planned_of(window: Json) -> Planned:
+def planned_of(window: Mapping[str, Any]) -> Planned:
     """Return a window from its plan record."""
     return Planned(
         key=window["key"],
@@ -115,7 +113,7 @@ def moment(value: object) -> datetime | None:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def _tables(found: Json) -> dict[str, dict[str, int]]:
+def _tables(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return the rows per table of a verified window, summed over its databases."""
     balances = (found.get("proof") or {}).get("tables")
     if balances is None:
@@ -130,7 +128,7 @@ def _tables(found: Json) -> dict[str, dict[str, int]]:
     return dict(total)
 
 
-def _rows_before(found: Json) -> dict[str, int]:
+def _rows_before(found: Mapping[str, Any]) -> dict[str, int]:
     if isinstance(rows := found.get("rows_before"), Mapping):
         return dict(rows)
     total: dict[str, int] = defaultdict(int)

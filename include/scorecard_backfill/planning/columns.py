@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
+from include.scorecard_backfill.foreign import Row
 
-Row = Mapping[str, Any]
 TableName = tuple[str, str]
 
 Kind = Literal["time", "value", "written time", "written number"]

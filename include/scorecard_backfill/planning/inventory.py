@@ -7,11 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from types import MappingProxyType
-from typing import Any
 
+from include.scorecard_backfill.foreign import Row
 from include.scorecard_backfill.planning.plan import Volume
-
-Row = Mapping[str, Any]
 
 _PLAIN = re.compile(r"(Replicated|Shared)?MergeTree")
 """Engines without FINAL."""

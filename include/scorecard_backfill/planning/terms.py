@@ -71,6 +71,22 @@ def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str
     }
 
 
+def windows_of(terms: Terms) -> str:
+    """Return the digest of the windows that terms are about."""
+    return terms["windows"]
+
+
+def terms_again(config: ClusterConfig, planned: Terms) -> Terms:
+    """Return the terms of a plan as they would be carried out by the cluster's file as it is now."""
+    return terms_of(
+        config,
+        mode=planned["mode"],  # type: ignore[arg-type]
+        order=planned["order"],  # type: ignore[arg-type]
+        windows=planned["windows"],
+        max_parallel=int(planned["windows at once"]),
+    )
+
+
 def digest(terms: Terms) -> str:
     """Return the digest (16 hex digits) of terms, whatever their order."""
     return names.digest(json.dumps(dict(terms), sort_keys=True, separators=(",", ":")))

@@ -24,6 +24,7 @@ from include.scorecard_backfill.records.events import (
     ResendEvent,
     read_event,
 )
+from include.scorecard_backfill.records.kept import KeptStep, MadeJob
 from include.scorecard_backfill.records.proof import DayBalance, MissingRows, Proof, TableBalance
 from include.scorecard_backfill.records.results import (
     Deleted,
@@ -52,6 +53,8 @@ __all__ = [
     "Failure",
     "GoEvent",
     "JobEvent",
+    "KeptStep",
+    "MadeJob",
     "MissingRows",
     "MutationsGone",
     "Numbers",

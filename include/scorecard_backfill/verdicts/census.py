@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.scorecard_backfill.foreign import Row
 from include.scorecard_backfill.verdicts.counts import Days, Host, TableName
 
 FIGURES = 5
 """Figures of one day and kind of rows in an answer over all shards (sql/census.py)."""
 
-Answer = Mapping[str, Any]
+Answer = Row
 """One row of a counting statement: ``leg``, ``host`` ('' over all shards), ``days`` as (ISO day, numbers) pairs."""
 
 
@@ -20,9 +21,10 @@ class IncompleteError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
-    """FINAL over all shards: rows, distinct conversations, distinct row ids, rows meant to go (None: no rule).
+class Tally:
+    """What a census found of one day, or of all days, FINAL over all shards.
 
+    Rows, distinct conversations, distinct row ids, rows meant to go (None: no rule).
     ``fingerprint``: the sum modulo 2**64 of a hash of the id of each row that is not meant to go.
     """
 
@@ -38,7 +40,7 @@ class Numbers:
         return self.rows - self.ids
 
 
-DayNumbers = Mapping[str, Numbers]
+DayTallies = Mapping[str, Tally]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,13 @@ class TableCensus:
     empty when no moment was asked for.
     """
 
-    days: DayNumbers = field(default_factory=dict)
-    total: Numbers = Numbers()
+    days: DayTallies = field(default_factory=dict)
+    total: Tally = Tally()
     hosts: Mapping[str, Days] = field(default_factory=dict)
-    rewritten: DayNumbers = field(default_factory=dict)
-    rewritten_total: Numbers = Numbers()
-    old: DayNumbers = field(default_factory=dict)
-    old_total: Numbers = Numbers()
+    rewritten: DayTallies = field(default_factory=dict)
+    rewritten_total: Tally = Tally()
+    old: DayTallies = field(default_factory=dict)
+    old_total: Tally = Tally()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,23 +68,23 @@ class Census:
     tables: Mapping[TableName, TableCensus]
 
     @property
-    def days(self) -> Mapping[TableName, DayNumbers]:
-        """Numbers by table and ISO day; a day without rows is not there."""
+    def days(self) -> Mapping[TableName, DayTallies]:
+        """Tallies by table and ISO day; a day without rows is not there."""
         return {name: table.days for name, table in self.tables.items()}
 
     @property
-    def total(self) -> Mapping[TableName, Numbers]:
-        """Numbers by table over all days."""
+    def total(self) -> Mapping[TableName, Tally]:
+        """Tallies by table over all days."""
         return {name: table.total for name, table in self.tables.items()}
 
     @property
-    def rewritten(self) -> Mapping[TableName, DayNumbers]:
-        """Numbers by table and day of the rows written since the moment that was asked for."""
+    def rewritten(self) -> Mapping[TableName, DayTallies]:
+        """Tallies by table and day of the rows written since the moment that was asked for."""
         return {name: table.rewritten for name, table in self.tables.items()}
 
     @property
-    def old(self) -> Mapping[TableName, DayNumbers]:
-        """Numbers by table and day of the rows that are not proven to be written since then."""
+    def old(self) -> Mapping[TableName, DayTallies]:
+        """Tallies by table and day of the rows that are not proven to be written since then."""
         return {name: table.old for name, table in self.tables.items()}
 
 
@@ -131,14 +133,14 @@ def read_census(
 
 
 def _table(days: Iterable[Any], hosts: Mapping[str, Days], has_rule: bool) -> TableCensus:
-    split: list[dict[str, Numbers]] = [{}, {}, {}]
+    split: list[dict[str, Tally]] = [{}, {}, {}]
     for day, numbers in days:
         for place in range(len(numbers) // FIGURES):
             own = numbers[FIGURES * place : FIGURES * (place + 1)]
             rows, conversations, ids, meant, print_ = (int(number) for number in own)
             if rows or not day:
-                split[place][str(day)] = Numbers(rows, conversations, ids, meant if has_rule else None, print_)
-    none = Numbers(meant=0 if has_rule else None)
+                split[place][str(day)] = Tally(rows, conversations, ids, meant if has_rule else None, print_)
+    none = Tally(meant=0 if has_rule else None)
     totals = [part.pop("", none) for part in split]
     ordered = [dict(sorted(part.items())) for part in split]
     return TableCensus(ordered[0], totals[0], hosts, ordered[1], totals[1], ordered[2], totals[2])

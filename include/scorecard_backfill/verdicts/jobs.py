@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from include.scorecard_backfill.foreign import Manifest
 from include.scorecard_backfill.jobtemplate.rules import queue_of
 
-Manifest = Mapping[str, Any]
 JobState = Literal["active", "suspended", "complete", "failed"]
 
 FIELD_MANAGER = "scorecard-backfill"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from include.scorecard_backfill.foreign import Manifest
 from include.scorecard_backfill.verdicts import jobs as rules
 from include.scorecard_backfill.verdicts import podreasons
 from include.scorecard_backfill.verdicts.podreasons import Why
-
-Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from include.scorecard_backfill.foreign import Manifest
 from include.scorecard_backfill.verdicts.jobs import JobOutcome
-
-Manifest = Mapping[str, Any]
 
 LINE_LENGTH = 300
 """Characters of the pod's last line that a failure quotes."""

@@ -113,9 +113,9 @@ def resume(dag_id: OurDag, body: Asked, session: SessionDep, user: GetUserDep) -
     """End a pause; other limits of the override stay in force. The body is {}."""
     cluster = cluster_of(dag_id)
     now = read_settings(session, cluster).override
-    rest = now.model_dump(mode="json", exclude_none=True) | {"pause": False} if now else {}
     name = OVERRIDE_VARIABLE.format(cluster=cluster)
-    if rest.get("max_parallel") or rest.get("windows_per_customer"):
+    if now and (now.max_parallel or now.windows_per_customer):
+        rest = now.model_dump(mode="json", exclude_none=True) | {"pause": False}
         Variable.set(name, json.dumps(rest), session=session)
     else:
         Variable.delete(name, session=session)

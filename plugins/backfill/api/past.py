@@ -15,11 +15,10 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from backfill.kit.xcoms import RESULT, SUMMARY
-from include.scorecard_backfill.overview.history import PastRun
+from backfill.kit.xcoms import RESULT, RUN, SUMMARY
+from include.scorecard_backfill.overview.history import PastReport, PastRun, past_report
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import RecordError, plain
-
-Json = dict[str, Any]
 
 RUNS = 50
 """Runs in the history: more than a year of a monthly schedule with every run repeated four times."""
@@ -27,10 +26,7 @@ RUNS = 50
 DIGESTS = 1_000
 """Digests of ended reports that are kept in memory: 20 clusters x RUNS."""
 
-DIGEST = ("planned", "verified", "complete", "customers", "total")
-"""What the history shows of a report."""
-
-_digests: OrderedDict[tuple[str, str, datetime], Json] = OrderedDict()
+_digests: OrderedDict[tuple[str, str, datetime], PastReport] = OrderedDict()
 
 
 class Newest(NamedTuple):
@@ -50,7 +46,7 @@ def past_runs(session: Session, dag_id: str) -> list[PastRun]:
         select(*columns).where(DagRun.dag_id == dag_id).order_by(DagRun.run_after.desc(), DagRun.id.desc()).limit(RUNS)
     ).all()
     ids = [row[0] for row in listed]
-    parameters = {run_id: _record(v) for run_id, v in _xcoms(session, dag_id, ids, "plan", "run")}
+    parameters = {run_id: _record(v) for run_id, v in _xcoms(session, dag_id, ids, "plan", RUN)}
     reports = _reports(session, dag_id, ids)
     questions = _questions(session, dag_id, ids)
     return [
@@ -60,8 +56,8 @@ def past_runs(session: Session, dag_id: str) -> list[PastRun]:
             started=started,
             ended=ended,
             asked_by=who or ("the schedule" if str(kind) == "scheduled" else ""),
-            run=parameters.get(run_id, {}),
-            report=reports.get(run_id, {}),
+            run=Chosen.read(parameters[run_id]) if parameters.get(run_id) else None,
+            report=reports.get(run_id, PastReport()),
             answer=questions.get(run_id, ("", False))[0],
             asking=questions.get(run_id, ("", False))[1],
         )
@@ -94,7 +90,7 @@ def _xcoms(session: Session, dag_id: str, run_ids: Collection[str], task_id: str
     )
 
 
-def _reports(session: Session, dag_id: str, run_ids: Collection[str]) -> Mapping[str, Json]:
+def _reports(session: Session, dag_id: str, run_ids: Collection[str]) -> Mapping[str, PastReport]:
     """Return what the reports left, without their windows; a report that was seen before is not read again.
 
     Reports of earlier releases have no summary: of those the whole is read, once.
@@ -115,10 +111,10 @@ def _reports(session: Session, dag_id: str, run_ids: Collection[str]) -> Mapping
     for key in (SUMMARY, RESULT):
         missing = [run_id for run_id, stamp in stamps.items() if keys[run_id] == key and stamp not in _digests]
         for run_id, value in _xcoms(session, dag_id, missing, "report", key) if missing else ():
-            _digests[stamps[run_id]] = {k: v for k, v in _record(value).items() if k in DIGEST}
+            _digests[stamps[run_id]] = past_report(_record(value))
     while len(_digests) > DIGESTS:
         _digests.popitem(last=False)
-    return {run_id: _digests.get(stamp, {}) for run_id, stamp in stamps.items()}
+    return {run_id: _digests.get(stamp, PastReport()) for run_id, stamp in stamps.items()}
 
 
 def _questions(session: Session, dag_id: str, run_ids: Collection[str]) -> dict[str, tuple[str, bool]]:
@@ -131,7 +127,7 @@ def _questions(session: Session, dag_id: str, run_ids: Collection[str]) -> dict[
     return {run_id: ((options or [""])[0] if at else "", at is None) for run_id, options, at in found}
 
 
-def _record(value: Any) -> Json:
+def _record(value: Any) -> Mapping[str, Any]:
     try:
         found = plain(value)
     except RecordError:

@@ -6,9 +6,7 @@ plugin for its ``fastapi_apps``, so that the app is built when it is asked for.
 
 from __future__ import annotations
 
-from typing import Any
-
-Json = dict[str, Any]
+from include.scorecard_backfill.foreign import ForeignJson
 
 URL_PREFIX = "/scorecard-backfill"
 BUNDLE_URL = f"{URL_PREFIX.removeprefix('/')}/static/backfill.js"
@@ -22,9 +20,9 @@ class OnDemand:
     """Attribute of the plugin's class whose value is made when it is first asked for."""
 
     def __init__(self) -> None:
-        self._made: list[Json] | None = None
+        self._made: list[ForeignJson] | None = None
 
-    def __get__(self, instance: object, owner: type | None = None) -> list[Json]:
+    def __get__(self, instance: object, owner: type | None = None) -> list[ForeignJson]:
         """Return the list of apps, built once."""
         if self._made is None:
             from backfill.api.app import build_app
@@ -33,7 +31,7 @@ class OnDemand:
         return self._made
 
 
-def react_apps() -> list[Json]:
+def react_apps() -> list[ForeignJson]:
     """Return the tabs and the entry in the menu; all are one bundle."""
     return [
         {"name": RUN_TAB, "bundle_url": BUNDLE_URL, "destination": "dag_run", "url_route": "backfill"},

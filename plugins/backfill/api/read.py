@@ -19,6 +19,8 @@ from sqlalchemy.orm import Session, lazyload, selectinload
 from backfill.api.access import cluster_of
 from backfill.api.memory import Place, memory_of
 from backfill.api.windows import (
+    HASH,
+    NOTES,
     SETTLING,
     as_json,
     as_list,
@@ -30,6 +32,7 @@ from backfill.api.windows import (
 )
 from backfill.groups import PASSES
 from backfill.kit.debts import PREFIX, cluster_asset
+from backfill.kit.xcoms import RUN, TERMS
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
 from backfill.slots import limits_now
 from include.scorecard_backfill.graph import task_of, tasks_of
@@ -46,12 +49,11 @@ from include.scorecard_backfill.overview.facts import (
     WindowFacts,
 )
 from include.scorecard_backfill.overview.results import debt_of
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.planning.learned import Customer, parse_learned
 from include.scorecard_backfill.planning.overrides import Override, OverrideError, in_force
 from include.scorecard_backfill.planning.terms import digest
 from include.scorecard_backfill.records import STAGES, Order
-
-Json = dict[str, Any]
 
 
 class Settings(NamedTuple):
@@ -116,7 +118,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         job_url=links.job,
         workflow_url=links.workflow,
         debts=read_debts(session, cluster),
-        plan_notes=tuple(as_list(plan.get("notes"))),
+        plan_notes=tuple(as_list(plan.get(NOTES))),
     )
 
 
@@ -165,13 +167,12 @@ def read_debts(session: Session, cluster: str) -> list[DebtFact]:
     return [debt for value in values if (debt := debt_of(value)) is not None]
 
 
-def _limits(cluster: str, parameters: Json, settings: Settings) -> Any:
+def _limits(cluster: str, parameters: Mapping[str, Any], settings: Settings) -> Any:
     try:
         config = cluster_config(cluster)
     except LookupError:
         return ONE
-    run = {"max_parallel": config.admission.max_parallel, **{k: v for k, v in parameters.items() if v is not None}}
-    return limits_now(config, run, settings.override)
+    return limits_now(config, Chosen.read(parameters), settings.override)
 
 
 def _links(cluster: str) -> Links:
@@ -189,9 +190,9 @@ def _links(cluster: str) -> Links:
     return Links(job, workflow)
 
 
-def _parameters(plan: Mapping[str, Any], run: DagRun) -> Json:
+def _parameters(plan: Mapping[str, Any], run: DagRun) -> Mapping[str, Any]:
     """Return the effective parameters; before there is a plan, what was sent."""
-    found = as_json(plan.get("run"))
+    found = as_json(plan.get(RUN))
     return dict(found) if isinstance(found, dict) else dict(run.conf or {})
 
 
@@ -239,8 +240,8 @@ def _refusal(tasks: Mapping[Place, TaskFact], results: Mapping[Place, Result], n
 
 def _digest(plan: Mapping[str, Any]) -> str | None:
     """Return the digest of what is to be approved, None while there is no plan."""
-    terms = as_json(plan.get("terms"))
+    terms = as_json(plan.get(TERMS))
     if isinstance(terms, dict):
         return digest(terms)
-    found = plan.get("hash")
+    found = plan.get(HASH)
     return None if found is None else str(found).strip('"')

@@ -16,18 +16,19 @@ from sqlalchemy.orm import Session
 
 from backfill.api.memory import Place, RunMemory, Source
 from backfill.groups import GROUPS, PASSES
-from backfill.kit.xcoms import LOOK, REFUSED, RESULT
+from backfill.kit.xcoms import LOOK, PLANNED, REFUSED, RESULT, RUN, TERMS
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.overview.facts import NO_TASK, Planned, Result, Seen, TaskFact
 from include.scorecard_backfill.overview.results import planned_of, result_of, seen_of
 from include.scorecard_backfill.records import RecordError, plain
 
-Json = dict[str, Any]
-
 SETTLING = ("preflight", "plan")
 """Tasks that come before anything is deleted; a failure of theirs refuses the run."""
 
-PLAN_KEYS = ("planned", "run", "terms", "hash", "notes")
+HASH, NOTES = "hash", "notes"
+"""Of plans of earlier releases."""
+
+PLAN_KEYS = (PLANNED, RUN, TERMS, HASH, NOTES)
 
 STAGE_TASKS = tuple(f"{group}.{task}" for group in GROUPS for task in tasks_of(("delete_first", "reindex_first")))
 ADMIT_TASKS = tuple(f"{group}.admit" for group in GROUPS)
@@ -85,10 +86,10 @@ def read_sources(
     known = {s: memory.sources[s] for s, task in made_by.items() if s in memory.sources
              and memory.sources[s].made_by == task and task.state == "success"}  # fmt: skip
     wanted = [source for source in made_by if source not in known]
-    left: dict[str, Json] = {source: {} for source in wanted}
+    left: dict[str, dict[str, Any]] = {source: {} for source in wanted}
     if wanted:
         keys = and_(XComModel.task_id == "plan", XComModel.key.in_(PLAN_KEYS))
-        parts = and_(XComModel.task_id != "plan", XComModel.key == "return_value")
+        parts = and_(XComModel.task_id != "plan", XComModel.key == RESULT)
         found = session.execute(
             select(XComModel.task_id, XComModel.key, XComModel.value).where(
                 XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.task_id.in_(wanted), or_(keys, parts)
@@ -97,7 +98,7 @@ def read_sources(
         for task_id, key, value in found:
             left[task_id][key] = value
     for source in wanted:
-        listed = as_list(left[source].pop("planned" if source == "plan" else "return_value", None))
+        listed = as_list(left[source].pop(PLANNED if source == "plan" else RESULT, None))
         known[source] = Source(made_by[source], [planned_of(w) for w in listed], left[source])
     memory.sources = known
     return known

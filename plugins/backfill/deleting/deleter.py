@@ -12,7 +12,7 @@ from backfill.kit.store import Store
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.life import Seen, SentState
 from include.scorecard_backfill.planning.deletes import Step
-from include.scorecard_backfill.records import Sent
+from include.scorecard_backfill.records import KeptStep, Sent
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation
 
@@ -46,8 +46,8 @@ class Deleter:
         """Return what this task itself knows of a step: written before the statement leaves, and after its answer."""
         states: dict[str, SentState] = {"sent": "taken", "sending": "maybe"}
         kept = self._kept(step)
-        found = states.get(kept.get("state", ""), "none")
-        if found == "maybe" and not kept.get("answered") and self._never_left(step):
+        found = states.get(kept.state, "none")
+        if found == "maybe" and not kept.answered and self._never_left(step):
             self.log.info(
                 "%s: its worker ended before it was sent; no host and no DDL queue has ever had it", step.label
             )
@@ -92,8 +92,8 @@ class Deleter:
         """Return the record of a step that is there, and keep it. One that is only queued was taken by no host yet."""
         kept = self._kept(step)
         mine = self._own(step, mutations)
-        at = kept.get("at") or min((m.created for m in mine), default=time.time())
-        accepted = {*kept.get("accepted", ()), *(m.host for m in mine)}
+        at = kept.at or min((m.created for m in mine), default=time.time())
+        accepted = {*kept.accepted, *(m.host for m in mine)}
         if not accepted and seen == "done":
             # It was found done by a count of every host: finished mutations are not listed for ever.
             accepted = {h.name for h in self.hosts}
@@ -109,7 +109,7 @@ class Deleter:
             self._refuse_overtaking(step)
         at = time.time()
         # Written before the statement leaves: a worker that dies in between must look, not send again.
-        self.store.set(self._store_key(step), {"state": "sending", "at": at, "partitions": list(step.partitions)})
+        self._note(step, KeptStep(state="sending", at=at, partitions=step.partitions))
         accepted: set[str] | None = None
         for statement in self._statements(step):
             hosts = self._send_one(step, statement)
@@ -119,7 +119,7 @@ class Deleter:
     def is_done(self, step: Step, mutations: Sequence[Mutation]) -> bool:
         """Return True when no host still works on the step and every host has taken it."""
         mine = self._own(step, mutations)
-        taken = set(self._kept(step).get("accepted", ()))
+        taken = set(self._kept(step).accepted)
         return all(m.is_done for m in mine) and taken | {m.host for m in mine} >= {h.name for h in self.hosts}
 
     def dropped(self, table: str, part: sql.Slice) -> Step | None:
@@ -128,13 +128,13 @@ class Deleter:
         Asked again later, the partitions may hold other rows; that must not turn the step into a DELETE by days.
         """
         step = Step(table, part, kind="drop")
-        partitions = tuple(self._kept(step).get("partitions") or ())
+        partitions = self._kept(step).partitions
         begun = self.sent_state(step) != "none" and partitions
         return Step(table, part, kind="drop", partitions=partitions) if begun else None
 
     def drop_was_refused(self, table: str, part: sql.Slice) -> bool:
         """Return True when a host has refused to drop a partition of this table: what is left is deleted by rows."""
-        return bool(self._kept(Step(table, part, kind="drop")).get("state") == "refused")
+        return self._kept(Step(table, part, kind="drop")).state == "refused"
 
     def refuse_crowded(self, step: Step, mutations: Sequence[Mutation]) -> None:
         """Raise StageError when others have too many unfinished mutations on the step's table; name them otherwise."""
@@ -148,8 +148,11 @@ class Deleter:
         for other in others:
             self.log.info("foreign mutation on %s, host %s: %s", ".".join(step.name), other.host, other.command[:200])
 
-    def _kept(self, step: Step) -> dict[str, Any]:
-        return dict(self.store.get(self._store_key(step)) or {})
+    def _kept(self, step: Step) -> KeptStep:
+        return KeptStep.from_json(self.store.get(self._store_key(step)))
+
+    def _note(self, step: Step, kept: KeptStep) -> None:
+        self.store.set(self._store_key(step), kept.to_json())
 
     def _store_key(self, step: Step) -> str:
         return f"sent:{'.'.join(step.name)}:{self.generation}.{step.chunk}{'.drop' if step.kind == 'drop' else ''}"
@@ -205,17 +208,17 @@ class Deleter:
         self.log.info("sending: %s", statement)
         answer = self._patiently(statement)
         if answer.outcome == "refused":
-            self.store.set(self._store_key(step), {})
+            self._note(step, KeptStep())
             raise StageError(f"{step.label}: ClickHouse refuses it, nothing was queued: {answer.text}")
         if answer.errors:
             self.log.warning("%s: errors of the DDL: %s", step.label, dict(answer.errors))
         if answer.errors and step.kind == "drop":
-            self.store.set(self._store_key(step), {"state": "refused"})
+            self._note(step, KeptStep(state="refused"))
             raise DropRefusedError(f"{step.label}: {next(iter(answer.errors.values()))[:300]}")
         if answer.outcome == "done":
             return set(answer.hosts)
         self.log.warning("%s: outcome unknown (%s), looking at the hosts", step.label, answer.text[:500])
-        self.store.set(self._store_key(step), {**self._kept(step), "answered": True})
+        self._note(step, self._kept(step).model_copy(update={"answered": True}))
         if self.seen(step, self.hook.mutations()) == "nothing":
             raise StageError(
                 f"{step.label}: it was sent, but no host has it: {answer.text[:500]}. The next try looks again; only a"
@@ -241,8 +244,7 @@ class Deleter:
             accepted=tuple(sorted(accepted)),
             partitions=step.partitions,
         )
-        kept = {"state": "sent", "at": at, "accepted": list(record.accepted), "partitions": list(step.partitions)}
-        self.store.set(self._store_key(step), kept)
+        self._note(step, KeptStep(state="sent", at=at, accepted=record.accepted, partitions=step.partitions))
         return record
 
 

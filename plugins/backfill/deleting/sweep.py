@@ -102,8 +102,8 @@ class SweepApproval:
             TaskAwaitingInput: a person must answer.
         """
         at = cluster_config(self.cluster).approve
-        run = xcoms.pull(context["ti"], "plan", xcoms.RUN) or {}
-        always = bool(run.get("require_approval")) and at in ("sweep", "both")
+        run = xcoms.chosen(context["ti"])
+        always = run is not None and run.require_approval and at in ("sweep", "both")
         if not surveyed.others and not always:
             return
         if RunStore(context).get(ANSWER) == surveyed.digest:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from backfill.hooks.clickhouse_errors import TopologyError
+from include.scorecard_backfill.foreign import Row
 from include.scorecard_backfill.verdicts.counts import Host
-
-Row = Mapping[str, Any]
 
 
 def match_hosts(

@@ -22,11 +22,10 @@ from kubernetes_asyncio.client.rest import ApiException
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.ownership import End, Leave, Owner, adoption, may_end, owner_of
 from include.scorecard_backfill.verdicts.jobs import FIELD_MANAGER
 from include.scorecard_backfill.verdicts.podreasons import QUOTA
-
-Json = dict[str, Any]
 
 REQUEST_TIMEOUT = (10, 30)
 """Connect and read limit of one call, in seconds; a socket that is never answered must not hang a stage."""
@@ -69,7 +68,7 @@ class KubeCallError(Exception):
         self.detail = detail
 
 
-def checked_extra(conn_id: str, extra: Mapping[str, Any]) -> Json:
+def checked_extra(conn_id: str, extra: Mapping[str, Any]) -> ForeignJson:
     """Return a connection's extra without its empty fields. Raises KubeConnectionError when it names no cluster.
 
     Without one the provider takes the cluster in which Airflow itself runs, or ~/.kube/config, whatever the context.
@@ -153,9 +152,9 @@ class KubernetesJobs:
     async def _call(
         self, what: str, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None,
         content_type: str = JSON_TYPE,
-    ) -> Json:  # fmt: skip
+    ) -> ForeignJson:  # fmt: skip
         async with self._api(what) as api:
-            found: Json = await api.call_api(
+            found: ForeignJson = await api.call_api(
                 path,
                 method,
                 query_params=list((query or {}).items()),
@@ -172,20 +171,20 @@ class KubernetesJobs:
         root = f"/apis/{group}/v1" if group else "/api/v1"
         return f"{root}/namespaces/{quote(self.config.namespace)}/{kind}" + (f"/{quote(name)}" if name else "")
 
-    async def _list(self, group: str, kind: str, query: Mapping[str, str]) -> list[Json]:
+    async def _list(self, group: str, kind: str, query: Mapping[str, str]) -> list[ForeignJson]:
         found = await self._call(f"list {kind}", "GET", self._path(group, kind), query)
         return list(found.get("items") or [])
 
-    async def cronjob(self) -> Json:
+    async def cronjob(self) -> ForeignJson:
         """Return the CronJob whose template is used."""
         name = self.config.cronjob
         return await self._call(f"read CronJob {name}", "GET", self._path("batch", "cronjobs", name))
 
-    async def jobs(self, selector: str = "") -> list[Json]:
+    async def jobs(self, selector: str = "") -> list[ForeignJson]:
         """Return the Jobs of the namespace that match a label selector."""
         return await self._list("batch", "jobs", {"labelSelector": selector})
 
-    async def job(self, name: str) -> Json | None:
+    async def job(self, name: str) -> ForeignJson | None:
         """Return one Job, or None when there is none of that name."""
         try:
             return await self._call(f"read Job {name}", "GET", self._path("batch", "jobs", name))
@@ -194,7 +193,7 @@ class KubernetesJobs:
                 return None
             raise
 
-    async def create_job(self, manifest: Json, *, dry_run: bool = False) -> Json:
+    async def create_job(self, manifest: ForeignJson, *, dry_run: bool = False) -> ForeignJson:
         """Create a Job, once; no retry here, since the outcome of a failed call is unknown.
 
         A field that the server does not know is refused, not dropped. ``dry_run``: admission and quota answer as they
@@ -204,7 +203,7 @@ class KubernetesJobs:
         what = f"create Job {manifest['metadata']['name']}"
         return await self._call(what, "POST", self._path("batch", "jobs"), query, manifest)
 
-    async def adopt_job(self, name: str, me: Owner) -> Json | None:
+    async def adopt_job(self, name: str, me: Owner) -> ForeignJson | None:
         """Make ``me`` the owner of a Job and return it; None when it is gone.
 
         Raises:
@@ -247,11 +246,11 @@ class KubernetesJobs:
             reraise=True,
         )
 
-    async def pods(self, selector: str) -> list[Json]:
+    async def pods(self, selector: str) -> list[ForeignJson]:
         """Return the pods of the namespace that match a label selector."""
         return await self._list("", "pods", {"labelSelector": selector})
 
-    async def events(self, uid: str) -> list[Json]:
+    async def events(self, uid: str) -> list[ForeignJson]:
         """Return the events about one object."""
         return await self._list("", "events", {"fieldSelector": f"involvedObject.uid={uid}"})
 

@@ -27,9 +27,9 @@ from kubernetes_asyncio.client import CoreV1Api
 from kubernetes_asyncio.client.rest import ApiException
 from kubernetes_asyncio.stream import WsApiClient
 
-log = logging.getLogger(__name__)
+from include.scorecard_backfill.foreign import ForeignJson
 
-Json = dict[str, Any]
+log = logging.getLogger(__name__)
 
 OPEN_SECONDS = 20.0
 """How long one look for a pod, or one stream's beginning, may take."""
@@ -75,9 +75,9 @@ def read_target(text: str, conn_id: str, context: str = "") -> Target:
     return Target(conn_id, context, match["namespace"], match["service"], int(match["port"]))
 
 
-def pod_port(service: Json, pod: Json, port: int) -> int:
+def pod_port(service: ForeignJson, pod: ForeignJson, port: int) -> int:
     """Return the pod's port behind a Service's port. Raises LookupError when the Service has no such port."""
-    ports: Sequence[Json] = service["spec"].get("ports") or []
+    ports: Sequence[ForeignJson] = service["spec"].get("ports") or []
     found = next((one for one in ports if one["port"] == port), None)
     if found is None:
         raise LookupError(
@@ -93,7 +93,7 @@ def pod_port(service: Json, pod: Json, port: int) -> int:
     raise LookupError(f"pod {pod['metadata']['name']} has no port named {target!r}")
 
 
-def ready_pods(pods: Sequence[Json]) -> list[Json]:
+def ready_pods(pods: Sequence[ForeignJson]) -> list[ForeignJson]:
     """Return the pods that take connections: ready, and not about to end."""
     return [
         pod
@@ -110,7 +110,7 @@ class _Forward:
     """The listener of one target."""
 
     target: Target
-    extra: Json
+    extra: ForeignJson
     server: asyncio.Server | None = None
     last_error: str = ""
     streams: set[asyncio.Task[None]] = field(default_factory=set)
@@ -258,7 +258,7 @@ class PortForwards:
         asked = asyncio.run_coroutine_threadsafe(self._open(target, dict(extra)), self._loop)
         return "127.0.0.1", await asyncio.wrap_future(asked)
 
-    async def _open(self, target: Target, extra: Json) -> int:
+    async def _open(self, target: Target, extra: ForeignJson) -> int:
         forward = self._forwards.setdefault(target, _Forward(target, extra))
         forward.extra = extra
         return await forward.open()

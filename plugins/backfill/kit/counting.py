@@ -11,7 +11,7 @@ from backfill.kit.stages import StageError
 from backfill.kit.store import COUNTED, RunStore
 from include.scorecard_backfill.proof import without
 from include.scorecard_backfill.records import Counted, Numbers, TableDays, TableName, Window
-from include.scorecard_backfill.verdicts.census import Census, DayNumbers
+from include.scorecard_backfill.verdicts.census import Census, DayTallies
 from include.scorecard_backfill.verdicts.counts import Host
 
 SETTLE_TRIES = 12
@@ -24,7 +24,7 @@ def table_days(census: Census) -> tuple[TableDays, ...]:
     return days_record(census.days)
 
 
-def days_record(tables: Mapping[TableName, DayNumbers]) -> tuple[TableDays, ...]:
+def days_record(tables: Mapping[TableName, DayTallies]) -> tuple[TableDays, ...]:
     """Return numbers by table and day as a record, in the order of the tables' names."""
     return tuple(
         TableDays(

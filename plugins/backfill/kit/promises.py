@@ -11,19 +11,13 @@ from backfill.kit.debts import DebtBook
 from backfill.settings import cluster_config
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.life import Approval
-from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of
+from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_again
 from include.scorecard_backfill.records import Counted, Window
 
 
 def terms_now(cluster: str, planned: Terms) -> Terms:
     """Return the terms of a plan as they would be carried out at this moment, by the cluster's file as it is now."""
-    return terms_of(
-        cluster_config(cluster),
-        mode=planned["mode"],  # type: ignore[arg-type]
-        order=planned["order"],  # type: ignore[arg-type]
-        windows=planned["windows"],
-        max_parallel=int(planned["windows at once"]),
-    )
+    return terms_again(cluster_config(cluster), planned)
 
 
 def approval(context: Mapping[str, Any], cluster: str) -> tuple[Approval, str]:

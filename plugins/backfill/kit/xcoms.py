@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from airflow.sdk.bases.xcom import BaseXCom
 
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import Record, RecordError, plain, read
 
 RESULT = "return_value"
@@ -59,6 +60,11 @@ async def apull(ti: Instance, task_id: str, key: str = RESULT, map_index: int = 
     return plain(found)
 
 
+async def achosen(ti: Instance) -> Chosen:
+    """Return what the run's plan has left of its parameters, the defaults without a plan. For triggers."""
+    return Chosen.read(await apull(ti, "plan", RUN) or {})
+
+
 async def arecord(ti: Instance, task_id: str, key: str = RESULT) -> Record | None:
     """Return the record that a task of the same run and map index left, None when there is none. For triggers.
 
@@ -71,6 +77,12 @@ async def arecord(ti: Instance, task_id: str, key: str = RESULT) -> Record | Non
 def pull(ti: Any, task_id: str, key: str = RESULT, map_index: int = -1) -> Any:
     """Return an XCom of the same run as plain JSON, None when there is none. For workers."""
     return plain(ti.xcom_pull(task_ids=task_id, key=key, map_indexes=map_index))
+
+
+def chosen(ti: Any) -> Chosen | None:
+    """Return what the run's plan has left of its parameters, None without a plan. For workers."""
+    found = pull(ti, "plan", RUN)
+    return Chosen.read(found) if found else None
 
 
 def text(ti: Any, task_id: str, key: str) -> str:

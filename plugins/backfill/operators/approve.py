@@ -41,10 +41,10 @@ class PlanApproval(ApprovalOperator):
         return super().execute(context)
 
     def _not_needed(self, ti: Any) -> str:
-        run = xcoms.pull(ti, "plan", xcoms.RUN) or {}
-        if not run.get("destructive"):
+        run = xcoms.chosen(ti)
+        if run is None or not run.destructive:
             return "nothing is deleted"
-        if not run.get("require_approval"):
+        if not run.require_approval:
             return "the run does not ask for one"
         return "" if xcoms.pull(ti, "plan", xcoms.PLANNED) else "the plan has no window"
 

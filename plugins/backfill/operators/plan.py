@@ -23,11 +23,10 @@ from include.scorecard_backfill.config.rules import names_of
 from include.scorecard_backfill.markdown import plan_markdown
 from include.scorecard_backfill.params import EffectiveParams
 from include.scorecard_backfill.planning import inventory, learned, plan
-from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest
+from include.scorecard_backfill.planning.frozen import FrozenPlan
+from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest, windows_of
 from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
 from include.scorecard_backfill.records import Window
-
-Json = dict[str, Any]
 
 
 class PlanOperator(BaseOperator):
@@ -42,12 +41,12 @@ class PlanOperator(BaseOperator):
         self.cluster = cluster
         self.max_windows = max_windows
 
-    def execute(self, context: Any) -> list[Json]:
+    def execute(self, context: Any) -> list[dict[str, Any]]:
         """Return the windows. Raises AirflowFailException with every reason for which a plan is refused."""
         with kept_refusal(context):
             return self._windows(context)
 
-    def _windows(self, context: Any) -> list[Json]:
+    def _windows(self, context: Any) -> list[dict[str, Any]]:
         config = cluster_config(self.cluster)
         run = run_parameters(context, config)
         book = DebtBook(self.cluster)
@@ -55,10 +54,10 @@ class PlanOperator(BaseOperator):
         frozen = self._frozen(context, config, run, open_debts)
         if frozen is None:
             frozen = self._plan(context, config, run, open_debts)
-            RunStore(context).set(FROZEN, frozen)
-        windows = [Window.from_json(item) for item in frozen["windows"]]
-        self._show(context, config, frozen, windows)
-        if frozen["run"]["dry_run"]:
+            RunStore(context).set(FROZEN, frozen.to_json())
+        windows = frozen.windows
+        self._show(context, config, frozen)
+        if frozen.chosen.dry_run:
             self.log.info("dry run: the plan is shown, nothing is done")
             return []
         book.announce(w.key for w in windows if w.destructive)
@@ -67,16 +66,17 @@ class PlanOperator(BaseOperator):
 
     def _frozen(
         self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
-    ) -> Json | None:
+    ) -> FrozenPlan | None:
         """Return the plan that this run has made before, None when it must be made (again)."""
-        frozen: Json | None = RunStore(context).get(FROZEN)
-        if not frozen:
+        kept = RunStore(context).get(FROZEN)
+        if not kept:
             return None
-        changed = differences(frozen["terms"], self._terms(config, run, frozen["terms"]["windows"]))
+        frozen = FrozenPlan.from_json(kept)
+        changed = differences(frozen.terms, self._terms(config, run, windows_of(frozen.terms)))
         if not changed:
-            self.log.info("this run was planned before: the same %d windows again", len(frozen["windows"]))
+            self.log.info("this run was planned before: the same %d windows again", len(frozen.windows))
             return frozen
-        keys = {item["key"] for item in frozen["windows"]}
+        keys = {window.key for window in frozen.windows}
         begun = [debt.label for debt in open_debts if debt.window in keys]
         text = "; ".join(changed)
         if begun:
@@ -93,7 +93,7 @@ class PlanOperator(BaseOperator):
 
     def _plan(
         self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
-    ) -> Json:
+    ) -> FrozenPlan:
         notes: list[str] = []
         known = self._learned(config, notes)
         stock, problems = read_inventory(BackfillClickHouse(config), run.range)
@@ -117,12 +117,12 @@ class PlanOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
         notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
         notes += [f"owed, NOT in this plan: {debt.text}" for debt in owing.outside(windows, open_debts)]
-        return {
-            "windows": [w.to_json() for w in windows],
-            "run": run.model_dump(mode="json") | {"destructive": run.destructive},
-            "terms": self._terms(config, run, windows_digest(windows)),
-            "notes": notes,
-        }
+        return FrozenPlan(
+            windows=windows,
+            run=run.model_dump(mode="json") | {"destructive": run.destructive},
+            terms=self._terms(config, run, windows_digest(windows)),
+            notes=notes,
+        )
 
     def _learned(self, config: ClusterConfig, notes: list[str]) -> Mapping[str, learned.Customer]:
         """Return what earlier runs say of customers. It only makes windows smaller, so a broken one stops no plan."""
@@ -134,23 +134,23 @@ class PlanOperator(BaseOperator):
             self.log.warning("%s", notes[-1])
             return {}
 
-    def _show(self, context: Any, config: ClusterConfig, frozen: Json, windows: Sequence[Window]) -> None:
-        ti, run, terms = context["ti"], frozen["run"], frozen["terms"]
+    def _show(self, context: Any, config: ClusterConfig, frozen: FrozenPlan) -> None:
+        ti, windows, terms, run = context["ti"], frozen.windows, frozen.terms, frozen.chosen
         markdown = plan_markdown(
             windows,
             digest=digest(terms),
-            mode=run["mode"],
-            order=run["order"],
+            mode=run.mode or "",
+            order=run.order,
             asked_by=asked_by(context),
-            max_parallel=run["max_parallel"],
-            statements=_statements(config, windows) if run["mode"] == "cleanup" else (),
-            notes=frozen["notes"],
+            max_parallel=run.max_parallel or 1,
+            statements=_statements(config, windows) if run.mode == "cleanup" else (),
+            notes=frozen.notes,
         )
         self.log.info("plan %s\n%s", digest(terms), markdown)
         # overlap and the limits travel with the run, so that a changed default does not change a run under way
-        ti.xcom_push(key=xcoms.RUN, value=run)
+        ti.xcom_push(key=xcoms.RUN, value=dict(frozen.run))
         ti.xcom_push(key=xcoms.CUSTOMERS, value=[w.customer_id for w in windows])
-        ti.xcom_push(key=xcoms.TERMS, value=terms)
+        ti.xcom_push(key=xcoms.TERMS, value=dict(terms))
         ti.xcom_push(key=xcoms.MARKDOWN, value=markdown)
         ti.xcom_push(key=xcoms.PLANNED, value=[w.to_json() for w in windows])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -18,10 +18,10 @@ from backfill.settings import cluster_config
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.markdown import report_markdown
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import STAGES, Deleted, Failure, Record, Verified, Window
+from include.scorecard_backfill.records.report import Report
 from include.scorecard_backfill.report import VERIFIED, Outcome, build_report, unwatched
-
-Json = dict[str, Any]
 
 
 class ReportOperator(BaseOperator):
@@ -31,7 +31,7 @@ class ReportOperator(BaseOperator):
         super().__init__(**kwargs)
         self.cluster = cluster
 
-    def execute(self, context: Any) -> Json:
+    def execute(self, context: Any) -> dict[str, Any]:
         """Return the report. Raises AirflowFailException when a window is not verified, with the report in the log."""
         ti = context["ti"]
         passes = planned(context)
@@ -45,37 +45,37 @@ class ReportOperator(BaseOperator):
             failures=[r for r in records if isinstance(r, Failure)],
             debts=self._debts(),
         )
-        run = xcoms.pull(ti, "plan", xcoms.RUN) or {}
-        report = build_report(outcome)
-        report |= {"cluster": self.cluster, "run_id": context["dag_run"].run_id, "mode": run.get("mode")}
-        report |= {"refused": self._refused(ti, run)}
-        if run.get("dry_run"):
-            report |= {"dry_run": xcoms.text(ti, "plan", xcoms.MARKDOWN), "complete": True}
-        if not report["refused"] and not report["complete"]:
+        run = xcoms.chosen(ti)
+        changes: dict[str, Any] = {"cluster": self.cluster, "run_id": context["dag_run"].run_id}
+        changes |= {"mode": run.mode if run else None, "refused": self._refused(ti, run)}
+        if run and run.dry_run:
+            changes |= {"dry_run": xcoms.text(ti, "plan", xcoms.MARKDOWN), "complete": True}
+        report = build_report(outcome).model_copy(update=changes)
+        if not report.refused and not report.complete:
             done = {r.key for r in outcome.verified if r.status == VERIFIED}
-            report |= self._running([*windows, *parts], done)
+            report = report.model_copy(update=self._running([*windows, *parts], done))
         self._push(ti, report)
-        return self._verdict(report)
+        self._raise_unless_done(report)
+        return report.to_json()
 
-    def _push(self, ti: Any, report: Json) -> None:
+    def _push(self, ti: Any, report: Report) -> None:
         markdown = report_markdown(report)
         self.log.info("report\n%s", markdown)
         ti.xcom_push(key=xcoms.MARKDOWN, value=markdown)
-        ti.xcom_push(key=xcoms.SUMMARY, value={name: value for name, value in report.items() if name != "windows"})
-        ti.xcom_push(key=xcoms.RESULT, value=report)
+        ti.xcom_push(key=xcoms.SUMMARY, value=report.summary())
+        ti.xcom_push(key=xcoms.RESULT, value=report.to_json())
 
-    def _verdict(self, report: Json) -> Json:
-        if report["refused"]:
-            raise AirflowFailException(report["refused"])
-        if not report["complete"]:
-            open_rows = [r for r in report["windows"] if r["status"] != VERIFIED]
+    def _raise_unless_done(self, report: Report) -> None:
+        if report.refused:
+            raise AirflowFailException(report.refused)
+        if not report.complete:
+            open_rows = [r for r in report.windows if r.status != VERIFIED]
             raise AirflowFailException(
-                f"{len(open_rows)} of {report['planned']} windows are not verified:\n"
-                + "\n".join(f"- {r['label']}: {r['status']} {r['note']}" for r in open_rows)
+                f"{len(open_rows)} of {report.planned} windows are not verified:\n"
+                + "\n".join(f"- {r.label}: {r.status} {r.note}" for r in open_rows)
             )
-        return report
 
-    def _refused(self, ti: Any, run: Mapping[str, Any]) -> str:
+    def _refused(self, ti: Any, run: Chosen | None) -> str:
         """Return why nothing was done at all: input that was refused, a plan that a person rejected; '' otherwise."""
         if rejected := xcoms.pull(ti, "approve", "rejected"):
             return f"The plan was rejected by {rejected['by']}; nothing was deleted."
@@ -88,15 +88,15 @@ class ReportOperator(BaseOperator):
         """Return the cluster's open debts; what was paid leaves the index."""
         return DebtBook(self.cluster).prune()
 
-    def _running(self, windows: Sequence[Window], verified: set[str]) -> Json:
-        """Return the run's live Jobs for the report, or why they are not known; the report is red in either case."""
+    def _running(self, windows: Sequence[Window], verified: set[str]) -> dict[str, Any]:
+        """Return the report's fields of the run's live Jobs, or why they are not known; it is red in either case."""
         try:
             client = KubernetesJobs.for_worker(cluster_config(self.cluster))
             jobs = asyncio.run(client.jobs(cluster_selector(self.cluster)))
         except Exception as error:
             self.log.exception("the Jobs cannot be listed")
             return {"running_unknown": brief(error)}
-        return {"running": unwatched(windows, jobs, verified)}
+        return {"running": tuple(unwatched(windows, jobs, verified))}
 
     def _records(self, context: Any, passes: Sequence[Sequence[Window]]) -> list[Record]:
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -13,9 +13,8 @@ from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
+from include.scorecard_backfill.params.undo import UndoParams
 from include.scorecard_backfill.records import MissingRows, Window, plain
-
-Json = dict[str, Any]
 
 
 def refuse_beside_a_run(ti: Any, dag_id: str) -> None:
@@ -33,23 +32,23 @@ class UndoPlanOperator(BaseOperator):
         super().__init__(**kwargs)
         self.cluster = cluster
 
-    def execute(self, context: Any) -> list[Json]:
+    def execute(self, context: Any) -> list[dict[str, Any]]:
         """Return the windows with missing rows. Raises AirflowFailException when there is no such run or snapshot."""
-        params: Mapping[str, Any] = context["params"]
+        params = UndoParams.read(context["params"])
         chosen = self._chosen(context["ti"], params)
         hook = BackfillClickHouse(cluster_config(self.cluster))
         snapshots = Snapshots(hook, hook.topology())
         existing = snapshots.existing()
         looked = [(window, snapshots.missing(window, existing)) for window in chosen]
         if not any(missing for _, missing in looked):
-            raise AirflowFailException(f"no window of {params['run_id']} has a snapshot (not enabled, or expired)")
-        text = _table(looked, meant=bool(params["meant"]))
+            raise AirflowFailException(f"no window of {params.run_id} has a snapshot (not enabled, or expired)")
+        text = _table(looked, meant=params.meant)
         context["ti"].xcom_push(key=xcoms.MARKDOWN, value=text)
         self.log.info("to put back\n%s", text)
-        return [w.to_json() for w, missing in looked if any(_to_put_back(m, bool(params["meant"])) for m in missing)]
+        return [w.to_json() for w, missing in looked if any(_to_put_back(m, params.meant) for m in missing)]
 
-    def _chosen(self, ti: Any, params: Mapping[str, Any]) -> list[Window]:
-        dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", str(params["run_id"] or "").strip()
+    def _chosen(self, ti: Any, params: UndoParams) -> list[Window]:
+        dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", params.run_id.strip()
         refuse_beside_a_run(ti, dag_id)
         windows: list[Window] = []
         for one in PASSES:
@@ -57,11 +56,11 @@ class UndoPlanOperator(BaseOperator):
             windows += [Window.from_json(item) for item in found or []]
         if not windows:
             raise AirflowFailException(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
-        chosen = [w for w in windows if params["all_customers"] or w.customer_id in (params["customers"] or [])]
+        chosen = [w for w in windows if params.chooses(w.customer_id)]
         if not chosen:
             known = ", ".join(sorted({w.customer_id for w in windows}))
             raise AirflowFailException(
-                f"customers: {params['customers']} and all_customers false choose no window of {run_id}; it has {known}"
+                f"customers: {params.customers} and all_customers false choose no window of {run_id}; it has {known}"
             )
         return chosen
 
@@ -87,10 +86,10 @@ class UndoOperator(BaseOperator):
         super().__init__(**kwargs)
         self.cluster = cluster
 
-    def execute(self, context: Any) -> Json:
+    def execute(self, context: Any) -> dict[str, int]:
         """Return the number of windows. Raises AirflowFailException while rows are still missing."""
         refuse_beside_a_run(context["ti"], f"{DAG_ID_PREFIX}{self.cluster}")
-        meant = bool(context["params"]["meant"])
+        meant = UndoParams.read(context["params"]).meant
         found = plain(context["ti"].xcom_pull(task_ids="look", key=xcoms.RESULT)) or []
         hook = BackfillClickHouse(cluster_config(self.cluster))
         snapshots = Snapshots(hook, hook.topology())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.hooks.temporal import Workflows
@@ -12,6 +11,7 @@ from backfill.slots import Place, limits_now, override_now, works
 from backfill.triggers.workflows import open_of_window
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import cluster_selector, window_selector
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.verdicts.admission import judge_job
@@ -39,7 +39,7 @@ class Ask:
 
     window: Window
     places: Sequence[Place]
-    run: Mapping[str, Any]
+    run: Chosen
     since: float = 0.0
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backfill.hooks.kubernetes import Json, KubeCallError, KubernetesJobs, is_permission, is_transient
+from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, is_permission, is_transient
 from include.scorecard_backfill import names
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import JobError, JobRequest, build_job, changed_window, window_selector
 from include.scorecard_backfill.ownership import Owner, owner_of
 from include.scorecard_backfill.verdicts.jobs import job_outcome
@@ -35,7 +36,7 @@ def attempt_of(job: Mapping[str, Any]) -> int:
     return int(((job.get("metadata") or {}).get("labels") or {}).get(names.LABEL_ATTEMPT, 0))
 
 
-def live_ones(jobs: list[Json]) -> list[Json]:
+def live_ones(jobs: list[ForeignJson]) -> list[ForeignJson]:
     """Return the Jobs that have not ended and are not being deleted."""
     return [j for j in jobs if not job_outcome(j).final and not j["metadata"].get("deletionTimestamp")]
 
@@ -48,7 +49,7 @@ class JobMaker:
         self.me = me
         self.log = log
 
-    async def jobs(self, key: str) -> list[Json]:
+    async def jobs(self, key: str) -> list[ForeignJson]:
         """Return every Job of a window. Raises JobRefusedError when they may not be listed, or two are alive."""
         try:
             found = await self.client.jobs(window_selector(key))
@@ -64,7 +65,7 @@ class JobMaker:
             )
         return found
 
-    async def adopt(self, job: Json) -> Json | None:
+    async def adopt(self, job: ForeignJson) -> ForeignJson | None:
         """Become the owner of a live Job and return it; None when it is gone.
 
         Raises:
@@ -79,7 +80,7 @@ class JobMaker:
         self.log.info("Job %s is waited for by this try (%s)", name, owner_of(found) if found else "it is gone")
         return found
 
-    async def create(self, request: JobRequest) -> Json:
+    async def create(self, request: JobRequest) -> ForeignJson:
         """Make the Job of a request, once, and return it.
 
         Raises:
@@ -102,7 +103,7 @@ class JobMaker:
         await self._check_alone(made, request)
         return made
 
-    async def _after_refusal(self, request: JobRequest, error: KubeCallError) -> Json:
+    async def _after_refusal(self, request: JobRequest, error: KubeCallError) -> ForeignJson:
         meaning = create_refusal(error.status, error.reason, error.detail)
         if meaning == "quota":
             raise NoRoomError(error.detail) from None
@@ -128,7 +129,7 @@ class JobMaker:
                 raise NotMadeError(f"Job {request.name} was there and is gone; the retry looks again")
         return found
 
-    async def _check_window(self, made: Json, request: JobRequest) -> None:
+    async def _check_window(self, made: ForeignJson, request: JobRequest) -> None:
         """A Job with another window must not live: admission has changed what we sent."""
         if changed := changed_window(made, request):
             await self.client.end_job(made["metadata"]["name"], owner_of(made), made["metadata"]["uid"])
@@ -139,7 +140,7 @@ class JobMaker:
                 "exempt these Jobs from it, then clear this task",
             )
 
-    async def _check_alone(self, made: Json, request: JobRequest) -> None:
+    async def _check_alone(self, made: ForeignJson, request: JobRequest) -> None:
         """A process that was halted between its look and its creation may have made a second Job: its own one goes."""
         name = made["metadata"]["name"]
         others = [j for j in live_ones(await self._again(request.key)) if j["metadata"]["name"] != name]
@@ -149,7 +150,7 @@ class JobMaker:
                 f"Job {others[0]['metadata']['name']} of the same window is alive: {name}, made beside it, was deleted"
             )
 
-    async def _again(self, key: str) -> list[Json]:
+    async def _again(self, key: str) -> list[ForeignJson]:
         try:
             return await self.client.jobs(window_selector(key))
         except KubeCallError as error:

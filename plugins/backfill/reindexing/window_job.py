@@ -27,9 +27,11 @@ from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
 from include.scorecard_backfill import life
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import JobRequest, window_selector
 from include.scorecard_backfill.ownership import End, Owner, StaleError, owner_of, parse_owner
-from include.scorecard_backfill.records import Failure, JobEvent, Reindexed, Stage, Window
+from include.scorecard_backfill.params.chosen import Chosen
+from include.scorecard_backfill.records import Failure, JobEvent, MadeJob, Reindexed, Stage, Window
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
 from include.scorecard_backfill.verdicts.failures import mentions_deadlock
@@ -43,8 +45,6 @@ END_SECONDS = 60.0
 
 JUDGED = "judged"
 """Newest attempt whose end this task has judged itself and that Airflow's retry must not adopt again."""
-
-Json = dict[str, Any]
 
 
 class WindowJob:
@@ -104,18 +104,18 @@ class WindowJob:
             adopted = newest if facts.job != "live" else asyncio.run(maker.adopt(newest))
             if adopted is not None:
                 self._defer_to(context, adopted, window)
-        made = RunStore(context).get(MADE) or {}
-        since = created_at(newest) if newest is not None else float(made.get("made_at") or 0)
+        made = MadeJob.from_json(RunStore(context).get(MADE))
+        since = created_at(newest) if newest is not None else made.made_at
         verdict = asyncio.run(self._gate(context, client, window, since))
         if verdict.state == "failed":
             self._fail(context, window, verdict.cause, verdict.text, spent)
         if verdict.state == "wait":
             self.log.info("waiting before a new Job: %s", verdict.text)
             self._defer_quiet(window, since, failed_attempt)
-        attempt = max([attempt_of(j) for j in jobs] + [spent, int(made.get("attempt", 0))]) + 1
+        attempt = max([attempt_of(j) for j in jobs] + [spent, made.attempt]) + 1
         self._make(context, maker, window, attempt, failed_attempt, room_since)
 
-    def _facts(self, newest: Json | None, spent: int) -> life.Facts:
+    def _facts(self, newest: ForeignJson | None, spent: int) -> life.Facts:
         """What life must know; that nothing runs beside a new Job is asked only when one is to be made."""
         if newest is None:
             return life.Facts(job="none", others="quiet")
@@ -162,7 +162,7 @@ class WindowJob:
             for group, items in zip(GROUPS, planned(context), strict=True)
             for index, item in enumerate(items)
         ]
-        run = xcoms.pull(ti, "plan", xcoms.RUN) or {}
+        run = xcoms.chosen(ti) or Chosen()
         eyes = Eyes(client, workflows, open_ids, known_states, override)
         return await may_make_job(self.config, eyes, Ask(window, places, run, since))
 
@@ -241,10 +241,10 @@ class WindowJob:
             room_since=since,
         )
 
-    def _defer_to(self, context: Mapping[str, Any], job: Json, window: Window) -> NoReturn:
+    def _defer_to(self, context: Mapping[str, Any], job: ForeignJson, window: Window) -> NoReturn:
         limits = self.config.kubernetes
         # A Job that is deleted leaves no trace at the API server, but it may leave workflows.
-        RunStore(context).set(MADE, {"attempt": attempt_of(job), "made_at": created_at(job)})
+        RunStore(context).set(MADE, MadeJob(attempt=attempt_of(job), made_at=created_at(job)).to_json())
         owner = owner_of(job)
         trigger = JobTrigger(
             cluster=self.config.name,

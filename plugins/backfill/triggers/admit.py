@@ -19,6 +19,7 @@ from backfill.slots import limits_now, override_now, override_text
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.graph import tasks_of
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.planning.overrides import Override, OverrideError
 from include.scorecard_backfill.records import Verified
 from include.scorecard_backfill.verdicts import admission, health
@@ -60,11 +61,11 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
         key = self.window.key
         self._verified = isinstance(verified, Verified) and verified.key == key and verified.status == "verified"
 
-    async def _run(self) -> dict[str, Any]:
+    async def _run(self) -> Chosen:
         """Return the run's parameters."""
 
-        async def load() -> dict[str, Any]:
-            return await xcoms.apull(self.ti, "plan", xcoms.RUN) or {}
+        async def load() -> Chosen:
+            return await xcoms.achosen(self.ti)
 
         return await shared_poll().get(("run", self.ti.dag_id, self.ti.run_id), load, max_age=RUN_SECONDS)
 

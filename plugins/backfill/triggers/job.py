@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.settings import cluster_config
 from backfill.taken import person_ended_deferred_task
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import cluster_selector, container_of
 from include.scorecard_backfill.ownership import End, parse_owner
 from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError, read_event
@@ -37,9 +39,6 @@ EVENTS_AFTER_SECONDS = 10.0
 """From then on a Job without a running pod is asked for its events, which say why."""
 
 
-Json = dict[str, Any]
-
-
 class JobArgs(WaitArgs):
     """``made_at``: epoch seconds of the Job; ``uid``: of the Job; ``owner``: text of the try that waits for it."""
 
@@ -48,6 +47,15 @@ class JobArgs(WaitArgs):
     made_at: float
     uid: str = ""
     owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What a Job's pods have printed: lines for people, workflow ids, and the last lines as they are, to judge by."""
+
+    tail: tuple[str, ...] = ()
+    workflow_ids: tuple[str, ...] = ()
+    last: Sequence[str] = ()
 
 
 class JobTrigger(WaitTrigger[JobArgs]):
@@ -151,14 +159,14 @@ class JobTrigger(WaitTrigger[JobArgs]):
                 "refused", "access_denied", str(error), do="Give this account the right, then clear this task"
             )
 
-    def _gone(self, job: Json | None) -> Look:
+    def _gone(self, job: ForeignJson | None) -> Look:
         text = "another Job has its name now" if job else "it does not exist any more (deleted, or its TTL ended)"
         return self._end(
             "gone", "job_gone", text, do="Find out who deleted it, then clear this task: it makes a new Job"
         )
 
-    async def _job(self) -> Json | None:
-        async def load() -> dict[str, Json]:
+    async def _job(self) -> ForeignJson | None:
+        async def load() -> dict[str, ForeignJson]:
             jobs = await self._client.jobs(cluster_selector(self.args.cluster))
             return {job["metadata"]["name"]: job for job in jobs}
 
@@ -166,16 +174,16 @@ class JobTrigger(WaitTrigger[JobArgs]):
         # A list may be older than the Job; only its own answer can say that it is gone.
         return jobs.get(self.args.job_name) or await self._client.job(self.args.job_name)
 
-    async def _ended(self, job: Json, outcome: rules.JobOutcome) -> Look:
+    async def _ended(self, job: ForeignJson, outcome: rules.JobOutcome) -> Look:
         pods, log = await self._logs(container_of(job))
         if outcome.state == "complete":
             return self._end(
-                "complete", outcome.reason, outcome.message or "finished", ended_at=rules.ended_at(job), **log
+                "complete", outcome.reason, outcome.message or "finished", log, ended_at=rules.ended_at(job)
             )
-        why = podreasons.failure(outcome, pods, container_of(job), log.pop("last"), self._left)
-        return self._end("failed", why.cause, why.text, do=why.do, **log)
+        why = podreasons.failure(outcome, pods, container_of(job), log.last, self._left)
+        return self._end("failed", why.cause, why.text, log, do=why.do)
 
-    async def _still_active(self, job: Json) -> Look:
+    async def _still_active(self, job: ForeignJson) -> Look:
         container = container_of(job)
         pods = await self._client.pods(f"job-name={self.args.job_name}")
         self._left = rules.left_running(pods, container) or self._left
@@ -189,11 +197,11 @@ class JobTrigger(WaitTrigger[JobArgs]):
         said = jobwait.judge(facts, self._limits)
         if isinstance(said, Why):
             _, log = await self._logs(container)
-            return self._end("timeout", said.cause, said.text, do=said.do, **log)
+            return self._end("timeout", said.cause, said.text, log, do=said.do)
         return wait(said)
 
-    async def _events(self, job: Json, pods: list[Json]) -> list[Json]:
-        found: list[Json] = []
+    async def _events(self, job: ForeignJson, pods: list[ForeignJson]) -> list[ForeignJson]:
+        found: list[ForeignJson] = []
         try:
             for thing in (job, *pods[:1]):
                 found += await self._client.events(thing["metadata"]["uid"])
@@ -201,18 +209,19 @@ class JobTrigger(WaitTrigger[JobArgs]):
             self.log.info("the Job's events cannot be read: %s", brief(error))
         return found
 
-    def _end(self, outcome: str, cause: str, message: str, **more: Any) -> Look:
-        more.pop("last", None)
-        return Wake(self._event(outcome, cause, message, **more), message)
+    def _end(self, outcome: str, cause: str, message: str, log: Printed | None = None, **more: Any) -> Look:
+        log = log or Printed()
+        event = self._event(outcome, cause, message, log_tail=log.tail, workflow_ids=log.workflow_ids, **more)
+        return Wake(event, message)
 
-    async def _logs(self, container: str) -> tuple[list[Json], Json]:
+    async def _logs(self, container: str) -> tuple[list[ForeignJson], Printed]:
         """Return the pods and what they printed; it is best effort and can never change the outcome."""
         lines: list[str] = []
         tails: list[str] = []
         try:
             pods = await self._client.pods(f"job-name={self.args.job_name}")
         except KubeCallError as error:
-            return [], {"log_tail": [f"the pods cannot be listed: {brief(error)}"], "workflow_ids": [], "last": []}
+            return [], Printed((f"the pods cannot be listed: {brief(error)}",))
         for pod in pods:
             name = pod["metadata"]["name"]
             try:
@@ -227,4 +236,4 @@ class JobTrigger(WaitTrigger[JobArgs]):
         if not tails:
             tails.append("the pods are gone, there is no log to read")
         ids = created_workflows(lines)[:MAX_IDS]
-        return pods, {"log_tail": tails[-EVENT_LINES:], "workflow_ids": ids, "last": lines[-TAIL_LINES:]}
+        return pods, Printed(tuple(tails[-EVENT_LINES:]), tuple(ids), lines[-TAIL_LINES:])

@@ -132,7 +132,7 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         self._written = self.window.order == "delete_first" and (
             isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0
         )
-        self._overlap = bool((await xcoms.apull(self.ti, "plan", xcoms.RUN) or {}).get("overlap"))
+        self._overlap = (await xcoms.achosen(self.ti)).overlap
         self._watch = Watch(self.config.clickhouse)
         self._rows_left_since = 0.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
@@ -19,6 +18,7 @@ from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.slots import Place, stage_ids
 from backfill.triggers.admit import shared_override
 from backfill.triggers.workflows import shared_open_ids, shared_workflows
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import GoEvent, Window
 
 
@@ -65,8 +65,8 @@ class QuietTrigger(WaitTrigger[QuietArgs]):
                 found += [Place(one.group, i, Window.from_json(item)) for i, item in enumerate(listed)]
             return found
 
-        async def run() -> dict[str, Any]:
-            return await xcoms.apull(ti, "plan", xcoms.RUN) or {}
+        async def run() -> Chosen:
+            return await xcoms.achosen(ti)
 
         poll, of_run = shared_poll(), (ti.dag_id, ti.run_id)
         listed = await poll.get(("places", *of_run), places, max_age=PLAN_SECONDS)

@@ -20,8 +20,8 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from backfill.api.app import build_app
-from tests.airflow.conftest import ROOT
 from tests.airflow.page.conftest import DAG, OTHER, Story, person, window_record
+from tests.kit.airflow_home import ROOT
 
 RUN = "manual__2026-03-01T12:00:00+00:00"
 OVERRIDE = "scorecard_backfill_override__sandbox-east"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from backfill.hooks.kubernetes import Json, KubeCallError, KubernetesJobs, is_transient
+from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, is_transient
 from include.scorecard_backfill import jobtemplate
 from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import JobError, JobRequest, build_job, changed_window, container_of, suspended
 from include.scorecard_backfill.verdicts.podreasons import create_refusal
 
@@ -60,7 +61,7 @@ async def _check(client: KubernetesJobs, config: ClusterConfig, problems: list[s
 
 
 async def _dry_run(
-    client: KubernetesJobs, manifest: Json, request: JobRequest, problems: list[str], notes: list[str]
+    client: KubernetesJobs, manifest: ForeignJson, request: JobRequest, problems: list[str], notes: list[str]
 ) -> None:
     """Have the API server answer as it would: admission, quota and webhooks judge the Job, and nothing is stored."""
     try:
