@@ -16,8 +16,8 @@ from tests.sandbox.drive import TABLES, Driver
 
 CUSTOMER = "cyberdyne"
 # One window each.
-FEBRUARY: dict[str, Any] = {"start_date": "2026-02-01", "end_date": "2026-02-08"}
-DECEMBER: dict[str, Any] = {"start_date": "2025-12-05", "end_date": "2025-12-12"}
+FEBRUARY: dict[str, Any] = {"start_date": "2026-02-01", "end_date": "2026-02-06"}
+DECEMBER: dict[str, Any] = {"start_date": "2025-12-05", "end_date": "2025-12-10"}
 SWEEP = "windows.sweep"
 
 

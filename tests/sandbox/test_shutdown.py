@@ -40,7 +40,7 @@ def test_a_worker_that_is_shut_down_keeps_its_job_and_one_that_a_person_ends_los
     worker = Killer(west).worker(run, REINDEX, 0)
     assert worker is not None
     worker.send_signal(signal.SIGTERM)
-    wait_for(lambda: "its Job is left to the next try" in west.api.log(west.dag_id, run, REINDEX, 0), 60, "on_kill")
+    wait_for(lambda: "its Job is left to the next one" in west.api.log(west.dag_id, run, REINDEX, 0), 60, "on_kill")
     assert len(deleted_jobs(west)) == before
 
     west.api.mark(west.dag_id, run, REINDEX, "failed", 0)
