@@ -17,8 +17,8 @@ REPORT = "report"
 class Reset:
     """What a reset clears, and what it leaves alone.
 
-    ``windows``: keys and labels of the windows that are done again. ``left``: labels of the others of this customer (and
-    day), each with the reason. ``places``: the task instances to be cleared, the report among them.
+    ``windows``: keys and labels of the windows that are done again. ``left``: labels of the others of this customer
+    (and day), each with the reason. ``places``: the task instances to be cleared, the report among them.
     """
 
     windows: tuple[tuple[str, str], ...]
@@ -26,9 +26,7 @@ class Reset:
     places: tuple[TaskPlace, ...]
 
 
-def reset_tasks(
-    facts: RunFacts, customer: str, day: date | None = None, keys: Collection[str] | None = None
-) -> Reset:
+def reset_tasks(facts: RunFacts, customer: str, day: date | None = None, keys: Collection[str] | None = None) -> Reset:
     """Return what a reset of a customer's windows clears, with ``day`` only of the windows that hold this UTC day.
 
     ``keys``: those that a person was shown; none besides them is cleared.

@@ -129,7 +129,8 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
         wanted = reset_tasks(facts, body.customer, body.day, body.keys)
     except RetryError as error:
         raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
-    count = f"{len(wanted.windows)} {'window' if len(wanted.windows) == 1 else 'windows'} of {body.customer}"
+    one = len(wanted.windows) == 1
+    count = f"{len(wanted.windows)} {'window' if one else 'windows'} of {body.customer}"
     shown = {"windows": wanted.windows, "left": wanted.left}
     if body.keys is None:
         return Resets(done=f"{count} would be done again from the first stage on; nothing was changed.", **shown)
@@ -146,7 +147,9 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
              "windows": [label for _, label in wanted.windows]}  # fmt: skip
     _audit(session, user, "backfill_reset", dag_id, run_id, extra)
     answers.forget()
-    return Resets(done=f"{count} are done again from the first stage on, as soon as there is room.", **shown)
+    return Resets(
+        done=f"{count} {'is' if one else 'are'} done again from the first stage on, as soon as there is room.", **shown
+    )
 
 
 @router.post("/pause", dependencies=[Depends(requires_override)])
