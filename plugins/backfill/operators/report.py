@@ -9,15 +9,18 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill import metrics
 from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
 from backfill.kit.results import planned, results
+from backfill.notify.tell import run_of, tell
 from backfill.settings import cluster_config
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.markdown import report_markdown
+from include.scorecard_backfill.notices import finished_notice
 from include.scorecard_backfill.records import STAGES, Deleted, Failure, Record, Verified, Window
 from include.scorecard_backfill.report import VERIFIED, Outcome, build_report, unwatched
 
@@ -55,6 +58,7 @@ class ReportOperator(BaseOperator):
             done = {r.key for r in outcome.verified if r.status == VERIFIED}
             report |= self._running([*windows, *parts], done)
         self._push(ti, report)
+        self._tell(ti, report)
         return self._verdict(report)
 
     def _push(self, ti: Any, report: Json) -> None:
@@ -63,6 +67,18 @@ class ReportOperator(BaseOperator):
         ti.xcom_push(key=xcoms.MARKDOWN, value=markdown)
         ti.xcom_push(key=xcoms.SUMMARY, value={name: value for name, value in report.items() if name != "windows"})
         ti.xcom_push(key=xcoms.RESULT, value=report)
+
+    def _tell(self, ti: Any, report: Json) -> None:
+        """Tell people and metrics how the run has ended. Never raises: what is told changes no verdict."""
+        try:
+            config = cluster_config(self.cluster)
+            others = {"waiting": 0, "running": 0}
+            done, planned = int(report["verified"]), int(report["planned"])
+            if not report.get("dry_run"):
+                metrics.windows_by_state(self.cluster, {**others, "verified": done, "failed": planned - done})
+            tell(config, finished_notice(run_of(ti, self.cluster), report))
+        except Exception:
+            self.log.warning("the end of the run could not be told", exc_info=True)
 
     def _verdict(self, report: Json) -> Json:
         if report["refused"]:
