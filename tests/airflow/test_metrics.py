@@ -40,7 +40,7 @@ class Backend:
 def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Airflow's metrics, set up as a process of Airflow does it."""
     made = Backend()
-    monkeypatch.setattr(metrics.stats_utils, "get_stats_factory", lambda: lambda: made)
+    monkeypatch.setattr("airflow.sdk.observability.metrics.stats_utils.get_stats_factory", lambda: lambda: made)
     monkeypatch.setattr(metrics, "_ready_in", 0)
     return made
 

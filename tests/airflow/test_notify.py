@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.triggers.base import TaskFailedEvent
 
 from backfill.kit.look import Failed, wait
 from backfill.kit.stages import fail
 from backfill.notify import channels, tell, watch
+from backfill.operators import approve, preflight
+from backfill.operators.approve import PlanApproval
 from backfill.operators.report import ReportOperator
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config.notify import Channel
@@ -253,3 +256,35 @@ def test_preflight_names_a_missing_provider_and_a_missing_connection(
         "notify: channels[1]: connection 'nowhere' is not defined in Airflow; create it",
         "notify: channels[2]: connection 'hook': its host is no http(s) address",
     ]
+
+
+def test_a_plan_that_waits_for_a_person_is_told_and_the_question_is_asked_whatever_happens(
+    hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: asked.append("asked"))
+    planned = [window().to_json(), window(customer_id="globex").to_json()]
+    left = {("plan", "run"): {"destructive": True, "require_approval": True}, ("plan", "planned"): planned,
+            ("plan", "terms"): {"mode": "cleanup"}}  # fmt: skip
+    operator = PlanApproval(task_id="approve", subject="?", body="?", fail_on_reject=True)
+    made = context("approve", left)
+    made["ti"].map_index = -1
+    operator.execute(made)
+    monkeypatch.setattr(approve, "tell", lambda *args: 1 / 0)
+    operator.execute(context("approve", left) | {"ti": made["ti"]})
+
+    assert asked == ["asked", "asked"]
+    (body,) = [body for _, _, body in hook.seen]
+    assert (body["about"], body["run_id"]) == ("approval", "manual__1")
+    assert "the plan of 2 windows of 2 customers waits for approval" in body["text"]
+
+
+def test_preflight_refuses_a_run_whose_channels_cannot_work(
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch, notify={"channels": [{"kind": "webhook", "conn_id": "nowhere"}]})
+    monkeypatch.setattr(preflight, "checks", lambda: ())
+    monkeypatch.setattr(preflight, "refuse_late_start", lambda *args: None)
+    monkeypatch.setattr(preflight, "run_parameters", lambda *args: SimpleNamespace(lines=lambda: []))
+    with pytest.raises(AirflowFailException, match=r"notify: channels\[0\]: connection 'nowhere' is not defined"):
+        preflight.PreflightOperator(task_id="preflight", cluster=NAME).execute(context("preflight"))
