@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from backfill import metrics
-from backfill.kit.look import Done, wait
+from backfill.kit.look import Done, Wait, wait
 from backfill.notify.watch import Watch
 from backfill.settings import cluster_config
-from include.scorecard_backfill.records import TableBalance, Verified
+from backfill.triggers import admit
+from backfill.triggers.admit import AdmitTrigger
+from include.scorecard_backfill.records import TableBalance, Verified, Window
 from tests.kit.waits import NAME, PROOF, cluster, window
 
 __all__ = ["cluster"]
@@ -106,3 +109,40 @@ def test_a_broken_backend_is_nobodys_trouble(backend: Backend, monkeypatch: pyte
 
     monkeypatch.setattr(backend, "gauge", broken)
     metrics.windows_by_state("east", {"waiting": 3})
+
+
+async def test_admission_says_how_many_windows_are_in_each_state_and_why_one_waits(
+    cluster: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trigger = AdmitTrigger(cluster=NAME, group="windows")
+    trigger.config = cluster_config(NAME)
+    trigger.args = trigger.model(cluster=NAME, group="windows")
+    trigger.task_instance = SimpleNamespace(  # type: ignore[assignment]
+        dag_id=f"scorecard_backfill__{NAME}", run_id="metrics", task_id="windows.admit", map_index=1
+    )
+    trigger._index, trigger._verified = 1, False
+
+    async def windows(self: Any) -> list[Window]:
+        return [window(), window(key="1" * 16, start=date(2026, 2, 1), end=date(2026, 3, 1))]
+
+    async def states(self: Any) -> dict[str, Any]:
+        return {"windows.admit_0": "success", "windows.delete_0": "running", "windows.admit_1": "deferred"}
+
+    async def nothing(*args: Any) -> Any:
+        return {}
+
+    monkeypatch.setattr(AdmitTrigger, "windows", windows)
+    monkeypatch.setattr(AdmitTrigger, "_load_states", states)
+    monkeypatch.setattr(AdmitTrigger, "_run", nothing)
+    monkeypatch.setattr(admit, "shared_override", lambda *args: no_override())
+    look = await trigger.look()
+
+    assert isinstance(look, Wait)
+    assert (look.word, look.text) == ("queue", "another window of acme comes first (1 at a time)")
+    assert {tags["state"]: value for _, name, value, tags in backend.seen if name == metrics.WINDOWS} == {
+        "waiting": 1, "running": 1, "verified": 0, "failed": 0,
+    }  # fmt: skip
+
+
+async def no_override() -> None:
+    return None

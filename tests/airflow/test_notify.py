@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from backfill.settings import cluster_config
 from include.scorecard_backfill.config.notify import Channel
 from include.scorecard_backfill.notices import Notice, Run, failure_notice
 from include.scorecard_backfill.records import Failure
-from tests.airflow.test_waits_base import Probe
+from tests.airflow.test_waits_base import Probe, WorkerProbe
 from tests.kit.store import AssetState
 from tests.kit.waits import NAME, assets, cluster, configure, context, only_event, window
 
@@ -201,18 +202,76 @@ async def test_a_trigger_tells_its_failure_beside_its_end(hook: Hook) -> None:
     assert [body["cause"] for _, _, body in hook.seen] == ["lost_rows"]
 
 
-async def test_a_wait_that_takes_long_is_told_once(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "wait_notice", lambda *args: failure_notice(args[0], args[1], FAILURE))
+async def test_a_wait_that_takes_long_is_told_once(
+    hook: Hook, assets: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def long(run: Run, label: str, *args: Any) -> Notice | None:
+        asked.append(label)
+        return failure_notice(run, label, FAILURE)
+
+    monkeypatch.setattr(watch, "wait_notice", long)
     ti = SimpleNamespace(dag_id=DAG, run_id="manual__1", task_id="windows.verify", map_index=3)
     watched = watch.Watch(cluster_config(NAME), ti, "verify", "acme", window())
     for _ in range(3):
         watched.waits(wait("counts"))
-    tell.forget()
-    watched.waits(wait("counts"))
     await tell.all_sent()
     watched.ended(None)
 
     assert len(hook.seen) == 1
+    assert asked == ["acme"]
+
+
+async def test_each_look_of_a_wait_is_watched(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(watch.Watch, "waits", lambda self, look: said.append(look.text))
+    await only_event(Probe(NAME, wait("one"), wait("two"), Failed(FAILURE)))
+
+    assert said == ["one", "two"]
+
+
+async def test_a_failure_that_a_worker_ends_is_told_by_the_worker_alone(hook: Hook) -> None:
+    probe = WorkerProbe(NAME, Failed(FAILURE))
+    probe.task_instance = SimpleNamespace(  # type: ignore[assignment]
+        dag_id=DAG, run_id="manual__1", task_id="windows.verify", map_index=3, try_number=1
+    )
+    await only_event(probe)
+    await tell.all_sent()
+
+    assert hook.seen == []
+
+
+async def test_windows_that_fail_at_once_in_a_triggerer_are_one_message(
+    hook: Hook, assets: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = asyncio.Barrier(2)
+
+    async def slow(key: str, default: Any = None) -> Any:
+        # Both have read the state before one of them writes it.
+        found = assets.get(key, default)
+        await both.wait()
+        return found
+
+    monkeypatch.setattr(assets, "aget", slow)
+    for _ in range(2):
+        tell.tell_later(cluster_config(NAME), notice())
+    await tell.all_sent()
+
+    assert len(hook.seen) == 1
+
+
+def test_what_another_library_says_of_its_error_is_not_logged(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(tell.log, "warning", lambda text, *args: said.append(text % args))
+
+    def broken(*args: Any) -> Any:
+        raise OSError("smtp://joe:sesame@mail")
+
+    monkeypatch.setattr(tell, "notifier_of", broken)
+    failed(0)
+
+    assert said == ["connection hook has not taken the message 'failed:lost_rows': OSError"]
 
 
 def test_the_end_of_a_run_is_told_with_its_totals(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,3 +377,12 @@ def test_tidy_announces_each_verified_month_as_an_event_of_the_clusters_asset(cl
     assert (event.extra["customer"], event.extra["month"], event.extra["whole"], event.extra["run_id"]) == (
         "acme", "2026-01", True, "manual__1",
     )  # fmt: skip
+
+
+def test_the_end_of_a_run_is_told_although_the_report_is_red(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("backfill.operators.report.tell", lambda config, notice: told.append(notice.subject))
+    with pytest.raises(AirflowFailException):
+        ReportOperator(task_id="report", cluster=NAME).execute(run(WINDOWS[:2], verify={0: verified(KEYS[0])}))
+
+    assert told == [f"{NAME}: NOT complete, 1 of 2 windows verified"]
