@@ -29,7 +29,7 @@ from airflow.configuration import conf
 from airflow.sdk import DAG, Param, TriggerRule, chain, get_parsing_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
-from backfill.kit.debts import cluster_asset
+from backfill.kit.debts import cluster_asset, verified_alias
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
@@ -133,7 +133,7 @@ def build_dag(config: ClusterConfig) -> DAG:
         days = stages("single_days", again.output, config)
         # An asset is known to Airflow as long as a task names it; the debts are kept in its state.
         report = ReportOperator(task_id="report", cluster=name, inlets=[asset], outlets=[asset], **whatever)
-        tidy = TidyOperator(task_id="tidy", cluster=name, **worker).as_teardown()
+        tidy = TidyOperator(task_id="tidy", cluster=name, outlets=[verified_alias(name)], **worker).as_teardown()
         preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report >> tidy
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
         [windows, smaller] >> report

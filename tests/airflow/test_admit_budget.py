@@ -11,7 +11,6 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from backfill.groups import GROUPS
 from backfill.triggers import admit
 from include.scorecard_backfill.config import AdmissionConfig, ClusterConfig
-from include.scorecard_backfill.verdicts.base import ok
 from include.scorecard_backfill.verdicts.health import Gate
 
 Counts = Mapping[tuple[str, str], Mapping[str, int]]
@@ -52,14 +51,15 @@ async def test_windows_of_all_clusters_count_until_verify_has_ended(
     # Three ended, two of them red; the two whose admission failed were never in flight.
     counted["one", "verify"] = {"success": 1, "failed": 1, "upstream_failed": 1 + 2}
     counted["two", "admit"] = {"success": 1}
-    verdict = await trigger(3, monkeypatch)._whole(ok("its turn"))
-    assert verdict.state == "wait"
-    assert verdict.text == "3 of 3 windows of all clusters are in flight (global_max_parallel)"
-    assert (await trigger(4, monkeypatch)._whole(ok("its turn"))).state == "ok"
+    held = await trigger(3, monkeypatch)._held_back()
+    assert held is not None
+    assert held.word == "budget"
+    assert held.text == "3 of 3 windows of all clusters are in flight (global_max_parallel)"
+    assert await trigger(4, monkeypatch)._held_back() is None
 
 
 async def test_without_a_budget_nothing_is_counted(
     counted: dict[tuple[str, str], dict[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted["one", "admit"] = {"success": 500}
-    assert (await trigger(None, monkeypatch)._whole(ok("its turn"))).state == "ok"
+    assert await trigger(None, monkeypatch)._held_back() is None

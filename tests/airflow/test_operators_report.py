@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES
 from backfill.hooks.kubernetes import KubernetesJobs
-from backfill.kit.debts import DebtBook
+from backfill.kit.debts import DebtBook, cluster_asset, verified_alias
 from backfill.operators import tidy as module
 from backfill.operators.replan import ReplanOperator
 from backfill.operators.report import ReportOperator
@@ -363,3 +363,26 @@ def test_nothing_is_put_back_while_a_run_may_delete(stage: str, cluster: str) ->
     with pytest.raises(AirflowFailException, match="1 runs of scorecard_backfill__waits are not finished"):
         classes[stage](task_id=stage, cluster=NAME).execute(task)
     assert asked == [(f"scorecard_backfill__{NAME}", ["running", "queued"])]
+
+
+def test_tidy_announces_each_verified_month_as_an_event_of_the_clusters_asset(cluster: str) -> None:
+    task = run(WINDOWS[:1])
+    rows = [{"customer_id": "acme", "start": "2026-01-01", "end": "2026-02-01", "status": "verified"},
+            {"customer_id": "globex", "start": "2026-01-01", "end": "2026-02-01", "status": "failed"}]  # fmt: skip
+    task["ti"].xcoms["report", "return_value"] = {"windows": rows}
+    TidyOperator(task_id="tidy", cluster=NAME).execute(task)
+
+    (event,) = task["outlet_events"][verified_alias(NAME)].asset_alias_events
+    assert event.dest_asset_key.name == cluster_asset(NAME).name
+    assert (event.extra["customer"], event.extra["month"], event.extra["whole"], event.extra["run_id"]) == (
+        "acme", "2026-01", True, "manual__1",
+    )  # fmt: skip
+
+
+def test_the_end_of_a_run_is_told_although_the_report_is_red(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("backfill.operators.report.tell", lambda config, notice: told.append(notice.subject))
+    with pytest.raises(AirflowFailException):
+        ReportOperator(task_id="report", cluster=NAME).execute(run(WINDOWS[:2], verify={0: verified(KEYS[0])}))
+
+    assert told == [f"{NAME}: NOT complete, 1 of 2 windows verified"]

@@ -20,6 +20,7 @@ import pytest
 from airflow.sdk import Variable
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskAwaitingInput, TaskDeferred
+from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
 
@@ -199,7 +200,7 @@ class MiniAirflow:
     def _one_try(self, run: Any, operator: Any, ti: Instance, context: Json) -> str:
         store = self.stores.setdefault((ti.run_id, ti.task_id, ti.map_index), Store())
         given = {"ti": ti, "task_instance": ti, "task_state_store": store, "dag_run": run, "params": run.params, "task":
-                 operator, **context}  # fmt: skip
+                 operator, "outlet_events": OutletEventAccessors(), **context}  # fmt: skip
         # A task starts without the result of its last try, except where its trigger reads it: Airflow deletes XComs
         # when a worker begins, not when a trigger does.
         call: Callable[[], Any]

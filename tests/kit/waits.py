@@ -15,6 +15,7 @@ import pytest
 import yaml
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from backfill import settings
@@ -208,6 +209,7 @@ def context(task_id: str, xcoms: dict[tuple[str, str], Any] | None = None, **fie
         "task_state_store": Store(),
         "params": {},
         "dag_run": run,
+        "outlet_events": OutletEventAccessors(),
     } | fields
 
 

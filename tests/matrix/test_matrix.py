@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from backfill import settings
+from backfill.groups import PASSES
 from standins.clickhouse.client import ClickHouseSandbox, running
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow, air
 from tests.kit.reindexer import Reindexer
-from tests.matrix.cells import CELLS, CUSTOMERS, right, scenes
+from tests.matrix.cells import CELLS, CUSTOMERS, Scene, right, scenes
 from tests.matrix.world import NAME, Run, World, connections, create_tables
 
 __all__ = ["air"]
@@ -164,3 +165,38 @@ def _judge_statements(world: World, before: int) -> None:
     if scene.order == "delete_first" and scene.history in ("first", "after_success"):
         assert new
         assert bool(drops) == scene.drop
+
+
+def failing_cleanup() -> Scene:
+    """A cleanup in the order delete_first in which a customer's rows all come back."""
+    return next(
+        scene
+        for scene in scenes()
+        if scene.mode == "cleanup" and scene.order == "delete_first" and scene.executed and scene.history == "first"
+        and "all" in scene.behaviours.values()
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("world", [failing_cleanup()], ids=lambda scene: scene.name, indirect=True)
+def test_windows_that_are_reset_are_reindexed_again_and_no_delete_is_sent_again(world: World) -> None:
+    """What `reset` does: every stage of windows that have failed is cleared, from the first one on."""
+    world.fails = "exit"
+    run = world.run("run0")
+    world.fails = ""
+    assert run.state == "failed"
+    deletes, jobs = world.deletes(), world.jobs()
+    assert deletes
+    done_before = {customer for customer in world.scene.behaviours if run.verified(customer)}
+
+    for of_run, task_id, index in list(world.air.states):
+        if of_run == "run0" and "." in task_id:
+            world.air.clear("run0", task_id, index)
+    for index, window in enumerate(world.air.result("run0", PASSES[0].source)):
+        run.window(PASSES[0].group, index, window)
+    run.report()
+
+    assert world.deletes() == deletes
+    assert len(world.jobs()) == 2 * len(jobs)
+    good = {customer for customer, how in world.scene.behaviours.items() if how == "all"}
+    assert not good & done_before
+    assert {customer for customer in good if run.verified(customer)} == good, run.air.errors

@@ -18,6 +18,7 @@ AT_MOST = 8
 AIRFLOWS = frozenset({"context", "get_current_context", "kwargs", "router"})
 """Airflow's context, what it hands back to a resumed task, FastAPI's router: everywhere."""
 
+HTTP = "an answer over HTTP, by which the command knows Airflow and the page's routes"
 CLICKHOUSE, KUBERNETES, CONNECTION, HITL, MATCH = (
     "a row of ClickHouse's answer",
     "an object or answer of the Kubernetes API",
@@ -27,6 +28,8 @@ CLICKHOUSE, KUBERNETES, CONNECTION, HITL, MATCH = (
 )
 
 FOREIGN: Mapping[str, Mapping[str, str]] = {
+    "cli/client.py": dict.fromkeys(("_json", "json", "headers", "errors", "item"), HTTP),
+    "cli/commands.py": dict.fromkeys(("answer", "dag", "shown"), HTTP),
     "deleting/sweep.py": {"event": HITL},
     "api/read.py": {"responded_by": HITL},
     "hooks/clickhouse.py": {"row": CLICKHOUSE, "rows": CLICKHOUSE, "values": CLICKHOUSE},
@@ -53,6 +56,11 @@ FOREIGN: Mapping[str, Mapping[str, str]] = {
     "hooks/temporal/codec.py": {"_headers": "headers of an HTTP request"},
     "hooks/temporal/connection.py": {"extra": CONNECTION, "options": "keyword arguments of Temporal's client"},
     "hooks/temporal/facts.py": {"metadata": "a payload of Temporal", "v": "a failure of Temporal"},
+    "notify/channels.py": {"extra": CONNECTION, "headers": "headers of an HTTP request"},
+    "notify/tell.py": {
+        "conf": "Airflow's own configuration",
+        "kept": "what the asset state holds of any release",
+    },
     "operators/approve.py": {"event": HITL, "user": HITL},
     "operators/checks/clickhouse.py": {"row": CLICKHOUSE},
     "operators/checks/kubernetes.py": dict.fromkeys(("answer", "c", "cronjob", "manifest", "spec"), KUBERNETES),

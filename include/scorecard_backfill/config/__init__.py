@@ -13,6 +13,7 @@ from include.scorecard_backfill.config.clickhouse import ClickHouseConfig, Delet
 from include.scorecard_backfill.config.cluster import ClusterConfig
 from include.scorecard_backfill.config.fields import RunMode
 from include.scorecard_backfill.config.kubernetes import KubernetesConfig
+from include.scorecard_backfill.config.notify import NotifyConfig
 from include.scorecard_backfill.config.schedule import ScheduleConfig
 from include.scorecard_backfill.config.temporal import TemporalConfig
 from include.scorecard_backfill.config.waits import WaitsConfig
@@ -29,6 +30,7 @@ __all__ = [
     "KubernetesConfig",
     "Limits",
     "MustBeZero",
+    "NotifyConfig",
     "RunMode",
     "ScheduleConfig",
     "SnapshotConfig",

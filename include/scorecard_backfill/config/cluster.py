@@ -33,6 +33,7 @@ from include.scorecard_backfill.config.fields import (
 )
 from include.scorecard_backfill.config.kubernetes import KubernetesConfig
 from include.scorecard_backfill.config.links import LinksConfig
+from include.scorecard_backfill.config.notify import NotifyConfig
 from include.scorecard_backfill.config.schedule import ScheduleConfig
 from include.scorecard_backfill.config.temporal import TemporalConfig
 from include.scorecard_backfill.config.waits import WaitsConfig
@@ -70,6 +71,7 @@ class ClusterConfig(Frozen):
         description="delete_first, reindex_first, or both; the first one is the form's default.",
     )
     links: LinksConfig = Field(default=LinksConfig(), description="Addresses of other systems' pages.")
+    notify: NotifyConfig = Field(default=NotifyConfig(), description="Whom runs tell what.")
     approve: Literal["plan", "sweep", "both"] = Field(
         default="plan",
         description="What a person approves in order reindex_first: the plan, each sweep with its numbers, or both.",

@@ -44,12 +44,12 @@ def _of_windows(facts: RunFacts, customer: str | None) -> list[TaskPlace]:
         (task_id, window.index)
         for window in windows
         if window.window.key not in cut and customer in (None, window.window.customer_id)
-        for task_id, task in _tasks(window)
+        for task_id, task in every_task(window)
         if task.state in FAILED
     ]
 
 
-def _tasks(window: WindowFacts) -> list[tuple[str, TaskFact]]:
+def every_task(window: WindowFacts) -> list[tuple[str, TaskFact]]:
     """Return all tasks of a window; those without work fail with the ones before them, too."""
     stages = [(window.task_id(stage), task) for stage, task in window.tasks.items()]
     return stages + [(f"{window.group}.{task_id}", task) for task_id, task in window.idle.items()]

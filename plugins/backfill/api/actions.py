@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from airflow.api_fastapi.common.db.common import SessionDep
@@ -30,6 +30,7 @@ from backfill.api.read import read_settings, run_facts
 from backfill.settings import OVERRIDE_VARIABLE
 from include.scorecard_backfill.config.fields import Parallel
 from include.scorecard_backfill.overview.act import FAILED, RetryError, job_task, retry_tasks
+from include.scorecard_backfill.overview.reset import reset_tasks
 from include.scorecard_backfill.planning.overrides import MAX_AGE, Override
 
 router = APIRouter(prefix="/actions")
@@ -47,6 +48,17 @@ class Retry(Asked):
     """Retry what failed, of one customer when it is named."""
 
     customer: str | None = Field(default=None, max_length=200)
+
+
+class Reset(Asked):
+    """Do a customer's windows again that are not verified, with ``day`` only those that hold it.
+
+    ``keys``: the windows that the person was shown; None clears nothing and only says what would be cleared.
+    """
+
+    customer: str = Field(min_length=1, max_length=200)
+    day: date | None = None
+    keys: list[str] | None = Field(default=None, max_length=1_100)
 
 
 class Pause(Asked):
@@ -76,6 +88,13 @@ class Done(BaseModel):
     done: str
 
 
+class Resets(Done):
+    """What a reset has cleared or would clear: keys and labels of windows, and labels and reasons of those left."""
+
+    windows: tuple[tuple[str, str], ...]
+    left: tuple[tuple[str, str], ...]
+
+
 @router.post("/retry", dependencies=[MAY_RETRY])
 def retry(dag_id: OurDag, run_id: RunId, body: Retry, session: SessionDep, user: GetUserDep) -> Done:
     """Clear the failed task instances of a run, of one customer when it is named; never an approval that was given."""
@@ -98,6 +117,39 @@ def retry(dag_id: OurDag, run_id: RunId, body: Retry, session: SessionDep, user:
     answers.forget()
     of = f" of {body.customer}" if body.customer else ""
     return Done(done=f"{len(found)} failed tasks{of} were cleared; they run again as soon as there is room.")
+
+
+@router.post("/reset", dependencies=[MAY_RETRY])
+def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user: GetUserDep) -> Resets:
+    """Clear every stage of a customer's windows that have ended and are not verified; without keys only say which."""
+    facts = run_facts(session, dag_id, run_id)
+    if facts is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, f"DAG {dag_id} has no run {run_id}.")
+    try:
+        wanted = reset_tasks(facts, body.customer, body.day, body.keys)
+    except RetryError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
+    one = len(wanted.windows) == 1
+    count = f"{len(wanted.windows)} {'window' if one else 'windows'} of {body.customer}"
+    shown = {"windows": wanted.windows, "left": wanted.left}
+    if body.keys is None:
+        return Resets(done=f"{count} would be done again from the first stage on; nothing was changed.", **shown)
+    places = set(wanted.places)
+    ids = {task_id for task_id, _ in places}
+    listed = session.scalars(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id.in_(ids)
+        )
+    )
+    found = [ti for ti in listed if (ti.task_id, ti.map_index) in places]
+    clear_task_instances(found, session, DagRunState.QUEUED)
+    extra = {"customer": body.customer, "day": body.day and body.day.isoformat(), "cleared": len(found),
+             "windows": [label for _, label in wanted.windows]}  # fmt: skip
+    _audit(session, user, "backfill_reset", dag_id, run_id, extra)
+    answers.forget()
+    return Resets(
+        done=f"{count} {'is' if one else 'are'} done again from the first stage on, as soon as there is room.", **shown
+    )
 
 
 @router.post("/pause", dependencies=[Depends(requires_override)])

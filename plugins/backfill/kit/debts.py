@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.execution_time.context import AssetStateStoreAccessor
 
 from include.scorecard_backfill.debts import Debt, Handover
@@ -28,6 +28,19 @@ def cluster_asset(cluster: str) -> Asset:
     return Asset(name=f"scorecards of {cluster}", uri=f"scorecard-backfill://{cluster}/scorecards")
 
 
+def verified_alias(cluster: str) -> AssetAlias:
+    """Return the alias under which verified customers and months become events of the cluster's asset.
+
+    An outlet that is an asset gives one event for each task that succeeds; an alias gives as many as were added.
+    """
+    return AssetAlias(name=f"verified scorecards of {cluster}")
+
+
+def asset_state(cluster: str) -> Any:
+    """Return the state store of a cluster's asset."""
+    return AssetStateStoreAccessor(name=cluster_asset(cluster).name)
+
+
 def key_of(window: str) -> str:
     """Return the key of a window's debt."""
     return f"{PREFIX}{window}"
@@ -38,7 +51,7 @@ class DebtBook:
 
     def __init__(self, cluster: str, store: Any = None) -> None:
         self.cluster = cluster
-        self._store: Any = store or AssetStateStoreAccessor(name=cluster_asset(cluster).name)
+        self._store: Any = store or asset_state(cluster)
 
     def indexed(self) -> list[str]:
         """Return the window keys under which a debt may be."""

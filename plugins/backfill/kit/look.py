@@ -13,12 +13,14 @@ from include.scorecard_backfill.verdicts.base import Verdict
 class Wait:
     """Not decided yet; the reasons go to the log.
 
-    ``done`` of ``total`` conversations are written again, when the workflows say so.
+    ``done`` of ``total`` conversations are written again, when the workflows say so. ``word`` is the reason in one
+    word, for metrics: paused, override, busy, budget, queue, outage, or work for what takes its time.
     """
 
     reasons: tuple[str, ...]
     done: int | None = None
     total: int | None = None
+    word: str = "work"
 
     def __post_init__(self) -> None:
         if not self.reasons:
@@ -56,11 +58,11 @@ class Wake:
 Look = Wait | Done | Failed | Wake
 
 
-def wait(*reasons: str) -> Wait:
+def wait(*reasons: str, word: str = "work") -> Wait:
     """Return a wait with its reasons."""
-    return Wait(reasons)
+    return Wait(reasons, word=word)
 
 
-def waits(verdict: Verdict) -> Wait:
+def waits(verdict: Verdict, word: str = "work") -> Wait:
     """Return the wait of a verdict that is not decided yet."""
-    return Wait(verdict.reasons)
+    return Wait(verdict.reasons, word=word)

@@ -14,6 +14,7 @@ from airflow.triggers.base import StartTriggerArgs
 from backfill.groups import pass_of
 from backfill.kit import store, xcoms
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
+from backfill.notify.watch import tell_failure
 from backfill.settings import cluster_config
 from include.scorecard_backfill.graph import task_of
 from include.scorecard_backfill.records import (
@@ -70,7 +71,16 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
     """
     context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
     store.RunStore(context).set(store.FAILED, failure.to_json())
+    tell_failure(context["ti"], failure, _window_of(context))
     raise AirflowFailException(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
+
+
+def _window_of(context: Mapping[str, Any]) -> Window | None:
+    """Return the window of the task when the task names it, as those that run on a worker do."""
+    try:
+        return Window.from_json(getattr(context.get("task"), "window", None))
+    except (RecordError, TypeError):
+        return None
 
 
 @contextmanager

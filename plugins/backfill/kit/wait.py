@@ -21,6 +21,7 @@ from backfill.hooks.secrets import resolved
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.poll import shared_poll
+from backfill.notify.watch import Watch
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.graph import task_of
@@ -100,6 +101,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         self.timeout_after: datetime | None = None
         self.label = ""
         self._shown: dict[str, Any] = {}
+        self._reason = ""
         self._shown_at = self._since = datetime.min.replace(tzinfo=UTC)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -184,7 +186,13 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         await asyncio.sleep(max(0.0, self.args.not_before - time.time()))
         if self.label:
             self.log.info("window %s, key %s", self.label, self.args.key)
-        yield self._final_event(await self._until_decided())
+        watch = Watch(self.config, self.task_instance, self.stage, self.label, getattr(self, "window", None))
+        look: Look | None = None
+        try:
+            look = await self._until_decided(watch)
+        finally:
+            watch.ended(look, on_worker=self.fails_on_worker)
+        yield self._final_event(look)
 
     async def _prepared(self) -> None:
         """Prepare, with patience: Airflow's own API may be away while it restarts."""
@@ -227,7 +235,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return TriggerEvent(FailEvent(failure=look.failure).to_json())
         return TaskFailedEvent(xcoms={"return_value": look.failure.to_json()})
 
-    async def _until_decided(self) -> Look:
+    async def _until_decided(self, watch: Watch) -> Look:
         outage_since: float | None = None
         said, said_at = "", 0.0
         while True:
@@ -245,14 +253,15 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             if look.text != said or time.monotonic() - said_at >= REPEAT_REASON_SECONDS:
                 said, said_at = look.text, time.monotonic()
                 self.log.info("waiting: %s", said)
+            watch.waits(look)
             await self._show(look)
             await asyncio.sleep(self.poll_seconds)
 
     async def _show(self, look: Wait) -> None:
         """Leave the reason for the page; nothing is decided by it, so that a failure is only logged."""
         now = datetime.now(UTC)
-        if look.text != self._shown.get("reason"):
-            self._since = now
+        if look.text != self._reason:
+            self._since, self._reason = now, look.text
         shown = {"since": self._since.isoformat(), "reason": look.text, "done": look.done, "total": look.total}
         if self.ti is None or shown == self._shown or (now - self._shown_at).total_seconds() < SHOW_EVERY_SECONDS:
             return
@@ -284,7 +293,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         if for_seconds >= self.outage_seconds:
             reason = f"unreachable for {for_seconds:.0f} s: {text}"
             return Failed(self.failure(Verdict("failed", (reason,), "outage")))
-        return Wait((f"unreachable for {for_seconds:.0f} s, trying again: {text}",))
+        return Wait((f"unreachable for {for_seconds:.0f} s, trying again: {text}",), word="outage")
 
     def _too_late(self) -> str:
         """Return the sentence of a passed deadline. It runs from the start of the try, whatever was restarted since."""

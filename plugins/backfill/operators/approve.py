@@ -12,6 +12,9 @@ from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
 
 from backfill.kit import xcoms
 from backfill.kit.store import RunStore
+from backfill.notify.tell import run_of, tell
+from backfill.settings import DAG_ID_PREFIX, cluster_config
+from include.scorecard_backfill.notices import approval_notice
 from include.scorecard_backfill.planning.terms import Terms, digest
 
 ASKED = "asked"
@@ -38,7 +41,18 @@ class PlanApproval(ApprovalOperator):
             self.log.info("the answer that was given to the question before is taken")
             return self.execute_complete(context, answer)
         store.set(ASKED, digest(terms))
+        self._tell(ti, terms)
         return super().execute(context)
+
+    def _tell(self, ti: Any, terms: Terms) -> None:
+        """Tell people that the plan waits for them. Never raises."""
+        try:
+            planned = xcoms.pull(ti, "plan", xcoms.PLANNED) or []
+            config = cluster_config(str(ti.dag_id).removeprefix(DAG_ID_PREFIX))
+            customers = len({str(window["customer_id"]) for window in planned})
+            tell(config, approval_notice(run_of(ti, config.name), digest(terms), len(planned), customers))
+        except Exception:
+            self.log.warning("the question could not be told", exc_info=True)
 
     def _not_needed(self, ti: Any) -> str:
         run = xcoms.chosen(ti)

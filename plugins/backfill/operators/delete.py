@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
+from backfill import metrics
 from backfill.deleting.sender import DeleteSender, Order
 from backfill.deleting.standstill import stood_still
 from backfill.deleting.sweep import SweepApproval, survey
@@ -59,7 +60,8 @@ class DeleteOperator(BaseOperator):
                 window.label,
             )
             return Deleted(key=window.key, window=window, status=done).to_json()
-        return self._deleted(context, window).to_json()
+        with metrics.measured(self.cluster, "delete"):
+            return self._deleted(context, window).to_json()
 
     def resume(self, context: Any, event: Any = None) -> Any:
         """Go on once the step may be sent. Raises AirflowFailException when the one before cannot end."""

@@ -15,6 +15,7 @@ from backfill.hooks.clickhouse import NativePortError, PinnedSettingError, Topol
 from backfill.hooks.kubernetes import is_transient, status_of
 from backfill.hooks.temporal import RefusedError
 from backfill.kit.stages import kept_refusal
+from backfill.notify.channels import channel_problems
 from backfill.operators.checks import temporal as temporal_checks
 from backfill.operators.checks.clickhouse import clickhouse
 from backfill.operators.checks.kubernetes import kubernetes
@@ -90,6 +91,7 @@ class PreflightOperator(BaseOperator):
         notes: list[str] = []
         for check in checks():
             guarded(check, config, problems, notes)
+        problems += channel_problems(config)
         for note in notes:
             self.log.warning("%s", note)
         if problems:

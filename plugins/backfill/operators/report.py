@@ -9,15 +9,18 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill import metrics
 from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
 from backfill.kit.results import planned, results
+from backfill.notify.tell import run_of, tell
 from backfill.settings import cluster_config
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.markdown import report_markdown
+from include.scorecard_backfill.notices import finished_notice
 from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import STAGES, Deleted, Failure, Record, Verified, Window
 from include.scorecard_backfill.records.report import Report
@@ -55,6 +58,7 @@ class ReportOperator(BaseOperator):
             done = {r.key for r in outcome.verified if r.status == VERIFIED}
             report = report.model_copy(update=self._running([*windows, *parts], done))
         self._push(ti, report)
+        self._tell(ti, report)
         self._raise_unless_done(report)
         return report.to_json()
 
@@ -64,6 +68,18 @@ class ReportOperator(BaseOperator):
         ti.xcom_push(key=xcoms.MARKDOWN, value=markdown)
         ti.xcom_push(key=xcoms.SUMMARY, value=report.summary())
         ti.xcom_push(key=xcoms.RESULT, value=report.to_json())
+
+    def _tell(self, ti: Any, report: Report) -> None:
+        """Tell people and metrics how the run has ended. Never raises: what is told changes no verdict."""
+        try:
+            config = cluster_config(self.cluster)
+            others = {"waiting": 0, "running": 0}
+            done, planned = report.verified, report.planned
+            if not report.dry_run:
+                metrics.windows_by_state(self.cluster, {**others, "verified": done, "failed": planned - done})
+            tell(config, finished_notice(run_of(ti, self.cluster), report.to_json()))
+        except Exception:
+            self.log.warning("the end of the run could not be told", exc_info=True)
 
     def _raise_unless_done(self, report: Report) -> None:
         if report.refused:

@@ -9,9 +9,12 @@ from airflow.sdk import BaseOperator, Variable
 
 from backfill.groups import GROUPS
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit import xcoms
+from backfill.kit.debts import cluster_asset, verified_alias
 from backfill.kit.results import planned, results
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
+from include.scorecard_backfill.months import verified_months
 from include.scorecard_backfill.planning import learned
 from include.scorecard_backfill.records import Failure, Record, Window, WorkflowsClosed
 
@@ -24,7 +27,7 @@ class TidyOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> None:
-        """Do both; raises what the servers or a broken variable raise, with the task's own name on it."""
+        """Do all of it; raises what the servers or a broken variable raise, with the task's own name on it."""
         passes = planned(context)
         waited = [
             record
@@ -33,6 +36,15 @@ class TidyOperator(BaseOperator):
         ]
         self._learn([window for listed in passes for window in listed], waited)
         self._remove_snapshots()
+        self._announce(context)
+
+    def _announce(self, context: Any) -> None:
+        """Leave an asset event for each customer and month that the run has verified, also of an incomplete run."""
+        report = xcoms.pull(context["ti"], "report", xcoms.RESULT) or {}
+        event = context["outlet_events"][verified_alias(self.cluster)]
+        for entry in verified_months(report):
+            event.add(cluster_asset(self.cluster), extra={**entry.model_dump(), "run_id": context["dag_run"].run_id})
+            self.log.info("verified: %s %s, %s of %s days", entry.customer, entry.month, entry.days, entry.of)
 
     def _learn(self, windows: Sequence[Window], waited: Iterable[Record]) -> None:
         by_key = {w.key: w for w in windows}

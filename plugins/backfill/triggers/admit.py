@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
+from backfill import metrics
 from backfill.groups import GROUPS
 from backfill.kit import xcoms
-from backfill.kit.look import Done, Failed, Look, wait, waits
+from backfill.kit.look import Done, Failed, Look, Wait, wait, waits
 from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.settings import DAG_ID_PREFIX, OVERRIDE_VARIABLE, load_all
@@ -23,11 +25,11 @@ from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.planning.overrides import Override, OverrideError
 from include.scorecard_backfill.records import Verified
 from include.scorecard_backfill.verdicts import admission, health
-from include.scorecard_backfill.verdicts.base import Verdict
-from include.scorecard_backfill.verdicts.base import wait as wait_verdict
 
 ENDED = ["success", "failed", "upstream_failed", "skipped", "removed"]
 """States of verify in which a window is no longer in flight."""
+
+PHASES: tuple[admission.Phase, ...] = ("waiting", "running", "verified", "failed")
 
 RUN_SECONDS = 60.0
 """How long a run's parameters are taken from the snapshot."""
@@ -77,31 +79,32 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
             override = override_now(await shared_override(self.args.cluster, self.poll_seconds / 2))
         except OverrideError as error:
             name = OVERRIDE_VARIABLE.format(cluster=self.args.cluster)
-            return wait(f"nothing is started while the Airflow Variable {name} cannot be used: {error}")
+            return wait(
+                f"nothing is started while the Airflow Variable {name} cannot be used: {error}", word="override"
+            )
         if override and override.pause:
-            return wait(f"paused {override.text}")
+            return wait(f"paused {override.text}", word="paused")
         verdict = (await self._survey(override)).judge(self._index)
-        if verdict.state == "ok":
-            verdict = await self._whole(verdict)
+        if verdict.state == "ok" and (held := await self._held_back()) is not None:
+            return held
         if verdict.state == "wait":
-            return waits(verdict)
+            return waits(verdict, "queue")
         if verdict.state == "failed":
             return Failed(self.failure(verdict))
         return Done({"key": self.args.key, "admitted_at": datetime.now(UTC).isoformat()}, verdict.text)
 
-    async def _whole(self, verdict: Verdict) -> Verdict:
+    async def _held_back(self) -> Wait | None:
         """Hold a window back whose turn it is when the cluster is not well or the budget of all clusters is used."""
         gate = await self._gate()
         if not gate.open:
-            return wait_verdict(f"the cluster is too busy for another window: {gate.text}")
+            return wait(f"the cluster is too busy for another window: {gate.text}", word="busy")
         budget = self.config.admission.global_max_parallel
         if budget is not None:
             running = await self._running_everywhere()
             if running >= budget:
-                return wait_verdict(
-                    f"{running} of {budget} windows of all clusters are in flight (global_max_parallel)"
-                )
-        return verdict
+                said = f"{running} of {budget} windows of all clusters are in flight (global_max_parallel)"
+                return wait(said, word="budget")
+        return None
 
     async def _survey(self, override: Override | None) -> admission.Survey:
         """Look at the run's windows; one look serves every window that waits in this process."""
@@ -120,6 +123,9 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
                 )
                 for index, window in enumerate(windows)
             ]
+            if group == GROUPS[0]:
+                counts = Counter(slot.phase for slot in slots)
+                metrics.windows_by_state(self.config.name, {phase: counts[phase] for phase in PHASES})
             return admission.survey(slots, limits_now(self.config, run, override))
 
         key = ("survey", self.ti.dag_id, self.ti.run_id, group)

@@ -28,7 +28,8 @@ OVERRIDE = "scorecard_backfill_override__sandbox-east"
 LOOKS = [("run", {"dag_id": DAG, "run_id": RUN}), ("dag", {"dag_id": DAG}), ("me", {"dag_id": DAG}),
          ("clusters", {}), ("export", {"dag_id": DAG, "run_id": RUN, "kind": "csv"}),
          ("static/backfill.js", {})]  # fmt: skip
-ACTIONS = [("retry", {}), ("pause", {"reason": "disk", "hours": 1}), ("resume", {}),
+ACTIONS = [("retry", {}), ("reset", {"customer": "acme"}), ("reset", {"customer": "acme", "keys": []}),
+           ("pause", {"reason": "disk", "hours": 1}), ("resume", {}),
            ("limit", {"max_parallel": 2, "reason": "disk", "hours": 1}),
            ("end-job", {"key": "acme-2026-01-01"})]  # fmt: skip
 

@@ -17,6 +17,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import checked_extra
 from backfill.hooks.temporal import TemporalHook
+from backfill.notify.channels import channel_problems
 from backfill.operators.preflight import checks, guarded
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config import ClusterConfig
@@ -40,6 +41,12 @@ def check_cluster(config: ClusterConfig) -> list[Line]:
             lines.append(Line(config.name, system, "works", f"{getattr(config, system).conn_id}: every check passes"))
             # Only of what answers: a second sentence about the same trouble helps nobody.
             lines += _facts(system, config)
+    named = config.notify.channels
+    broken = channel_problems(config) if named else []
+    lines += [Line(config.name, "notify", "broken", one.removeprefix("notify: "), remedy_of(one)) for one in broken]
+    if named and not broken:
+        text = f"{len(named)} channels have what they need; nothing was sent"
+        lines.append(Line(config.name, "notify", "works", text))
     return lines
 
 
