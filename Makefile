@@ -22,7 +22,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-matrix test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
+.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-matrix test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
@@ -148,6 +148,13 @@ ui: ## build the operator's page (ui/) into the plugin; needs Node.js 20 or newe
 
 bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks
+
+# MUTANTS=12000 is all of them: hours. MODULES: a pattern, for what was changed.
+SEED ?= 1
+MUTANTS ?= 300
+MODULES ?= include/scorecard_backfill/*
+mutants: $(STAMP) ## which changes of the rules no unit test notices: a sample (SEED=1 MUTANTS=300 MODULES='include/scorecard_backfill/*')
+	$(BIN)/python -m tests.kit.mutants --seed $(SEED) --number $(MUTANTS) --only '$(MODULES)'
 
 chaos: $(STAMP) ## randomised killing of parts (long)
 	$(BIN)/pytest tests/standins tests/sandbox -m chaos

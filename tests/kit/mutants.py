@@ -1,0 +1,204 @@
+"""Which changes of the code no test notices: a sample of mutants of include/, as a table.
+
+``python -m tests.kit.mutants --seed 1 --number 300`` copies the project to .sandbox/mutants, has mutmut make all
+mutants and learn which unit tests run which function, and tries a sample of them. Each mutant runs in a process of its
+own the tests of its function, up to the first failure. docs/mutants.md says how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / ".sandbox" / "mutants"
+COPIED = ("dags", "docs", "include", "plugins", "sandbox", "standins", "tests", "Makefile", "pyproject.toml")
+
+NOT_OF_THE_RULES = (
+    "test_docs_",
+    "test_page_",
+    "test_sandbox_",
+    "test_tooling_",
+    "test_config_read",
+    "test_known_faults",
+)
+"""Unit tests about the repository itself: they read files, which mutmut has changed."""
+
+READS_SOURCES = "tests/unit/test_causes.py::test_every_cause_that_the_code_names_is_in_the_table"
+"""The one test of that kind in a file of others."""
+
+ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_sql_engine.py")
+"""Tests on chDB, whose threads do not live on in a forked process: only :func:`judged_alone` runs them."""
+
+OF_ENGINE = ("sql.", "config.rules", "verdicts.census")
+"""Modules that they are about."""
+
+ALONE_SECONDS = 120.0
+"""A mutant that has not failed a test by then is not judged."""
+
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["include"]
+only_mutate = {only}
+also_copy = {copied}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-n", "0", "--deselect", {reads}]
+use_setproctitle = false
+use_git_change_detection = false
+"""
+
+KILLED, SURVIVED, UNTESTED, SLOW = "killed", "survived", "no test", "too slow"
+WORDS: Mapping[int, str] = {1: KILLED, 2: KILLED, 3: KILLED, 0: SURVIVED, 5: UNTESTED, 33: UNTESTED}
+"""Exit codes of mutmut and pytest (2: a test file cannot even be imported).
+
+Every other one is a mutant whose tests did not end in time, or did not begin: it is not judged."""
+
+
+def word_of(code: int) -> str:
+    """Return what became of a mutant that was tried."""
+    return WORDS.get(code, SLOW)
+
+
+def prepare(work: Path, only: str) -> None:
+    """Make a fresh copy of the project with mutmut's settings for modules that match a pattern."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        else:
+            shutil.copy(source, work / name)
+    tests = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tests" / "unit").glob("test_*.py"))
+        if not path.name.startswith(NOT_OF_THE_RULES)
+    ]
+    tests = [path for path in tests if path not in ENGINE]
+    copied = [name for name in COPIED if name not in ("include", "tests", "pyproject.toml")]
+    with (work / "pyproject.toml").open("a") as settings:
+        settings.write(
+            SETTINGS.format(
+                only=json.dumps([only]),
+                copied=json.dumps(copied),
+                tests=json.dumps(tests),
+                reads=json.dumps(READS_SOURCES),
+            )
+        )
+
+
+def mutmut(work: Path, names: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """Run mutmut for these mutants; its own output is kept in a file, since it is one line for each mutant."""
+    # The copy must be what is imported, not the project that this process runs in.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    with (work / "mutmut.log").open("a") as log:
+        return subprocess.run(
+            [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names],
+            cwd=work, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+
+
+def judged_alone(work: Path, name: str) -> int:
+    """Return the exit code of a mutant whose tests are run by a fresh process, as a fork cannot run all of them.
+
+    A fork has imported every module before the mutant is switched on, so that it does not see what changes at import.
+    """
+    stats = json.loads((work / "mutants" / "mutmut-stats.json").read_text())
+    tests = list(stats["tests_by_mangled_function_name"].get(name.partition("__mutmut_")[0], ()))
+    tests += ENGINE if module_of(name).startswith(OF_ENGINE) else ()
+    if not tests:
+        return 33
+    return run_tests(work, name, tests)
+
+
+def run_tests(work: Path, name: str, tests: Sequence[str]) -> int:
+    """Return pytest's exit code for a mutant ('' for the code as it is), -1 when it has not ended in time."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"MUTANT_UNDER_TEST": name}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+    try:
+        return subprocess.run(
+            command, cwd=work / "mutants", env=environment, capture_output=True, check=False, timeout=ALONE_SECONDS
+        ).returncode
+    except subprocess.TimeoutExpired:
+        return -1
+
+
+def outcomes(work: Path) -> dict[str, int | None]:
+    """Return every mutant by name with its exit code, None for one that was not tried."""
+    found: dict[str, int | None] = {}
+    for path in sorted((work / "mutants").rglob("*.meta")):
+        found |= json.loads(path.read_text())["exit_code_by_key"]
+    return found
+
+
+def sample(names: Sequence[str], seed: int, number: int) -> list[str]:
+    """Return ``number`` of the names, the same for the same seed; all of them when there are not more."""
+    return sorted(random.Random(seed).sample(sorted(names), min(number, len(names))))
+
+
+def module_of(name: str) -> str:
+    """Return the module of a mutant's name, without the package's own."""
+    return name.rpartition(".")[0].removeprefix("include.scorecard_backfill.")
+
+
+def table(tried: Mapping[str, int]) -> str:
+    """Return the outcomes by module as Markdown, and the names of the mutants that no test has noticed."""
+    by_module: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, code in tried.items():
+        by_module[module_of(name)][word_of(code)] += 1
+    total = sum(by_module.values(), Counter())
+    lines = ["| module | tried | killed | survived | no test | too slow |", "|---|---:|---:|---:|---:|---:|"]
+    for module, found in [*sorted(by_module.items()), ("**all**", total)]:
+        numbers = (found.total(), found[KILLED], found[SURVIVED], found[UNTESTED], found[SLOW])
+        lines.append(f"| {module} | {' | '.join(map(str, numbers))} |")
+    judged = total.total() - total[SLOW]
+    share = total[KILLED] / max(1, judged)
+    lines += ["", f"{total[KILLED]} of {judged} noticed ({share:.0%}); {total[SLOW]} not judged", ""]
+    lines += [f"- `{name}`: {word_of(code)}" for name, code in sorted(tried.items()) if word_of(code) != KILLED]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Try a sample and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--number", type=int, default=300, help="mutants to try")
+    parser.add_argument("--only", default="include/scorecard_backfill/*", help="modules to change, as a pattern")
+    asked = parser.parse_args()
+    began = time.monotonic()
+    prepare(WORK, asked.only)
+    # No mutant has this name: mutmut makes all of them, runs the tests once and tries none.
+    made = mutmut(WORK, ["none.of.them"])
+    every = outcomes(WORK)
+    if not every:
+        print(f"mutmut has made no mutant (exit code {made.returncode}); see {WORK / 'mutmut.log'}", file=sys.stderr)
+        return 1
+    chosen = sample(list(every), asked.seed, asked.number)
+    mutmut(WORK, chosen)
+    found = outcomes(WORK)
+    tried = {name: code for name in chosen if (code := found[name]) is not None}
+    if code := run_tests(WORK, "", ENGINE):
+        print(f"the tests on chDB fail without any change (exit code {code})", file=sys.stderr)
+        return 1
+    tried |= {name: judged_alone(WORK, name) for name, code in tried.items() if word_of(code) != KILLED}
+    if len(tried) < len(chosen):
+        print(f"{len(chosen) - len(tried)} mutants were not tried; see {WORK / 'mutmut.log'}", file=sys.stderr)
+    text = (
+        f"{len(tried)} of {len(every)} mutants, seed {asked.seed}, {time.monotonic() - began:.0f} s\n\n{table(tried)}"
+    )
+    (WORK / "table.md").write_text(text)
+    print(text)
+    return 0 if tried else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
