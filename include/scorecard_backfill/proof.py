@@ -79,7 +79,12 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
     unknown = {n.meant is None for n in (*before.days.values(), *after.days.values())}
     known = unknown <= {False}
     days = {
-        day: _day(before.days.get(day, NOTHING), after.days.get(day, NOTHING), known and rules.goes(before.name, day))
+        day: _day(
+            before.days.get(day, NOTHING),
+            after.days.get(day, NOTHING),
+            some_go=known and rules.goes(before.name, day),
+            stable_ids=rules.stable_ids and len(unknown) == 1,
+        )
         for day in sorted({*before.days, *after.days})
     }
     # Where nothing was deleted nothing is meant to go, with or without a predicate.
@@ -104,19 +109,28 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
     )
 
 
-def _day(before: Numbers, after: Numbers, some_go: bool) -> DayBalance:
+def _day(before: Numbers, after: Numbers, *, some_go: bool, stable_ids: bool) -> DayBalance:
     meant = (before.meant or 0) if some_go else 0
     # By ids: a row that is there twice does not make up for one that is lost, before as after.
     expected = max(0, (before.ids or before.rows) - meant)
     back = max(0, (after.ids or after.rows) - ((after.meant or 0) if some_go else 0))
+    short = max(0, expected - back, _lost_ids(before, after) if stable_ids else 0)
     return DayBalance(
         before=before.rows,
         meant=meant,
         after=after.rows,
         doubled=after.rows - after.ids if after.ids else 0,
-        short=max(0, expected - back),
-        over=max(0, back - expected),
+        short=short,
+        over=short + back - expected,
     )
+
+
+def _lost_ids(before: Numbers, after: Numbers) -> int:
+    """Return how many ids are lost at least: new ones can only make up for lost ones of the same class."""
+    if not before.buckets or not after.rows:
+        return 0
+    there = after.buckets or (0,) * len(before.buckets)
+    return sum(max(0, was - now) for was, now in zip(before.buckets, there, strict=True))
 
 
 def _fingerprint(table: TableDays) -> int:
@@ -178,15 +192,21 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
         return
     expected = table.before - (table.meant or 0)
     if table.short > _allowed(expected, rules):
-        yield f"{_name(table)}: {table.short} of {expected} rows of the window did not come back"
+        yield f"{_name(table)}: {_at_least(table)}{table.short} of {expected} rows of the window did not come back"
     for day, d in table.days.items():
         expected = d.before - d.meant
         gone = d.short and d.short >= expected
         if d.short > _allowed(expected, rules) or gone:
             yield (
-                f"{_name(table)}: {d.short} of {expected} rows of {day} did not come back"
+                f"{_name(table)}: {_at_least(d)}{d.short} of {expected} rows of {day} did not come back"
                 f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
             )
+
+
+def _at_least(found: DayBalance | TableBalance) -> str:
+    """Return words for a number that is proven, while the true one may be larger: new rows are there beside."""
+    days = found.days.values() if isinstance(found, TableBalance) else (found,)
+    return "at least " if any(d.short and d.over for d in days) else ""
 
 
 def _outside_band(table: TableBalance, rules: Rules) -> Iterable[str]:
@@ -234,7 +254,7 @@ def _other_ids(table: TableBalance, changed: Container[str], rules: Rules) -> It
     if not rules.stable_ids or table.meant is None or table.exact:
         return
     for day, d in table.days.items():
-        if day in changed and not d.short and not d.over and (d.before or d.after):
+        if day in changed and d.short == d.over and (d.before or d.after):
             yield f"{_name(table)}: as many rows of {day} came back as were expected, but other ones (their ids differ)"
 
 

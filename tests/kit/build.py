@@ -9,6 +9,7 @@ from typing import Any
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.names import sanitize_database_name, window_key
 from include.scorecard_backfill.records import Counted, Database, Failure, Numbers, TableDays, Window
+from include.scorecard_backfill.sql.census import BUCKETS
 
 START = date(2026, 1, 1)
 TABLE = ("acme_voice", "scorecard")
@@ -32,12 +33,14 @@ def numbers(ids: Iterable[object], meant: Iterable[object] | None = ()) -> Numbe
     """Numbers of one day by its rows' ids (one that is there twice is doubled); ``meant`` None: no predicate."""
     rows = list(ids)
     going = None if meant is None else set(meant)
+    staying = [hashed(row) for row in set(rows) if going is None or row not in going]
     return Numbers(
         rows=len(rows),
         conversations=len(set(rows)),
         ids=len(set(rows)),
         meant=None if going is None else sum(row in going for row in rows),
-        fingerprint=sum(hashed(row) for row in set(rows) if going is None or row not in going) % 2**64,
+        fingerprint=sum(staying) % 2**64,
+        buckets=tuple(sum(one % BUCKETS == bucket for one in staying) for bucket in range(BUCKETS)),
     )
 
 

@@ -9,20 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.scorecard_backfill.sql.census import BUCKETS
 from include.scorecard_backfill.sql.pins import PINNED, pins
 from include.scorecard_backfill.verdicts.census import IncompleteError, Tally, host_days, read_census
 from include.scorecard_backfill.verdicts.counts import Host
 
 HOSTS = (Host("a1", 1), Host("a2", 1), Host("b1", 2))
 TABLE = ("acme_voice", "scorecard")
+SOME = tuple(range(BUCKETS))
 DAYS = st.dictionaries(st.sampled_from(["2026-01-01", "2026-01-02", "2026-01-03"]), st.integers(1, 50))
 
 
 def answers(a: dict[str, int], b: dict[str, int], *, meant: int = 0, doubled: int = 0) -> list[dict[str, Any]]:
     """What a cluster of two shards answers: every host its days, and once the sum."""
     summed = {day: a.get(day, 0) + b.get(day, 0) for day in {*a, *b}}
-    whole = [(day, [rows, 1, rows - doubled, meant, 7]) for day, rows in summed.items()]
-    whole.append(("", [sum(summed.values()), 1, sum(summed.values()) - doubled, meant * len(summed), 7]))
+    whole = [(day, [rows, 1, rows - doubled, meant, 7, *SOME]) for day, rows in summed.items()]
+    whole.append(("", [sum(summed.values()), 1, sum(summed.values()) - doubled, meant * len(summed), 7, *SOME]))
     per_host = {"a1": a, "a2": a, "b1": b}
     listed = [{"leg": 0, "host": h, "days": [(d, [n]) for d, n in days.items()]} for h, days in per_host.items()]
     return [*listed, {"leg": 1, "host": "", "days": whole}]
@@ -80,10 +82,10 @@ def broken() -> Iterator[tuple[list[dict[str, Any]], str]]:
     moved[1]["days"] = [("2026-01-02", [5])]
     yield moved, "a1 has 5 rows of 2026-01-01, a2 has 0"
     short = answers({"2026-01-01": 5}, {"2026-01-01": 3})
-    short[3]["days"] = [("2026-01-01", [5, 1, 5, 0, 7]), ("", [5, 1, 5, 0, 7])]
+    short[3]["days"] = [("2026-01-01", [5, 1, 5, 0, 7, *SOME]), ("", [5, 1, 5, 0, 7, *SOME])]
     yield short, "the shards' rows of 2026-01-01 add up to 8, together they count 5"
     without_total = answers({"2026-01-01": 5}, {})
-    without_total[3]["days"] = [("2026-01-01", [5, 1, 5, 0, 7])]
+    without_total[3]["days"] = [("2026-01-01", [5, 1, 5, 0, 7, *SOME])]
     yield without_total, "the days add up to 5 rows, not to the total of 0"
 
 
@@ -95,15 +97,15 @@ def test_what_disagrees_is_unsettled_and_named(found: list[dict[str, Any]], said
 def test_rows_on_two_shards_are_doubled() -> None:
     census = read_census(answers({"2026-01-01": 5}, {"2026-01-01": 5}, doubled=5), [TABLE], HOSTS, meant=[False])
     assert census.unsettled == ""
-    assert census.days[TABLE]["2026-01-01"] == Tally(10, 1, 5, None, 7)
+    assert census.days[TABLE]["2026-01-01"] == Tally(10, 1, 5, None, 7, SOME)
     assert census.total[TABLE].doubled == 5
 
 
 def test_rewritten_and_old_are_split() -> None:
     found = answers({"2026-01-01": 5}, {})
     found[3]["days"] = [
-        ("2026-01-01", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1]),
-        ("", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1]),
+        ("2026-01-01", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1, *SOME]),
+        ("", [5, 3, 5, 2, 9, 4, 2, 4, 1, 8, 1, 1, 1, 1, 1, *SOME]),
     ]
     census = read_census(found, [TABLE], HOSTS, meant=[True])
     assert census.rewritten[TABLE] == {"2026-01-01": Tally(4, 2, 4, 1, 8)}

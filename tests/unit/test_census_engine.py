@@ -15,7 +15,7 @@ from include.scorecard_backfill import sql
 from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
 from include.scorecard_backfill.config.rules import census_part
 from include.scorecard_backfill.sql import Slice
-from include.scorecard_backfill.sql.census import CensusPart, Value, Written, census_statement, moment_literal
+from include.scorecard_backfill.sql.census import BUCKETS, CensusPart, Value, Written, census_statement, moment_literal
 from include.scorecard_backfill.sql.pins import PINNED, pins
 from include.scorecard_backfill.verdicts.census import Census, IncompleteError, Tally, read_census
 from include.scorecard_backfill.verdicts.counts import Host
@@ -42,6 +42,17 @@ def prints(engine: Engine, ids: list[str]) -> int:
     return sum(int(row["h"]) for row in engine.rows(f"SELECT cityHash64(arrayJoin([{listed}])) AS h")) % 2**64
 
 
+def buckets(engine: Engine, ids: list[str]) -> tuple[int, ...]:
+    """How many of these ids are in each class of their hash."""
+    listed = ", ".join(sql.quote_string(one) for one in ids)
+    found = [int(row["h"]) for row in engine.rows(f"SELECT cityHash64(arrayJoin([{listed}])) % {BUCKETS} AS h")]
+    return tuple(found.count(bucket) for bucket in range(BUCKETS))
+
+
+def tally(engine: Engine, numbers: tuple[int, int, int, int | None], ids: list[str]) -> Tally:
+    return Tally(*numbers, prints(engine, ids), buckets(engine, ids))
+
+
 def test_rows_ids_and_conversations_of_every_day(engine: Engine, database: str) -> None:
     table = table_of(database)
     rows = [(str(n), "acme", "voice", f"2026-01-{1 + n % 3:02} 12:00:00") for n in range(9)]
@@ -52,8 +63,8 @@ def test_rows_ids_and_conversations_of_every_day(engine: Engine, database: str) 
     assert found.unsettled == ""
     name = (database, "scorecard")
     ids = {f"2026-01-0{day + 1}": [str(n) for n in range(9) if n % 3 == day] for day in range(3)}
-    assert found.days[name] == {day: Tally(3, 3, 3, None, prints(engine, of)) for day, of in ids.items()}
-    assert found.total[name] == Tally(9, 9, 9, None, prints(engine, [str(n) for n in range(9)]))
+    assert found.days[name] == {day: tally(engine, (3, 3, 3, None), of) for day, of in ids.items()}
+    assert found.total[name] == tally(engine, (9, 9, 9, None), [str(n) for n in range(9)])
 
 
 def test_nothing_is_counted_as_zero_with_a_row_of_every_host(engine: Engine, database: str) -> None:
@@ -87,7 +98,7 @@ def test_what_is_meant_to_go_is_counted_by_its_value_and_by_the_ids_of_it(engine
     assert [(n.rows, n.meant) for n in found.days[database, "score"].values()] == [(3, 0), (3, 3), (3, 3), (3, 0)]
     assert [n.meant for n in found.total.values()] == [2, 6]
     kept = [f"{card}{n}" for card in (0, 3) for n in range(3)]
-    assert found.total[database, "score"] == Tally(12, 4, 12, 6, prints(engine, kept))
+    assert found.total[database, "score"] == tally(engine, (12, 4, 12, 6), kept)
     alone = census_part(config, "score", part_of(database), ["score"])
     assert alone.meant is None  # a database without the other table tells nothing
 

@@ -27,7 +27,8 @@ class Numbers(Part):
 
     ``conversations`` and ``ids`` are distinct ones over all shards; ``meant`` are rows that the configured predicate
     means to go (None: there is no predicate); ``fingerprint`` is the sum modulo 2**64 of a hash of each id that is not
-    meant to go, by which two sets of ids are compared.
+    meant to go, by which two sets of ids are compared; ``buckets`` are how many of these ids are in each class of the
+    hash (() in records of earlier releases), by which new ids are told from ones that came back.
     """
 
     rows: int = Field(ge=0)
@@ -35,6 +36,7 @@ class Numbers(Part):
     ids: int = Field(default=0, ge=0)
     meant: int | None = Field(default=None, ge=0)
     fingerprint: int = 0
+    buckets: tuple[int, ...] = ()
 
 
 class TableDays(Part):

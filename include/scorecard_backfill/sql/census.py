@@ -19,6 +19,9 @@ from include.scorecard_backfill.sql.statements import (
 OTHER_TABLE_MARGIN = timedelta(days=1)
 """How far outside of the window the row may lie whose id decides about a row of the window (:class:`IdsOf`)."""
 
+BUCKETS = 64
+"""Classes by hash into which a day's ids are counted: new ids of one class do not make up for lost ones of another."""
+
 Unit = Literal["time", "seconds", "milliseconds", "microseconds", "nanoseconds"]
 _PER_SECOND: Mapping[str, int] = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 
@@ -143,7 +146,8 @@ def cluster_leg(number: int, *, cluster: str, counted: CensusPart, names: Names)
 
     days: (ISO day, numbers), the numbers being rows, distinct conversations, distinct ids, rows meant to go (0 without
     a rule) and the fingerprint of the ids that are not meant to go (a sum of hashes modulo 2**64); with ``written`` the
-    same five of the rows written since the moment, and of the others.
+    same five of the rows written since the moment, and of the others. Last come BUCKETS numbers: of all rows, the
+    distinct ids that are not meant to go, by class of their hash.
     """
     part = counted.part
     meant = meant_predicate(cluster, names, part, counted.meant) if counted.meant else "0"
@@ -154,12 +158,14 @@ def cluster_leg(number: int, *, cluster: str, counted: CensusPart, names: Names)
         columns += _numbers(old, names, counted.id_column, meant)
     listed = ", ".join(f"{column} AS b_{number}" for number, column in enumerate(columns))
     packed = ", ".join(f"b_{number}" for number in range(len(columns)))
+    buckets = _buckets(counted.id_column, meant)
     per_day = (
-        f"SELECT {_day(names)} AS b_day, {listed}"
+        f"SELECT {_day(names)} AS b_day, {listed}, {buckets} AS b_buckets"
         f" FROM cluster({quote_string(cluster)}, {qualified(part.database, counted.table)}) FINAL"
         f" WHERE {window_predicate(names, part)} GROUP BY b_day WITH ROLLUP"
     )
-    return f"SELECT toUInt32({number}) AS leg, '' AS host, groupArray((b_day, [{packed}])) AS days FROM ({per_day})"
+    packed = f"arrayConcat([{packed}], b_buckets)"
+    return f"SELECT toUInt32({number}) AS leg, '' AS host, groupArray((b_day, {packed})) AS days FROM ({per_day})"
 
 
 def _numbers(condition: str, names: Names, id_column: str, meant: str) -> tuple[str, ...]:
@@ -171,6 +177,12 @@ def _numbers(condition: str, names: Names, id_column: str, meant: str) -> tuple[
         # Each id once: a row that was doubled before is not missing when it is there once afterwards.
         f"sumDistinctIf(cityHash64(toString({quote_identifier(id_column)})), ({condition}) AND NOT ({meant}))",
     )
+
+
+def _buckets(id_column: str, meant: str) -> str:
+    column = quote_identifier(id_column)
+    bucket = f"cityHash64(toString({column})) % {BUCKETS}"
+    return f"uniqExactIfResample(0, {BUCKETS}, 1)({column}, NOT ({meant}), {bucket})"
 
 
 def census_statement(*, cluster: str, parts: Sequence[CensusPart], names: Names) -> str:

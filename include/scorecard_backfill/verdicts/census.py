@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from include.scorecard_backfill.foreign import Row
+from include.scorecard_backfill.sql.census import BUCKETS
 from include.scorecard_backfill.verdicts.counts import Days, Host, TableName
 
 FIGURES = 5
@@ -25,7 +26,8 @@ class Tally:
     """What a census found of one day, or of all days, FINAL over all shards.
 
     Rows, distinct conversations, distinct row ids, rows meant to go (None: no rule).
-    ``fingerprint``: the sum modulo 2**64 of a hash of the id of each row that is not meant to go.
+    ``fingerprint``: the sum modulo 2**64 of a hash of the id of each row that is not meant to go. ``buckets``: how many
+    of these ids are in each class of that hash, () where it was not asked for.
     """
 
     rows: int = 0
@@ -33,6 +35,7 @@ class Tally:
     ids: int = 0
     meant: int | None = None
     fingerprint: int = 0
+    buckets: tuple[int, ...] = ()
 
     @property
     def doubled(self) -> int:
@@ -135,11 +138,13 @@ def read_census(
 def _table(days: Iterable[Any], hosts: Mapping[str, Days], has_rule: bool) -> TableCensus:
     split: list[dict[str, Tally]] = [{}, {}, {}]
     for day, numbers in days:
-        for place in range(len(numbers) // FIGURES):
-            own = numbers[FIGURES * place : FIGURES * (place + 1)]
+        figures, buckets = numbers[:-BUCKETS], tuple(int(number) for number in numbers[-BUCKETS:])
+        for place in range(len(figures) // FIGURES):
+            own = figures[FIGURES * place : FIGURES * (place + 1)]
             rows, conversations, ids, meant, print_ = (int(number) for number in own)
             if rows or not day:
-                split[place][str(day)] = Tally(rows, conversations, ids, meant if has_rule else None, print_)
+                of_all = () if place or not rows else buckets
+                split[place][str(day)] = Tally(rows, conversations, ids, meant if has_rule else None, print_, of_all)
     none = Tally(meant=0 if has_rule else None)
     totals = [part.pop("", none) for part in split]
     ordered = [dict(sorted(part.items())) for part in split]

@@ -37,6 +37,7 @@ def days_record(tables: Mapping[TableName, DayTallies]) -> tuple[TableDays, ...]
                     ids=n.ids,
                     meant=n.meant,
                     fingerprint=n.fingerprint,
+                    buckets=n.buckets,
                 )
                 for day, n in days.items()
             },
