@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from include.scorecard_backfill.verdicts.jobs import PULL_REASONS, JobOutcome, job_outcome, start_problem, started
+from include.scorecard_backfill.verdicts.jobs import (
+    PULL_REASONS,
+    JobOutcome,
+    began_at,
+    job_outcome,
+    start_problem,
+    started,
+    suspended_at,
+)
 
 
 def job(*conditions: tuple[str, str], suspend: bool = False) -> dict[str, Any]:
@@ -98,3 +106,30 @@ def test_a_pod_that_is_on_its_way_is_no_problem_and_has_not_started(pods: list[d
 def test_a_container_that_ever_ran_has_started(found: dict[str, Any]) -> None:
     assert started([pod(), found]) is True
     assert start_problem([found]) == ""
+
+
+def clocked(start: str | None, *conditions: tuple[str, str, str]) -> dict[str, Any]:
+    """A Job made at 00:00:01 UTC of the epoch, with its start and its conditions (type, status, time)."""
+    listed = [
+        {"type": kind, "status": status, "lastTransitionTime": f"1970-01-01T00:00:{at}Z"}
+        for kind, status, at in conditions
+    ]
+    status = {"conditions": listed, **({"startTime": f"1970-01-01T00:00:{start}Z"} if start else {})}
+    return {"metadata": {"creationTimestamp": "1970-01-01T00:00:01Z"}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "began", "suspended"),
+    [
+        (clocked(None), 1, 1),
+        (clocked("05"), 5, 1),
+        (clocked("05", ("Suspended", "True", "09")), 5, 9),
+        (clocked("05", ("Suspended", "False", "09")), 9, 1),
+        # Conditions of another type say nothing about it, whatever their status.
+        (clocked("05", ("Failed", "False", "30"), ("Complete", "True", "40")), 5, 1),
+    ],
+)
+def test_a_jobs_time_counts_from_its_start_or_its_last_resume(
+    manifest: dict[str, Any], began: float, suspended: float
+) -> None:
+    assert (began_at(manifest), suspended_at(manifest)) == (began, suspended)
