@@ -85,6 +85,16 @@ def test_a_plan_is_made_once_for_a_run_whatever_changes_meanwhile(cluster: str, 
     assert [w["customer_id"] for w in other] == ["globex", "hooli", "initech"]
 
 
+def test_what_is_to_be_said_of_a_plan_is_left_for_the_page(
+    cluster: str, stock: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Variable, "get", lambda key, default=None: "{ broken")
+    made = task(customers=["acme"], **JANUARY)
+    planner().execute(made)
+    (note,) = made["ti"].xcoms["plan", "notes"]
+    assert note.startswith(f"the Airflow Variable scorecard_backfill_learned__{NAME} cannot be read and is not used")
+
+
 def test_a_plan_with_too_many_windows_is_refused_with_the_number(cluster: str, stock: list[str]) -> None:
     made = task(customers=["acme", "globex"], **{**JANUARY, "window": "1d"})
     with pytest.raises(AirflowFailException, match=r"62 windows > 61 \(\[core\] max_map_length\)"):

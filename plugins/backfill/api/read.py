@@ -20,7 +20,6 @@ from backfill.api.access import cluster_of
 from backfill.api.memory import Place, memory_of
 from backfill.api.windows import (
     HASH,
-    NOTES,
     SETTLING,
     as_json,
     as_list,
@@ -32,7 +31,7 @@ from backfill.api.windows import (
 )
 from backfill.groups import PASSES
 from backfill.kit.debts import PREFIX, cluster_asset
-from backfill.kit.xcoms import RUN, TERMS
+from backfill.kit.xcoms import NOTES, RUN, TERMS
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
 from backfill.slots import limits_now
 from include.scorecard_backfill.graph import task_of, tasks_of

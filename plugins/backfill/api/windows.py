@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from backfill.api.memory import Place, RunMemory, Source
 from backfill.groups import GROUPS, PASSES
-from backfill.kit.xcoms import LOOK, PLANNED, REFUSED, RESULT, RUN, TERMS
+from backfill.kit.xcoms import LOOK, NOTES, PLANNED, REFUSED, RESULT, RUN, TERMS
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.overview.facts import NO_TASK, Planned, Result, Seen, TaskFact
 from include.scorecard_backfill.overview.results import planned_of, result_of, seen_of
@@ -25,7 +25,7 @@ from include.scorecard_backfill.records import RecordError, plain
 SETTLING = ("preflight", "plan")
 """Tasks that come before anything is deleted; a failure of theirs refuses the run."""
 
-HASH, NOTES = "hash", "notes"
+HASH = "hash"
 """Of plans of earlier releases."""
 
 PLAN_KEYS = (PLANNED, RUN, TERMS, HASH, NOTES)

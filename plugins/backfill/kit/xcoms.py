@@ -27,6 +27,9 @@ MARKDOWN = "markdown"
 TERMS = "terms"
 """Of `plan` and `approve`: what is to be executed, and its digest (planning/terms.py)."""
 
+NOTES = "notes"
+"""Of ``plan``: sentences about it, such as debts that it takes in and windows that are smaller than asked for."""
+
 REFUSED = "refused"
 """Of `preflight` and `plan`: the sentence by which a run was refused before anything was done."""
 

@@ -151,6 +151,7 @@ class PlanOperator(BaseOperator):
         ti.xcom_push(key=xcoms.RUN, value=dict(frozen.run))
         ti.xcom_push(key=xcoms.CUSTOMERS, value=[w.customer_id for w in windows])
         ti.xcom_push(key=xcoms.TERMS, value=dict(terms))
+        ti.xcom_push(key=xcoms.NOTES, value=list(frozen.notes))
         ti.xcom_push(key=xcoms.MARKDOWN, value=markdown)
         ti.xcom_push(key=xcoms.PLANNED, value=[w.to_json() for w in windows])
 
