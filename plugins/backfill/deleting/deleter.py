@@ -6,7 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from tenacity import wait_exponential, wait_fixed
+
 from backfill.hooks.clickhouse import BackfillClickHouse, DdlAnswer
+from backfill.kit.retries import until_good
 from backfill.kit.stages import StageError
 from backfill.kit.store import Store
 from include.scorecard_backfill import sql
@@ -80,11 +83,10 @@ class Deleter:
             if queued := self.hook.queued_ddl(*texts):
                 self.log.info("%s: waits in the DDL queue of %s", step.label, ", ".join(queued))
                 return "queued"
-        for attempt in range(LOOK_TRIES):
-            if mine := self._own(step, self.hook.mutations()):
-                return _worst(mine)
-            if attempt < LOOK_TRIES - 1:
-                time.sleep(LOOK_SECONDS)
+        if mine := until_good(
+            lambda: self._own(step, self.hook.mutations()), good=bool, tries=LOOK_TRIES, pause=wait_fixed(LOOK_SECONDS)
+        ):
+            return _worst(mine)
         (counted,) = self.hook.host_counts([(step.table, step.part, step.condition)], self.hosts)
         return "nothing" if any(sum(days.values()) for days in counted.values()) else "done"
 
@@ -227,14 +229,13 @@ class Deleter:
         return {m.host for m in self._own(step, self.hook.mutations())} | set(answer.hosts)
 
     def _patiently(self, statement: str) -> DdlAnswer:
-        for attempt in range(REFUSED_TRIES):
-            answer = self.hook.send_ddl(statement, self.hosts)
-            if answer.outcome != "refused" or attempt == REFUSED_TRIES - 1:
-                return answer
-            pause = REFUSED_SECONDS * 2**attempt
-            self.log.info("refused, trying again in %.0f s: %s", pause, answer.text[:300])
-            time.sleep(pause)
-        raise AssertionError("unreachable")
+        return until_good(
+            lambda: self.hook.send_ddl(statement, self.hosts),
+            good=lambda answer: answer.outcome != "refused",
+            tries=REFUSED_TRIES,
+            pause=wait_exponential(multiplier=REFUSED_SECONDS),
+            say=lambda answer, pause: self.log.info("refused, trying again in %.0f s: %s", pause, answer.text[:300]),
+        )
 
     def _keep(self, step: Step, at: float, accepted: set[str]) -> Sent:
         record = Sent(

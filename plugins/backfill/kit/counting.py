@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tenacity import wait_fixed
+
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit.retries import until_good
 from backfill.kit.stages import StageError
 from backfill.kit.store import COUNTED, RunStore
 from include.scorecard_backfill.proof import without
@@ -71,14 +73,16 @@ def counted_once(context: Mapping[str, Any], window: Window, hook: BackfillClick
 
 
 def _settled(window: Window, hook: BackfillClickHouse, hosts: Sequence[Host]) -> tuple[TableDays, ...]:
-    for attempt in range(SETTLE_TRIES):
+    def count() -> tuple[str, tuple[TableDays, ...]]:
         # Rows that a Distributed table has accepted and not sent would arrive after the DELETE, uncounted.
-        problem = "; ".join(hook.drain_spool(window, hosts))
-        if not problem:
-            census = hook.census(list(window.slices()), hosts)
-            problem = census.unsettled
-            if not problem:
-                return table_days(census)
-        if attempt < SETTLE_TRIES - 1:
-            time.sleep(SETTLE_SECONDS)
-    raise StageError(f"{window.label}: {problem}; the count before is not known, nothing was deleted")
+        if held := "; ".join(hook.drain_spool(window, hosts)):
+            return held, ()
+        census = hook.census(list(window.slices()), hosts)
+        return census.unsettled, () if census.unsettled else table_days(census)
+
+    problem, counted = until_good(
+        count, good=lambda found: not found[0], tries=SETTLE_TRIES, pause=wait_fixed(SETTLE_SECONDS)
+    )
+    if problem:
+        raise StageError(f"{window.label}: {problem}; the count before is not known, nothing was deleted")
+    return counted

@@ -13,6 +13,7 @@ from airflow.sdk import BaseHook, Connection
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from backfill.groups import pass_of
 from backfill.hooks import clickhouse, kubernetes, temporal
@@ -196,17 +197,24 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
 
     async def _prepared(self) -> None:
         """Prepare, with patience: Airflow's own API may be away while it restarts."""
-        began = time.monotonic()
-        while True:
-            try:
-                await self._find_window()
-                await self.prepare()
-                return
-            except AirflowRuntimeError as error:
-                if time.monotonic() - began >= self.outage_seconds:
-                    raise ValueError(f"what earlier stages left cannot be read: {error}") from error
-                self.log.info("waiting: what earlier stages left cannot be read, trying again: %s", error)
-                await asyncio.sleep(PREPARE_PAUSE_SECONDS)
+        retrying = AsyncRetrying(
+            stop=stop_after_delay(self.outage_seconds),
+            wait=wait_fixed(PREPARE_PAUSE_SECONDS),
+            retry=retry_if_exception_type(AirflowRuntimeError),
+            before_sleep=self._say_unreadable,
+            reraise=True,
+        )
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    await self._find_window()
+                    await self.prepare()
+        except AirflowRuntimeError as error:
+            raise ValueError(f"what earlier stages left cannot be read: {error}") from error
+
+    def _say_unreadable(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        self.log.info("waiting: what earlier stages left cannot be read, trying again: %s", error)
 
     def _broken(self, error: Exception) -> Failed:
         kind = "" if isinstance(error, RecordError) else f"{type(error).__name__}: "
