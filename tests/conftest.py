@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -41,6 +41,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         from tests.kit import whole_stack
 
         whole_stack.arrange(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let `--dist loadgroup` mean one process for all tests of the shared sandbox."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from tests.kit.whole_stack import OneStackScheduling
+
+    return OneStackScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from sandbox.stack import running_stack
 from sandbox.stack_model import Stack
@@ -24,7 +25,7 @@ KEEP_LOGS = "SANDBOX_LOGS"
 RUNNING = "SANDBOX_RUNNING"
 """Environment variable: state folder of a sandbox that runs already (make up), which is used then, and not ended."""
 GROUP = "stack"
-"""All tests of the shared sandbox are one group for pytest-xdist: one process has them, and starts one sandbox."""
+"""Scope of all tests of the shared sandbox: one process of pytest-xdist has them, and starts one sandbox."""
 
 FIRST = (
     "test_demo",
@@ -38,6 +39,7 @@ FIRST = (
     "test_orders",
 )
 """Files of minutes, in their order; the browser's come after them, then whatever starts no sandbox."""
+BROWSER = ("test_page", "test_run")
 
 STACK_KEY = pytest.StashKey[Stack]()
 FAILED_KEY = pytest.StashKey[bool]()
@@ -61,22 +63,35 @@ def needs_stack(item: pytest.Item) -> bool:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Give tests of the whole sandbox their time, put them in front, and group all tests for pytest-xdist."""
+    """Give tests of the whole sandbox their time, and put them in front.
+
+    Raises UsageError for a test that uses it in a file of which the scheduler does not know that.
+    """
     for item in items:
-        if needs_stack(item) and item.get_closest_marker("timeout") is None:
+        if not needs_stack(item):
+            continue
+        if item.path.stem not in (*FIRST, *BROWSER):
+            raise pytest.UsageError(f"{item.path.name} uses `stack`: name it in tests/kit/whole_stack.py")
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(STACK_TIMEOUT_SECONDS))
-        group = GROUP if needs_stack(item) else item.path.relative_to(item.config.rootpath).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_place)
 
 
 def _place(item: pytest.Item) -> int:
-    if not needs_stack(item):
-        return len(FIRST) + 2
     # The browser's driver keeps an event loop of its own in this thread, which others must not meet.
-    if item.path.parent.name == "browser":
-        return len(FIRST) + 1
-    return FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
+    order = (*FIRST, *BROWSER)
+    return order.index(item.path.stem) if needs_stack(item) else len(order)
+
+
+class OneStackScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all tests of the shared sandbox to one process, and the others to whichever is free, file by file.
+
+    xdist's own groups need a node id that can be changed, which pytest 9.2 no longer has.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return GROUP if Path(file).stem in (*FIRST, *BROWSER) else file
 
 
 def add_logs(item: pytest.Item, report: pytest.TestReport) -> None:
