@@ -83,7 +83,7 @@ def _place(item: pytest.Item) -> int:
     return order.index(item.path.stem) if needs_stack(item) else len(order)
 
 
-class OneStackScheduling(LoadScopeScheduling):  # type: ignore[misc]
+class OneStackScheduling(LoadScopeScheduling):
     """Gives all tests of the shared sandbox to one process, and the others to whichever is free, file by file.
 
     xdist's own groups need a node id that can be changed, which pytest 9.2 no longer has.
