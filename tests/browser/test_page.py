@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,8 +19,7 @@ from sandbox.stack_wait import wait_for
 from tests.browser.conftest import logged_in
 from tests.sandbox.drive import APPROVAL_SECONDS, RUN_SECONDS, Driver
 
-ROOT = Path(__file__).resolve().parents[2]
-AXE = ROOT / "ui" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = Path(str(files("axe_playwright_python"))) / "axe.min.js"
 IMAGES = "SANDBOX_IMAGES"
 """Environment variable: folder into which the pictures of the documentation are written (docs/img)."""
 
@@ -230,8 +230,6 @@ def dressed(browser: Browser, east: Driver, request: pytest.FixtureRequest) -> I
 
 
 def test_accessible_in_light_in_dark_and_on_a_phone(dressed: tuple[str, Page], east: Driver, run: str) -> None:
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed: run `npm ci` in ui/")
     how, page = dressed
     # Airflow's own frame leaves a phone no room on a run's page; the page of all clusters has the whole width.
     page.goto("/plugin/scorecard-backfills" if how == "narrow" else path(east, run))
