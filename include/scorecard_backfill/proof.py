@@ -127,10 +127,9 @@ def _day(before: Numbers, after: Numbers, *, some_go: bool, stable_ids: bool) ->
 
 def _lost_ids(before: Numbers, after: Numbers) -> int:
     """Return how many ids are lost at least: new ones can only make up for lost ones of the same class."""
-    if not before.buckets or not after.rows:
+    if not before.buckets or not after.buckets:
         return 0
-    there = after.buckets or (0,) * len(before.buckets)
-    return sum(max(0, was - now) for was, now in zip(before.buckets, there, strict=True))
+    return sum(max(0, was - now) for was, now in zip(before.buckets, after.buckets, strict=True))
 
 
 def _fingerprint(table: TableDays) -> int:

@@ -120,11 +120,16 @@ class Scene:
         """The cluster's configuration as the product reads it."""
         return cluster_config(NAME)
 
-    def configure(self, monkeypatch: pytest.MonkeyPatch, node: str = "node-1-1", **clickhouse: Any) -> None:
-        """Write the cluster's file with these fields of its section `clickhouse`, and the connection to a node."""
+    def configure(
+        self, monkeypatch: pytest.MonkeyPatch, node: str = "node-1-1", file: Json | None = None, **clickhouse: Any
+    ) -> None:
+        """Write the cluster's file with these fields of its section `clickhouse`, and the connection to a node.
+
+        ``file`` are fields of the file beside that section.
+        """
         folder = self.folder / f"clusters-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
-        settings = merge(SHORT, {"clickhouse": clickhouse})
+        settings = merge(SHORT, {**(file or {}), "clickhouse": clickhouse})
         (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         monkeypatch.setenv("SCORECARD_BACKFILL_CLUSTERS", str(folder))
         self.connect(monkeypatch, self.sandbox.topology.node(node).port)

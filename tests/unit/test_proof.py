@@ -92,6 +92,8 @@ def test_counts_of_an_earlier_release_have_no_buckets_and_are_judged_by_numbers(
     old = {d: n.model_copy(update={"buckets": ()}) for d, n in before.days.items()}
     after = table({0: rows(0, 100, first=20)})
     assert verdict(before.model_copy(update={"days": old}), after)[0] == "other_ids"
+    later = {d: n.model_copy(update={"buckets": ()}) for d, n in after.days.items()}
+    assert verdict(before, after.model_copy(update={"days": later}))[0] == "other_ids"
     assert verdict(before.model_copy(update={"days": old}), table({0: rows(0, 80)}))[0] == "lost_rows"
 
 

@@ -1,0 +1,190 @@
+"""The sweep of order reindex_first: only what was not written again goes, and only after it was counted."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+
+from backfill.deleting import sweep
+from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit.counting import counted_once
+from backfill.kit.stages import StageError
+from backfill.operators.delete import DeleteOperator
+from include.scorecard_backfill.records import Deleted, Failure, Reindexed, Window
+from tests.kit.memory import finish
+from tests.sandbox.faults_clickhouse_fixtures import NAME, Json, Scene, scene
+from tests.standins.clickhouse_fixtures import cluster, nodes
+
+__all__ = ["cluster", "nodes", "scene"]
+
+DAY = "2026-01-05"
+MEANT = {"scorecard": {"column": "scorecard_type", "equals": "appeal_request"}}
+NO_MERGES = "max_bytes_to_merge_at_max_space_in_pool = 1, max_bytes_to_merge_at_min_space_in_pool = 1"
+
+
+@pytest.fixture
+def sweeping(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Forty rows of a day, ten of them appeal requests, and seven rows beside the window; parts are never merged."""
+    written = {"scorecard": {"column": "updated_at"}}
+    scene.configure(monkeypatch, file={"orders": ["reindex_first"]}, written_columns=written, meant_to_go=MEANT)
+    for node in scene.sandbox.nodes():
+        node.query(f"ALTER TABLE `{scene.database}`.scorecard MODIFY SETTING {NO_MERGES}")
+    write(scene, 30)
+    write(scene, 10, first=30, kind="appeal_request")
+    scene.fill("2026-02-05", 7)
+    return scene
+
+
+def write(
+    scene: Scene, rows: int, *, first: int = 0, kind: str = "manual", at: str = "'2026-06-01 00:00:00'", into: str = ""
+) -> None:
+    """Write rows of the day, through the Distributed table or into one node's own; equal numbers are equal ids."""
+    node = scene.sandbox.node(into) if into else scene.sandbox.nodes()[0]
+    table = "scorecard" if into else "scorecard_d"
+    node.query(
+        f"INSERT INTO `{scene.database}`.{table} (scorecard_id, customer_id, profile_id, conversation_id,"
+        f" scorecard_time, scorecard_type, updated_at) SELECT concat('{DAY}-', toString({first} + number)),"
+        f" '{scene.customer}', '{scene.profile}', concat('c-', toString({first} + number)),"
+        f" toDateTime64('{DAY} 00:00:00', 3, 'UTC') + number, '{kind}', {at} FROM numbers({rows})",
+        distributed_foreground_insert=1,
+    )
+
+
+def begin(scene: Scene, **fields: Any) -> Window:
+    """Plan a window and count it as its reindex stage does before the first Job."""
+    window = scene.window(order="reindex_first", **fields)
+    scene.plan(window)
+    hook = BackfillClickHouse(scene.config)
+    counted = counted_once(scene.context("reindex"), window, hook, logging.getLogger(__name__))
+    job = Reindexed(key=window.key, window=window, status="reindexed", attempt=1, counted=counted)
+    scene.leave("windows.reindex", job.to_json(), map_index=0)
+    return window
+
+
+def stage(scene: Scene, window: Window) -> DeleteOperator:
+    operator = DeleteOperator(task_id="delete", cluster=NAME, window=window.to_json())
+    operator.__dict__["task_id"] = "windows.delete"
+    return operator
+
+
+def run(scene: Scene, window: Window) -> Deleted:
+    """Run the sweep to its end."""
+    operator = stage(scene, window)
+    return Deleted.from_json(finish(operator, operator.execute, scene.context("delete")))
+
+
+def approved(scene: Scene, window: Window) -> Deleted:
+    """Run the sweep to its end; a person approves what it asks."""
+    operator, context = stage(scene, window), scene.context("delete")
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(context)
+    answer = {"chosen_options": ["Approve"]}
+    return Deleted.from_json(finish(operator, lambda _: operator.answered(context, answer), context))
+
+
+def copies(scene: Scene) -> int:
+    """Rows of the day on both shards as they lie there, every version counted."""
+    statement = f"SELECT count() FROM `{scene.database}`.scorecard WHERE toDate(scorecard_time, 'UTC') = '{DAY}'"
+    return sum(int(scene.sandbox.node(name).query(statement)[0][0]) for name in ("node-1-1", "node-2-1"))
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
+    """What a person is asked."""
+    found: list[Json] = []
+    monkeypatch.setattr(sweep, "upsert_hitl_detail", lambda **fields: found.append(fields))
+    return found
+
+
+def test_only_what_was_not_written_again_goes_also_while_parts_are_unmerged(sweeping: Scene) -> None:
+    window = begin(sweeping)
+    write(sweeping, 30, at="now64(3)")
+    assert copies(sweeping) == 70
+    run(sweeping, window)
+    assert sweeping.wait_mutations().status == "gone"
+    # Old versions of rows that were written again are old rows, too.
+    assert copies(sweeping) == 30
+    assert sweeping.total() == 37
+    assert sweeping.total("scorecard_type = 'appeal_request'") == 0
+    assert sweeping.markers() == ["1"]
+
+
+def test_a_row_that_was_written_again_on_another_shard_loses_its_old_copy_only(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(sweeping, 1, first=100, into="node-1-1")
+    window = begin(sweeping)
+    write(sweeping, 30, at="now64(3)")
+    write(sweeping, 1, first=100, at="now64(3)", into="node-2-1")
+    where = f"scorecard_id = '{DAY}-100'"
+    assert sweeping.total(where) == 2
+    # Two copies of one id: whether the old one is the same row is a person's word.
+    found = asked(monkeypatch)
+    approved(sweeping, window)
+    assert "| 31 | 11 | 10 | 1 |" in found[0]["body"]
+    assert sweeping.wait_mutations().status == "gone"
+    assert sweeping.rows(where) == {"node-1-1": 0, "node-1-2": 0, "node-2-1": 1, "node-2-2": 1}
+    assert sweeping.total() == 38
+
+
+def test_rows_that_were_not_written_again_are_named_and_stay(sweeping: Scene) -> None:
+    window = begin(sweeping)
+    write(sweeping, 20, at="now64(3)")
+    with pytest.raises(AirflowFailException, match=r"not_rewritten: .*10 of 30 rows of 2026-01-05 did not come back"):
+        run(sweeping, window)
+    assert sweeping.sent() == []
+    assert sweeping.total() == 47
+
+
+def test_a_column_that_does_not_tell_what_was_written_is_said_in_one_sentence(sweeping: Scene) -> None:
+    window = begin(sweeping)
+    write(sweeping, 30, at="'2026-06-01 00:00:01'")  # by a reindexer that copies the old time and a second
+    text = "no row of the window was written since the reindex began, as scorecard.updated_at tells it"
+    with pytest.raises(AirflowFailException, match=text):
+        run(sweeping, window)
+    assert sweeping.sent() == []
+    assert sweeping.total() == 47
+
+
+def test_a_writer_whose_clock_is_behind_by_less_than_the_margin_is_believed(sweeping: Scene) -> None:
+    window = begin(sweeping)
+    write(sweeping, 30, at="now64(3) - INTERVAL 50 SECOND")
+    run(sweeping, window)
+    assert sweeping.wait_mutations().status == "gone"
+    assert sweeping.total() == 37
+
+
+def test_rows_that_nobody_meant_to_go_are_swept_only_after_a_person_has_said_so(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping.configure(monkeypatch, file={"orders": ["reindex_first"]}, verify_tolerance_rows=5,
+                       written_columns={"scorecard": {"column": "updated_at"}}, meant_to_go=MEANT)  # fmt: skip
+    found = asked(monkeypatch)
+    window = begin(sweeping)
+    write(sweeping, 28, at="now64(3)")
+    operator, context = stage(sweeping, window), sweeping.context("delete")
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(context)
+    (question,) = found
+    assert "| 28 | 12 | 10 | 2 |" in question["body"]
+    assert sweeping.sent() == []
+
+    with pytest.raises(AirflowFailException, match=r"approval_rejected: .*nothing of it was deleted"):
+        operator.answered(context, {"chosen_options": ["Reject"]})
+    assert isinstance(sweeping.left("delete"), Failure)
+    assert sweeping.sent() == []
+
+    approved(sweeping, window)
+    assert sweeping.wait_mutations().status == "gone"
+    assert sweeping.total() == 35
+
+
+def test_a_reindex_stage_that_left_no_count_is_no_ground_for_a_sweep(sweeping: Scene) -> None:
+    window = begin(sweeping)
+    job = Reindexed(key=window.key, window=window, status="reindexed", attempt=1)
+    sweeping.leave("windows.reindex", job.to_json(), map_index=0)
+    with pytest.raises(StageError, match="left no count before"):
+        run(sweeping, window)
+    assert sweeping.sent() == []
