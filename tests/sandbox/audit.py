@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,10 +31,13 @@ class Seen:
     status: str
 
 
-def audit(run_state: str, windows: Iterable[Seen], jobs: Mapping[str, int] | None = None) -> list[str]:
+def audit(
+    run_state: str, windows: Iterable[Seen], jobs: Mapping[str, int] | None = None, *, deletes: Container[int] = (1,)
+) -> list[str]:
     """Return a sentence for each thing that is wrong, [] when a run is green and did everything once.
 
-    ``jobs`` says how many Jobs a window must have, by label, where it is not 1 (a person asked for a new one).
+    ``jobs`` says how many Jobs a window must have, by label, where it is not 1 (a person asked for a new one);
+    ``deletes`` how often rows of each table of a window may have been deleted.
     """
     listed = list(windows)
     problems = [] if listed else ["the plan has no windows"]
@@ -42,13 +45,15 @@ def audit(run_state: str, windows: Iterable[Seen], jobs: Mapping[str, int] | Non
         problems.append(f"the run is {run_state}")
     for window in listed:
         wanted = (jobs or {}).get(window.label, 1)
-        found = [*_deletes(window), *_jobs(window, wanted), *_rows(window)]
+        found = [*_deletes(window, deletes), *_jobs(window, wanted), *_rows(window)]
         problems += [f"{window.label}: {text}" for text in found]
     return problems
 
 
-def _deletes(window: Seen) -> list[str]:
-    return [f"{table} was deleted {count} times" for table, count in sorted(window.deletes.items()) if count != 1]
+def _deletes(window: Seen, wanted: Container[int]) -> list[str]:
+    return [
+        f"{table} was deleted {count} times" for table, count in sorted(window.deletes.items()) if count not in wanted
+    ]
 
 
 def _jobs(window: Seen, wanted: int) -> list[str]:
