@@ -17,6 +17,7 @@ from tests.sandbox.drive import TABLES, Driver
 CUSTOMER = "cyberdyne"
 # One window each.
 FEBRUARY: dict[str, Any] = {"start_date": "2026-02-01", "end_date": "2026-02-06"}
+LATER: dict[str, Any] = {"start_date": "2026-02-10", "end_date": "2026-02-15"}
 DECEMBER: dict[str, Any] = {"start_date": "2025-12-05", "end_date": "2025-12-10"}
 SWEEP = "windows.sweep"
 
@@ -69,12 +70,19 @@ def looks_below(driver: Driver, run: str, order: str, customer: str, days: Mappi
 
 def test_a_reader_never_misses_a_row_when_the_reindex_goes_first(west: Driver) -> None:
     below, looks = looks_below(west, "sweep-after", "reindex_first", CUSTOMER, FEBRUARY)
+    print(f"looks that saw rows missing: {below} of {looks}")
     assert looks > 20
     assert below == 0
     (window,) = west.plan("sweep-after")
     assert set(west.deletes(window).values()) == {1}
     statements = [row["statement"] for node in west.nodes() for row in node.statements(contains=window["key"])]
     assert all("`updated_at` <" in text for text in statements if text.startswith("ALTER"))
+
+
+def test_a_reader_sees_the_hole_when_the_delete_goes_first(west: Driver) -> None:
+    below, looks = looks_below(west, "delete-before", "delete_first", CUSTOMER, LATER)
+    print(f"looks that saw rows missing: {below} of {looks}")
+    assert 0 < below < looks
 
 
 def test_rows_that_are_not_written_again_stay_and_a_new_reindex_mends_it(west: Driver) -> None:
