@@ -78,6 +78,15 @@ def test_a_reader_never_misses_a_row_when_the_reindex_goes_first(west: Driver) -
     statements = [row["statement"] for node in west.nodes() for row in node.statements(contains=window["key"])]
     assert all("`updated_at` <" in text for text in statements if text.startswith("ALTER"))
 
+    # What the sweep took is in its snapshot: undo brings it back when a person asks for what was meant to go, too.
+    undo = f"scorecard_backfill_undo__{west.cluster.name}"
+    west.api.unpause(undo)
+    west.api.trigger(undo, {"run_id": "sweep-after", "customers": [CUSTOMER], "meant": True}, "undo-sweep")
+    west.api.approve(undo, "undo-sweep", 120)
+    assert west.api.wait_for_run(undo, "undo-sweep", 120) == "success", west.api.failures(undo, "undo-sweep")
+    truth = west.truth(FEBRUARY["start_date"], FEBRUARY["end_date"])[CUSTOMER]
+    assert {t: west.rows(window, t) for t in TABLES} == {t: truth[t].before for t in TABLES}
+
 
 def test_a_reader_sees_the_hole_when_the_delete_goes_first(west: Driver) -> None:
     below, looks = looks_below(west, "delete-before", "delete_first", CUSTOMER, LATER)
