@@ -14,6 +14,7 @@ from backfill.notify.watch import Watch
 from backfill.settings import cluster_config
 from backfill.triggers import admit
 from backfill.triggers.admit import AdmitTrigger
+from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import TableBalance, Verified, Window
 from tests.kit.waits import NAME, PROOF, cluster, window
 
@@ -129,7 +130,7 @@ async def test_admission_says_how_many_windows_are_in_each_state_and_why_one_wai
         return {"windows.admit_0": "success", "windows.delete_0": "running", "windows.admit_1": "deferred"}
 
     async def nothing(*args: Any) -> Any:
-        return {}
+        return Chosen()
 
     monkeypatch.setattr(AdmitTrigger, "windows", windows)
     monkeypatch.setattr(AdmitTrigger, "_load_states", states)
