@@ -62,10 +62,10 @@ test: check test-whole ## everything of the product
 test-all: test test-standins ## everything
 
 test-unit: $(STAMP) ## pure code, no Airflow
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit -n 2
 
 test-airflow: $(STAMP) ## triggers, operators, DAG files
-	$(BIN)/pytest tests/airflow
+	$(BIN)/pytest tests/airflow -n 2
 
 test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins (long)
 	$(BIN)/pytest tests/matrix -n 2 --dist worksteal --durations 10
