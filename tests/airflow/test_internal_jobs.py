@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+from airflow.sdk import Connection
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
@@ -17,7 +18,13 @@ from grpc_reflection.v1alpha import reflection
 
 from backfill.hooks import internal_jobs as module
 from backfill.hooks.internal_jobs import SERVICE, Address, InternalJobsError, internal_jobs
+from backfill.kit.look import Done, Wait
+from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.verdicts.agreement import JobSeen, agreement, ending_of
+from tests.airflow import test_workflows_trigger as workflows_tests
+from tests.airflow.test_workflows_trigger import CONFIG, ENDED, MADE, VOICE, reindexed, server, trigger
+
+__all__ = ["server"]
 
 NAME = "customers/acme/profiles/voice/reindexConversationsJobs/1"
 
@@ -197,3 +204,45 @@ def test_one_disagreement_counts_more_than_many_silent_jobs() -> None:
 )
 def test_words_of_states(word: str, ending: str) -> None:
     assert ending_of(word) == ending
+
+
+def connected(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    """Let the cluster's file name a connection that leads to the service."""
+    host, _, port = target.partition(":")
+    temporal = CONFIG.temporal.model_copy(update={"internal_jobs_conn_id": "jobs"})
+    monkeypatch.setattr(workflows_tests, "CONFIG", CONFIG.model_copy(update={"temporal": temporal}))
+
+    async def connection(self: Any, conn_id: str) -> Connection:
+        assert conn_id == "jobs"
+        return Connection(conn_id=conn_id, conn_type="generic", host=host, port=int(port))
+
+    monkeypatch.setattr(WorkflowsTrigger, "connection", connection)
+
+
+NAMED = reindexed(VOICE).model_copy(update={"resources": {VOICE: NAME}})
+
+
+async def test_a_window_waits_while_the_service_says_otherwise_than_temporal(
+    server: Any, nested: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, nested.target)
+    server.set(VOICE, "completed", started=MADE, closed=ENDED)
+    waiting = await trigger(NAMED, monkeypatch)
+    nested.states[NAME] = 1
+    look = await waiting.look()
+    assert isinstance(look, Wait)
+    assert f"{NAME}: Temporal says done, the InternalJobService says STATE_RUNNING" in look.text
+    nested.states[NAME] = 2
+    assert isinstance(await waiting.look(), Done)
+
+
+@pytest.mark.parametrize("what", ["does not know it", "cannot be reached", "not asked"])
+async def test_a_service_that_cannot_tell_holds_nothing_back(
+    server: Any, nested: Server, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what != "not asked":
+        connected(monkeypatch, nested.target if what == "does not know it" else "127.0.0.1:1")
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.5)
+    server.set(VOICE, "completed", started=MADE, closed=ENDED)
+    assert isinstance(await (await trigger(NAMED, monkeypatch)).look(), Done)
+    assert nested.asked == ([NAME] if what == "does not know it" else [])

@@ -35,7 +35,7 @@ FOREIGN: Mapping[str, Mapping[str, str]] = {
     "hooks/clickhouse.py": {"row": CLICKHOUSE, "rows": CLICKHOUSE, "values": CLICKHOUSE},
     "hooks/clickhouse_hosts.py": {"row": CLICKHOUSE},
     "hooks/clickhouse_spool.py": {"row": CLICKHOUSE},
-    "hooks/internal_jobs.py": {"methods_by_name": "gRPC's descriptor of a service"},
+    "hooks/internal_jobs.py": {"extra": CONNECTION, "methods_by_name": "gRPC's descriptor of a service"},
     "hooks/kubernetes.py": {
         "answer": KUBERNETES,
         "body": KUBERNETES,

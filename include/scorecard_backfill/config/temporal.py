@@ -31,4 +31,7 @@ class TemporalConfig(Frozen):
     )
     # 5 days of a large customer took 2 to 6 hours.
     deadline_seconds: Seconds = Field(default=43_200, description="All workflows of a window closed within this.")
+    internal_jobs_conn_id: ConnId = Field(
+        default="", description="Airflow connection to the InternalJobService, a second opinion; empty = not asked."
+    )
     outage_seconds: OutageSeconds = Field(default=600, description="Temporal may be unreachable for this long.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+from pydantic import Field
+
 from include.scorecard_backfill.records.base import Record, RecordError, plain
 from include.scorecard_backfill.records.results import Deleted, Failure, WorkflowsClosed
 from include.scorecard_backfill.records.window import Window
@@ -72,6 +74,7 @@ class JobEvent(Event):
     message: str = ""
     log_tail: tuple[str, ...] = ()
     workflow_ids: tuple[str, ...] = ()
+    resources: dict[str, str] = Field(default_factory=dict)
     do: str = ""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from pydantic import Field
+
 from include.scorecard_backfill.records.base import Part, Record, RecordError, Settled, Stage, TableName, plain
 from include.scorecard_backfill.records.proof import Proof
 from include.scorecard_backfill.records.window import Counted, TableDays, Window
@@ -69,7 +71,8 @@ class Reindexed(Record):
     """Result of the reindex stage: the Job of an attempt (from 1) and the workflows that its log names.
 
     ``made_at``, ``ended_at``: epoch seconds of the Job by the API server's clock, 0 when not known. ``counted``: what
-    was there before the first Job, in order reindex_first.
+    was there before the first Job, in order reindex_first. ``resources``: by workflow id, the resource name of the log
+    line, by which the InternalJobService knows it.
     """
 
     kind: Literal["reindexed"] = "reindexed"
@@ -82,6 +85,7 @@ class Reindexed(Record):
     made_at: float = 0.0
     ended_at: float = 0.0
     workflow_ids: tuple[str, ...] = ()
+    resources: dict[str, str] = Field(default_factory=dict)
     counted: Counted | None = None
 
 

@@ -76,6 +76,16 @@ def created_workflows(log_lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def resource_names(log_lines: Iterable[str]) -> dict[str, str]:
+    """Return the resource name that the InternalJobService knows each workflow id of the Job's log by.
+
+    >>> resource_names(["x Created reindex conversations job: name=a/b, execution_id=w-1, cluster=c"])
+    {'w-1': 'a/b'}
+    """
+    found = (match for line in log_lines if (match := _CREATED.search(line)))
+    return {match.group("id"): match.group("name") for match in found}
+
+
 def progress(executions: Iterable[Execution]) -> tuple[int | None, int | None]:
     """Return conversations done and in all over the workflows that say so; None when none of them does."""
     said = [e for e in executions if e.done is not None and e.total]

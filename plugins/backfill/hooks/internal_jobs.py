@@ -104,6 +104,24 @@ class InternalJobs:
         return InternalJobsError(f"{self._where}: {what}: {code}: {error.details()}{hints.get(code, '')}")
 
 
+def address_of(connection: Any) -> Address:
+    """Return where a connection leads: host, port, password = token; extra ``tls`` and ``ca`` (PEM).
+
+    Raises InternalJobsError for one without a host or port.
+    """
+    extra = connection.extra_dejson
+    if not connection.host or not connection.port:
+        raise InternalJobsError(f"connection {connection.conn_id!r} needs a host and a port of the InternalJobService")
+    target = f"{connection.host}:{connection.port}"
+    return Address(target, bool(extra.get("tls")), connection.password or "", str(extra.get("ca") or "").encode())
+
+
+def ask(connection: Any, names: Sequence[str]) -> dict[str, JobSeen | None]:
+    """Return what the service of a connection says of each job. Raises InternalJobsError."""
+    with internal_jobs(address_of(connection)) as jobs:
+        return jobs.get_all(names)
+
+
 @contextlib.contextmanager
 def internal_jobs(address: Address, service: str = SERVICE) -> Iterator[InternalJobs]:
     """Open the service for a few calls. Raises InternalJobsError."""

@@ -285,6 +285,7 @@ class WindowJob:
             made_at=event.made_at,
             ended_at=event.ended_at,
             workflow_ids=event.workflow_ids,
+            resources=event.resources,
         )
         self.log.info(
             "complete: Job %s (attempt %d), %d workflows", event.job_name, event.attempt, len(event.workflow_ids)

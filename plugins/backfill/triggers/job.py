@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError,
 from include.scorecard_backfill.verdicts import jobs as rules
 from include.scorecard_backfill.verdicts import jobwait, podreasons
 from include.scorecard_backfill.verdicts.podreasons import Why
-from include.scorecard_backfill.verdicts.workflows import created_workflows
+from include.scorecard_backfill.verdicts.workflows import created_workflows, resource_names
 
 TAIL_LINES = 40
 """Last lines of each pod that travel in the event to the task log."""
@@ -55,6 +55,7 @@ class Printed:
 
     tail: tuple[str, ...] = ()
     workflow_ids: tuple[str, ...] = ()
+    resources: Mapping[str, str] = field(default_factory=dict)
     last: Sequence[str] = ()
 
 
@@ -211,7 +212,8 @@ class JobTrigger(WaitTrigger[JobArgs]):
 
     def _end(self, outcome: str, cause: str, message: str, log: Printed | None = None, **more: Any) -> Look:
         log = log or Printed()
-        event = self._event(outcome, cause, message, log_tail=log.tail, workflow_ids=log.workflow_ids, **more)
+        named = {"log_tail": log.tail, "workflow_ids": log.workflow_ids, "resources": dict(log.resources)}
+        event = self._event(outcome, cause, message, **named, **more)
         return Wake(event, message)
 
     async def _logs(self, container: str) -> tuple[list[ForeignJson], Printed]:
@@ -236,4 +238,6 @@ class JobTrigger(WaitTrigger[JobArgs]):
         if not tails:
             tails.append("the pods are gone, there is no log to read")
         ids = created_workflows(lines)[:MAX_IDS]
-        return pods, Printed(tuple(tails[-EVENT_LINES:]), tuple(ids), lines[-TAIL_LINES:])
+        names = resource_names(lines)
+        resources = {i: names[i] for i in ids if i in names}
+        return pods, Printed(tuple(tails[-EVENT_LINES:]), tuple(ids), resources, lines[-TAIL_LINES:])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from temporalio.service import RPCError
 
 from backfill.groups import pass_of
@@ -29,6 +31,7 @@ from include.scorecard_backfill.records import (
     settled,
 )
 from include.scorecard_backfill.verdicts import workflows as rules
+from include.scorecard_backfill.verdicts.agreement import agreement
 from include.scorecard_backfill.verdicts.base import Verdict, failed, wait
 from include.scorecard_backfill.verdicts.causes import cause_of
 from include.scorecard_backfill.verdicts.started import Expected, Ids, about_window, expected
@@ -131,7 +134,29 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
                 raise
             return self._after_refusal(refused)
         self._refused = False
-        return self._decided(found.ids, verdict)
+        look = self._decided(found.ids, verdict)
+        return look if verdict.state != "ok" else await self._agreed(found.ids, look)
+
+    async def _agreed(self, ids: Sequence[str], look: Look) -> Look:
+        """Hold a window back while the InternalJobService, where a cluster has one, says otherwise than Temporal."""
+        conn_id = self.config.temporal.internal_jobs_conn_id
+        named = [self._current.resources[i] for i in ids if i in self._current.resources]
+        if not conn_id or not named:
+            return look
+        # gRPC is loaded only where a cluster has this service.
+        from backfill.hooks import internal_jobs
+
+        try:
+            connection = await self.connection(conn_id)
+            seen = await asyncio.to_thread(internal_jobs.ask, connection, named)
+        except (internal_jobs.InternalJobsError, AirflowNotFoundException) as error:
+            self.log.warning("the InternalJobService cannot be asked, Temporal alone decides: %s", error)
+            return look
+        found = agreement(dict.fromkeys(named, "done"), seen)
+        if found.agrees is False:
+            return waiting(found.reason)
+        self.log.info("%s", found.reason or f"the InternalJobService agrees: {len(named)} jobs are done")
+        return look
 
     def _after_refusal(self, refused: RefusedError) -> Look:
         """Ask once more with a client that reads the connection again: its key may have been renewed meanwhile."""
