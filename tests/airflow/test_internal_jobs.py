@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from backfill.hooks import internal_jobs as module
 from backfill.hooks.internal_jobs import SERVICE, Address, InternalJobsError, internal_jobs
 from backfill.kit.look import Done, Wait
+from backfill.operators.checks.temporal import _second_opinion
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.verdicts.agreement import JobSeen, agreement, ending_of
 from tests.airflow import test_workflows_trigger as workflows_tests
@@ -246,3 +248,18 @@ async def test_a_service_that_cannot_tell_holds_nothing_back(
     server.set(VOICE, "completed", started=MADE, closed=ENDED)
     assert isinstance(await (await trigger(NAMED, monkeypatch)).look(), Done)
     assert nested.asked == ([NAME] if what == "does not know it" else [])
+
+
+def test_preflight_says_that_a_service_will_not_be_asked(nested: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connection(target: str) -> str:
+        host, _, port = target.partition(":")
+        return json.dumps({"conn_type": "generic", "host": host, "port": int(port)})
+
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.5)
+    monkeypatch.setenv("AIRFLOW_CONN_JOBS", connection(nested.target))
+    assert _second_opinion("") == _second_opinion("jobs") == []
+    monkeypatch.setenv("AIRFLOW_CONN_JOBS", connection("127.0.0.1:1"))
+    (note,) = _second_opinion("jobs")
+    assert "will not be asked, Temporal alone decides: InternalJobService at 127.0.0.1:1: no connection" in note
+    (note,) = _second_opinion("nobody")
+    assert "nobody" in note

@@ -7,6 +7,7 @@ import difflib
 import uuid
 from datetime import UTC, datetime
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook, Connection
 from temporalio.api.enums.v1 import NamespaceState
 from temporalio.service import RPCError
@@ -27,6 +28,21 @@ def check(config: ClusterConfig, problems: list[str], notes: list[str]) -> None:
     Raises what :meth:`TemporalHook.connect` raises when there is nobody to ask.
     """
     asyncio.run(_ask(config, BaseHook.get_connection(config.temporal.conn_id), problems, notes))
+    notes += _second_opinion(config.temporal.internal_jobs_conn_id)
+
+
+def _second_opinion(conn_id: str) -> list[str]:
+    """Open the InternalJobService where the cluster names it. It is optional: without it Temporal alone decides."""
+    if not conn_id:
+        return []
+    # gRPC is loaded only where a cluster has this service.
+    from backfill.hooks import internal_jobs
+
+    try:
+        internal_jobs.ask(BaseHook.get_connection(conn_id), ())
+    except (internal_jobs.InternalJobsError, AirflowNotFoundException) as error:
+        return [f"temporal: the InternalJobService will not be asked, Temporal alone decides: {error}"]
+    return []
 
 
 async def _ask(config: ClusterConfig, connection: Connection, problems: list[str], notes: list[str]) -> None:
