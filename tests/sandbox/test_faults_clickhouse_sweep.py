@@ -15,8 +15,8 @@ from backfill.kit.stages import StageError
 from backfill.operators.delete import DeleteOperator
 from include.scorecard_backfill.records import Deleted, Failure, Reindexed, Window
 from tests.kit.memory import finish
-from tests.sandbox.faults_clickhouse_fixtures import NAME, Json, Scene, scene
-from tests.standins.clickhouse_fixtures import cluster, nodes
+from tests.sandbox.faults_clickhouse_fixtures import NAME, Json, Scene, failed, scene, verified
+from tests.standins.clickhouse_fixtures import cluster, nodes, until
 
 __all__ = ["cluster", "nodes", "scene"]
 
@@ -188,3 +188,23 @@ def test_a_reindex_stage_that_left_no_count_is_no_ground_for_a_sweep(sweeping: S
     with pytest.raises(StageError, match="left no count before"):
         run(sweeping, window)
     assert sweeping.sent() == []
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_old_times_are_stale_rows_only_where_the_end_of_the_delete_was_not_awaited(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, overlap: bool
+) -> None:
+    scene.configure(monkeypatch, written_columns={"scorecard": {"column": "updated_at"}})
+    scene.params["overlap"] = overlap
+    scene.fill(DAY)
+    scene.delete(scene.window())
+    assert scene.wait_mutations().status == ("overlap" if overlap else "gone")
+    until(lambda: scene.total() == 0, "the rows are gone")
+    scene.fill(DAY)  # by a reindexer that copies the time at which a row was written first
+    found = scene.verify()
+    if not overlap:
+        assert verified(found).status == "verified"
+        return
+    assert failed(found).cause == "stale_rows"
+    assert "rows of" in failed(found).reason
+    assert "were written before" in failed(found).reason

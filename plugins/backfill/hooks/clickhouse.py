@@ -239,11 +239,12 @@ class BackfillClickHouse(ClickHouseHook):
             for (rule, table, part), counted in zip(asked, self.host_counts(legs, hosts), strict=True)
         ]
 
-    def stale_rows(self, deleted: Deleted, hosts: Sequence[Host]) -> list[str]:
+    def stale_rows(self, deleted: Deleted, hosts: Sequence[Host], *, proven_gone: bool) -> list[str]:
         """Return a sentence for each host and table with rows of a deleted window that may not be there any more.
 
         Looked for on every host: the `must_be_zero` rules, rows written before the DELETE (tables that have a
-        `written_columns`), and rows that are still on their way from before. Raises TopologyError for a silent host.
+        `written_columns`; unless it is proven that none was left: ``proven_gone``), and rows that are still on their
+        way from before. Raises TopologyError for a silent host.
         """
         parts = list(deleted.window.slices())
         wrong = [
@@ -253,7 +254,7 @@ class BackfillClickHouse(ClickHouseHook):
             if rows
         ]
         moment = deleted.bound or (deleted.counted.server_time if deleted.counted else None)
-        if moment is not None:
+        if moment is not None and deleted.sent and not proven_gone:
             wrong += self._old_rows(parts, datetime.fromtimestamp(moment, UTC), hosts)
         return [*wrong, *self.drain_spool(deleted.window, hosts)]
 

@@ -177,9 +177,9 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         """Return a sentence for each host with rows that may not be there any more."""
         if not self._deleted.window.destructive:
             return []
-        found = await asyncio.to_thread(hook.forbidden_rows, list(self.window.slices()), hosts)
-        return [f"{sentence}: {rows} rows on {host}" for sentence, per_host in found for host, rows in per_host.items()
-                if rows]  # fmt: skip
+        # Where no row was left before the Job, whatever is there now was written since, also with an old time.
+        proven = self._gone is not None and self._gone.status == "gone"
+        return await asyncio.to_thread(hook.stale_rows, self._deleted, hosts, proven_gone=proven)
 
     async def _missing(self, hook: BackfillClickHouse, hosts: Sequence[Host]) -> tuple[MissingRows, ...]:
         """Return which rows of the snapshots did not come back; they are named, the balance decides."""
