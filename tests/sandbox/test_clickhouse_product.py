@@ -255,8 +255,8 @@ def test_hook_reads_and_sends(
     hosts = hook.topology()
     assert [(host.name, host.shard) for host in hosts] == [(name, int(name[5])) for name in nodes.names]
     part = slice_of(truths["globex_chat"], FEBRUARY, MARCH)
-    days = hook.day_counts([("scorecard", part)], hosts)
-    counted_rows = sum(sum(per.values()) for per in days["globex_chat", "scorecard"].values())
+    (per_host,) = hook.host_counts([("scorecard", part, "")], hosts)
+    counted_rows = sum(sum(days.values()) for days in per_host.values())
     assert counted_rows == 2 * truths["globex_chat"].total(FEBRUARY, MARCH).scorecard.before
     statement = sql.delete_statement(cluster=CLUSTER, table="scorecard", part=part, names=NAMES, key=KEY, generation=4)
     answer = hook.send_ddl(statement, hosts)

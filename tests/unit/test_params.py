@@ -72,9 +72,6 @@ def test_what_was_left_empty_comes_from_the_cluster() -> None:
     run = resolved(JANUARY)
     assert (run.window, run.max_parallel, run.max_failures) == ("5d", 7, 9)
     assert {run.sources[name] for name in ("window", "max_parallel", "max_failures")} == {"cluster"}
-    saturday = datetime(2026, 3, 7, 12, tzinfo=UTC)
-    assert run.max_parallel_at(saturday, CLUSTER) == 11
-    assert resolved({**JANUARY, "max_parallel": 3}).max_parallel_at(saturday, CLUSTER) == 3
 
 
 @pytest.mark.parametrize(

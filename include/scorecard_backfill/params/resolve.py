@@ -85,12 +85,6 @@ class EffectiveParams(Frozen):
         """True if rows will be deleted."""
         return self.mode == "cleanup" and not self.dry_run
 
-    def max_parallel_at(self, moment: datetime, cluster: ClusterConfig) -> int:
-        """Windows in flight at `moment` (aware): what the form said, else the cluster's limit of that day."""
-        if self.sources["max_parallel"] == "cluster":
-            return cluster.limits_at(moment).max_parallel
-        return self.max_parallel
-
     def lines(self) -> tuple[str, ...]:
         """One line for each parameter, `name = value (source)`, for the log and the plan."""
         return tuple(f"{name} = {_plain(getattr(self, name))} ({source})" for name, source in self.sources.items())

@@ -61,8 +61,6 @@ __all__ = [
 ]
 
 TableName = tuple[str, str]
-DayCounts = dict[TableName, dict[str, dict[str, int]]]
-"""Rows by (database, table), host and ISO day. A host that answered without rows is there with an empty dict."""
 
 CLIENT_MARGIN_SECONDS = 30
 """The client waits this much longer than the server may take, so that the server's own answer is what ends a call."""
@@ -198,11 +196,6 @@ class BackfillClickHouse(ClickHouseHook):
             return host_days(self.rows(statement), len(parts), hosts)
         except IncompleteError as error:
             raise TopologyError(str(error)) from error
-
-    def day_counts(self, tables: Sequence[tuple[str, sql.Slice]], hosts: Sequence[Host]) -> DayCounts:
-        """Return FINAL counts of the (table, slice) pairs per host and day. Raises TopologyError for a silent host."""
-        counted = self.host_counts([(table, part, "") for table, part in tables], hosts)
-        return {(part.database, table): days for (table, part), days in zip(tables, counted, strict=True)}
 
     def mutations(self) -> list[Mutation]:
         """Return unfinished mutations of anyone and all listed ones of ours, on every host.
