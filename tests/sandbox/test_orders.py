@@ -95,7 +95,7 @@ def test_a_reader_sees_the_hole_when_the_delete_goes_first(west: Driver) -> None
 
 
 def test_rows_that_are_not_written_again_stay_and_a_new_reindex_mends_it(west: Driver) -> None:
-    west.set_worker_faults({"id": "half", "kind": "drop", "customer": CUSTOMER, "share": 0.5, "times": 1})
+    west.set_worker_faults({"id": "half-of-a-sweep", "kind": "drop", "customer": CUSTOMER, "share": 0.5, "times": 1})
     run = west.start("not-rewritten", order="reindex_first", customers=[CUSTOMER], **DECEMBER)
     assert west.finish(run) == "failed"
     assert west.failed(run) == {SWEEP: [0], "report": [-1]}
