@@ -62,7 +62,9 @@ class Deleter:
 
         After an answer, whatever it was, this would be no proof: the cleaner may have taken the entry away.
         """
-        return not any(self.hook.running_ddl(*texts) or self.hook.was_queued(*texts) for texts in self._needles(step))
+        needles = self._needles(step)
+        # Without a text to look for nothing is looked at, and unknown is never "no".
+        return bool(needles) and not any(self.hook.running_ddl(*t) or self.hook.was_queued(*t) for t in needles)
 
     def seen(self, step: Step, mutations: Sequence[Mutation]) -> Seen:
         """Return what the hosts show of a step, in the order in which a statement moves, so that it is not passed by.
@@ -129,10 +131,10 @@ class Deleter:
 
         Asked again later, the partitions may hold other rows; that must not turn the step into a DELETE by days.
         """
-        step = Step(table, part, kind="drop")
-        partitions = self._kept(step).partitions
-        begun = self.sent_state(step) != "none" and partitions
-        return Step(table, part, kind="drop", partitions=partitions) if begun else None
+        # The partitions belong to the step: by them its statements are looked for.
+        partitions = tuple(self._kept(Step(table, part, kind="drop")).partitions)
+        step = Step(table, part, kind="drop", partitions=partitions)
+        return step if partitions and self.sent_state(step) != "none" else None
 
     def drop_was_refused(self, table: str, part: sql.Slice) -> bool:
         """Return True when a host has refused to drop a partition of this table: what is left is deleted by rows."""
