@@ -13,11 +13,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from backfill.groups import PASSES
 from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.kit.debts import DebtBook, cluster_asset, verified_alias
+from backfill.operators import report as report_module
 from backfill.operators import tidy as module
 from backfill.operators.replan import ReplanOperator
 from backfill.operators.report import ReportOperator
 from backfill.operators.tidy import TidyOperator
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
+from backfill.settings import cluster_config
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.names import LABEL_WINDOW
 from include.scorecard_backfill.records import Deleted, Failure, Numbers, TableBalance, TableDays, Verified, Window
@@ -193,6 +195,18 @@ def test_a_thousand_windows_are_read_by_a_constant_number_of_calls(cluster: str)
     task = run(windows, delete={n: done(w) for n, w in enumerate(windows)}, verify=results)
     assert report(task)["verified"] == 1_000
     assert len(task["ti"].pulls) < 25
+
+
+def test_where_both_orders_are_allowed_the_sweep_is_asked_too(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = cluster_config(NAME).model_copy(update={"orders": ("delete_first", "reindex_first")})
+    monkeypatch.setattr(report_module, "cluster_config", lambda _: both)
+    nothing = deleted(key=KEYS[0], window=WINDOWS[0], status="nothing", sent=()).to_json()
+    _, left = rejected(run(WINDOWS[:1], delete={0: nothing}, sweep={0: failed(KEYS[0], "not_rewritten", "delete")}))
+    (row,) = left["windows"]
+    assert row["status"] == "failed"
+    assert row["note"].startswith("delete: not_rewritten: ")
+    _, left = rejected(run(WINDOWS[:1], delete={0: nothing}, sweep={0: done(WINDOWS[0])}))
+    assert left["windows"][0]["status"] == "deleted, not yet reindexed"
 
 
 def test_the_report_of_a_dry_run_is_the_plan(cluster: str) -> None:

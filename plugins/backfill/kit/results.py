@@ -7,17 +7,18 @@ from typing import Any
 
 from backfill.groups import PASSES, Pass
 from backfill.kit import xcoms
-from include.scorecard_backfill.records import Counted, Deleted, Record, Reindexed, Stage, Window, plain, read
+from include.scorecard_backfill.records import Counted, Deleted, Record, Reindexed, Window, plain, read
 
 
-def results(context: Mapping[str, Any], group: str, stage: Stage, count: int) -> list[Record]:
-    """Return what the instances of a stage left; each record carries its key, positions mean nothing.
+def results(context: Mapping[str, Any], group: str, task: str, count: int) -> list[Record]:
+    """Return what the instances of a task left; each record carries its key, positions mean nothing.
 
-    All come by one call to the API server; with indexes named, Airflow makes one call for each.
+    ``task`` is its id within the group. All come by one call to the API server; with indexes named, Airflow makes one
+    call for each.
     """
     if not count:
         return []
-    found = plain(context["ti"].xcom_pull(task_ids=f"{group}.{stage}", key=xcoms.RESULT))
+    found = plain(context["ti"].xcom_pull(task_ids=f"{group}.{task}", key=xcoms.RESULT))
     listed = found if isinstance(found, list) else [found] if found else []
     return [record for item in listed if (record := read(item)) is not None]
 

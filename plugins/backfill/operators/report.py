@@ -18,11 +18,12 @@ from backfill.kit.results import planned, results
 from backfill.notify.tell import run_of, tell
 from backfill.settings import cluster_config
 from include.scorecard_backfill.debts import Debt
+from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.markdown import report_markdown
 from include.scorecard_backfill.notices import finished_notice
 from include.scorecard_backfill.params.chosen import Chosen
-from include.scorecard_backfill.records import STAGES, Deleted, Failure, Record, Verified, Window
+from include.scorecard_backfill.records import Deleted, Failure, Record, Verified, Window
 from include.scorecard_backfill.records.report import Report
 from include.scorecard_backfill.report import VERIFIED, Outcome, build_report, unwatched
 
@@ -118,7 +119,7 @@ class ReportOperator(BaseOperator):
         return [
             record
             for group, listed in zip(GROUPS, passes, strict=True)
-            for stage in STAGES
-            if stage != "admit"
-            for record in results(context, group, stage, len(listed))
+            for task in tasks_of(cluster_config(self.cluster).orders)
+            if task != "admit"
+            for record in results(context, group, task, len(listed))
         ]
