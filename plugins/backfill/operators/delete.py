@@ -148,7 +148,8 @@ class DeleteOperator(BaseOperator):
             _, differs = approval(context, self.cluster)
             fail(context, self._failure(window, facts, "approval_changed", differs))
         if facts.balance == "wrong":
-            fail(context, self._failure(window, facts, "not_rewritten", "; ".join(sentences)))
+            reason = "; ".join(("nothing was deleted", *sentences))
+            fail(context, self._failure(window, facts, "not_rewritten", reason))
 
     def _failure(self, window: Window, facts: life.Facts, cause: str, reason: str) -> Failure:
         return Failure(
