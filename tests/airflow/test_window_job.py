@@ -13,7 +13,7 @@ from backfill.deleting.sender import DeleteSender
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs
 from backfill.kit.stages import StageError, limit
-from backfill.kit.store import FAILED, RunStore
+from backfill.kit.store import COUNTED, FAILED, RunStore
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
 from backfill.operators import wait_mutations
 from backfill.operators.admit import AdmitOperator
@@ -32,9 +32,11 @@ from include.scorecard_backfill import names
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER, Owner
 from include.scorecard_backfill.records import (
     ClosedEvent,
+    Counted,
     FailEvent,
     Failure,
     JobEvent,
+    Reindexed,
     ReindexEvent,
     ResendEvent,
     WorkflowsClosed,
@@ -249,6 +251,18 @@ def test_a_good_end_is_the_record_that_the_next_stage_works_by(cluster: str, job
     result = operator("reindex").resume(running("reindex"), event=job_event().to_json(), **(found.kwargs or {}))
     assert (result["kind"], result["attempt"], result["workflow_ids"]) == ("reindexed", 2, ["w-2"])
     assert result["window"]["key"] == KEY
+
+
+def test_the_reindex_task_hands_its_result_to_the_trigger_and_a_later_stage_does_not(cluster: str, jobs: Jobs) -> None:
+    task, counted = running("reindex"), Counted(key=KEY, now=(), before=(), server_time=7.0)
+    RunStore(task).set(COUNTED, counted.to_json())
+    given = deferral(operator("reindex").execute, task).trigger.given
+    record = Reindexed.from_json(json.loads(json.dumps(given["reindexed"])))
+    assert (record.key, record.window.key, record.status, record.attempt) == (KEY, KEY, "reindexed", 1)
+    assert (record.job_name, record.job_uid, record.made_at) == ("reindex-a1", "reindex-a1", given["made_at"])
+    assert record.counted == counted
+    again = deferral(operator("wait_workflows").resume, running("wait_workflows"), event=AGAIN.to_json())
+    assert again.trigger.given["reindexed"] is None
 
 
 def test_no_job_is_made_beside_open_workflows_of_an_earlier_attempt(

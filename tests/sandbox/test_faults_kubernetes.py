@@ -18,7 +18,7 @@ import yaml
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.triggers.base import TriggerEvent
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from backfill import settings, taken
 from backfill.kit import xcoms
@@ -132,8 +132,11 @@ class Scene:
         return made
 
     def end(self, trigger: Trigger) -> Any:
-        """Run the trigger to its event and the worker half behind it."""
-        return self.resume(event_of(trigger).payload)
+        """Run the trigger to its event, and the worker half behind it if the trigger does not end the task itself."""
+        event = event_of(trigger)
+        if isinstance(event, TaskSuccessEvent):
+            return (event.xcoms or {})["return_value"]
+        return self.resume(event.payload)
 
     def go(self) -> Any:
         """Run the whole stage."""

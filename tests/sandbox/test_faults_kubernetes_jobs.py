@@ -7,9 +7,11 @@ import os
 import signal
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.triggers.base import TaskSuccessEvent
 
 from backfill import settings
 from backfill.operators.checks.kubernetes import kubernetes
@@ -51,6 +53,17 @@ def job_trigger(scene: Scene) -> JobTrigger:
     return trigger
 
 
+def ended_well(trigger: Any) -> tuple[Json, list[str]]:
+    """Run a trigger whose Job ends well: the task's result, and the lines of the pods in the task's log."""
+    with mock.patch.object(trigger.log, "info") as info:
+        event = event_of(trigger)
+    assert isinstance(event, TaskSuccessEvent)
+    said = [call.args[0] % call.args[1:] for call in info.call_args_list]
+    marked = "pod log | "
+    left: Any = event.xcoms or {}
+    return left["return_value"], [line.removeprefix(marked) for line in said if line.startswith(marked)]
+
+
 def names_of(tail: list[str]) -> set[str]:
     """The pods that the lines of a log tail name."""
     return {line.split(": ", 1)[0] for line in tail}
@@ -61,9 +74,9 @@ def names_of(tail: list[str]) -> set[str]:
 
 def test_any_number_of_pods_is_legal_and_each_is_named(scene: Scene) -> None:
     scene.kube.sandbox.set_faults(webhook(scene, parallelism=4, completions=4))
-    payload = event_of(scene.start()).payload
-    assert payload["outcome"] == "complete"
-    assert names_of(payload["log_tail"]) == {pod["metadata"]["name"] for pod in window_pods(scene)}
+    record, tail = ended_well(scene.start())
+    assert record["status"] == "reindexed"
+    assert names_of(tail) == {pod["metadata"]["name"] for pod in window_pods(scene)}
     assert len(window_pods(scene)) == 4
 
 
@@ -72,12 +85,11 @@ def test_a_failed_pod_before_a_good_one_is_no_failed_window(scene: Scene) -> Non
         webhook(scene, backoffLimit=3),
         {"kind": "fail_container", "match": scene.match, "times": 1, "exit_code": 1, "log": "boom"},
     )
-    trigger = scene.start()
-    payload = event_of(trigger).payload
-    assert any(line.endswith(": boom") for line in payload["log_tail"])
-    assert any("customer=" in line for line in payload["log_tail"])
-    assert len(names_of(payload["log_tail"])) == 2
-    assert scene.resume(payload)["status"] == "reindexed"
+    record, tail = ended_well(scene.start())
+    assert any(line.endswith(": boom") for line in tail)
+    assert any("customer=" in line for line in tail)
+    assert len(names_of(tail)) == 2
+    assert record["status"] == "reindexed"
 
 
 # F015, F016
@@ -89,12 +101,11 @@ def test_one_unreadable_log_does_not_hide_the_others(scene: Scene) -> None:
     scene.kube.wait_condition(trigger.given["job_name"], "Complete")
     first = sorted(pod["metadata"]["name"] for pod in window_pods(scene))[0]
     scene.kube.sandbox.set_faults({"kind": "error", "status": 404, "match": {"path": f"/pods/{first}/log$"}})
-    payload = event_of(trigger).payload
-    assert payload["outcome"] == "complete"
-    unread = [line for line in payload["log_tail"] if line.startswith(first)]
+    _, tail = ended_well(trigger)
+    unread = [line for line in tail if line.startswith(first)]
     assert len(unread) == 1
     assert "404" in unread[0]
-    assert any("customer=" in line for line in payload["log_tail"])
+    assert any("customer=" in line for line in tail)
 
 
 def test_a_log_that_cannot_be_read_says_why_and_changes_no_outcome(scene: Scene) -> None:
@@ -109,18 +120,21 @@ def test_a_log_that_cannot_be_read_says_why_and_changes_no_outcome(scene: Scene)
         scene.resume(payload)
 
 
-def test_the_outcome_is_in_the_event_and_needs_no_call(scene: Scene) -> None:
+def test_a_failure_is_in_the_event_and_needs_no_call(scene: Scene) -> None:
+    scene.kube.sandbox.set_faults({"kind": "fail_container", "match": scene.match, "times": 1, "log": "boom"})
     trigger = job_trigger(scene)
     payload = event_of(trigger).payload
     scene.kube.batch.delete_namespaced_job(trigger.given["job_name"], NAMESPACE, propagation_policy="Background")
     scene.kube.wait_gone(trigger.given["job_name"])
     seen = scene.kube.sandbox.last_request_id()
-    assert scene.resume(payload)["status"] == "reindexed"
+    with pytest.raises(AirflowFailException, match="boom"):
+        scene.resume(payload)
     assert scene.kube.sandbox.last_request_id() == seen
 
 
 def test_an_event_of_another_window_is_not_believed(scene: Scene) -> None:
-    payload = event_of(scene.start()).payload | {"key": "0" * 16, "outcome": "failed"}
+    scene.kube.sandbox.set_faults({"kind": "fail_container", "match": scene.match, "times": 1})
+    payload = event_of(scene.start()).payload | {"key": "0" * 16}
     with pytest.raises(TaskDeferred):
         scene.resume(payload)
     assert len(scene.posted()) == 1
@@ -133,9 +147,10 @@ def test_the_next_attempt_has_labels_and_a_log_of_its_own(scene: Scene) -> None:
     scene.kube.sandbox.set_faults({"kind": "fail_container", "match": scene.match, "times": 1, "log": "boom"})
     with pytest.raises(AirflowFailException):
         scene.go()
-    payload = event_of(scene.start()).payload
-    assert (payload["outcome"], payload["attempt"]) == ("complete", 2)
-    assert not any("boom" in line for line in payload["log_tail"])
+    record, tail = ended_well(scene.start())
+    assert (record["status"], record["attempt"]) == ("reindexed", 2)
+    assert tail
+    assert not any("boom" in line for line in tail)
     labels = [row["body"]["metadata"]["labels"]["scorecard-backfill/attempt"] for row in scene.posted()]
     assert labels == ["1", "2"]
     kept = {job["metadata"]["name"]: conditions(job) for job in window_jobs(scene)}

@@ -17,7 +17,7 @@ from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.kit import xcoms
 from backfill.kit.results import planned
 from backfill.kit.stages import StageError, fail, failed_before, result_of
-from backfill.kit.store import MADE, RunStore
+from backfill.kit.store import COUNTED, MADE, RunStore
 from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.reindexing.jobmaker import JobMaker, JobRefusedError, NoRoomError, NotMadeError, attempt_of, live_ones
 from backfill.settings import cluster_config
@@ -31,7 +31,7 @@ from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import JobRequest, window_selector
 from include.scorecard_backfill.ownership import End, Owner, StaleError, owner_of, parse_owner
 from include.scorecard_backfill.params.chosen import Chosen
-from include.scorecard_backfill.records import Failure, JobEvent, MadeJob, Reindexed, Stage, Window
+from include.scorecard_backfill.records import Counted, Failure, JobEvent, MadeJob, Reindexed, Stage, Window
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
 from include.scorecard_backfill.verdicts.failures import mentions_deadlock
@@ -246,6 +246,7 @@ class WindowJob:
         # A Job that is deleted leaves no trace at the API server, but it may leave workflows.
         RunStore(context).set(MADE, MadeJob(attempt=attempt_of(job), made_at=created_at(job)).to_json())
         owner = owner_of(job)
+        record = self._record(context, job, window)
         trigger = JobTrigger(
             cluster=self.config.name,
             key=window.key,
@@ -254,12 +255,29 @@ class WindowJob:
             made_at=created_at(job),
             uid=job["metadata"]["uid"],
             owner=owner.text if owner else "",
+            reindexed=record.to_json() if record else None,
             not_before=self._later(),
         )
         self._defer(
             trigger,
             limits.deadline_seconds + limits.queue_timeout_seconds + limits.outage_seconds,
             window=window.to_json(),
+        )
+
+    def _record(self, context: Mapping[str, Any], job: ForeignJson, window: Window) -> Reindexed | None:
+        """Return what the reindex stage leaves when this Job ends well; None for a stage that then goes on."""
+        if self.stage != "reindex":
+            return None
+        kept = RunStore(context).get(COUNTED)
+        return Reindexed(
+            key=window.key,
+            window=window,
+            status="reindexed",
+            attempt=attempt_of(job),
+            job_name=job["metadata"]["name"],
+            job_uid=job["metadata"]["uid"],
+            made_at=created_at(job),
+            counted=Counted.from_json(kept) if kept else None,
         )
 
     def ended(self, context: Mapping[str, Any], event: JobEvent, window: Window) -> Reindexed:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.triggers.base import TriggerEvent
+from airflow.triggers.base import BaseTaskEndEvent, TriggerEvent
 
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, brief, is_permission
-from backfill.kit.look import Look, Wake, wait
+from backfill.kit.look import Done, Look, Wake, wait
 from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.settings import cluster_config
@@ -19,7 +19,7 @@ from backfill.taken import person_ended_deferred_task
 from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.job import cluster_selector, container_of
 from include.scorecard_backfill.ownership import End, parse_owner
-from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError, read_event
+from include.scorecard_backfill.records import FailEvent, JobEvent, RecordError, Reindexed, read_event
 from include.scorecard_backfill.verdicts import jobs as rules
 from include.scorecard_backfill.verdicts import jobwait, podreasons
 from include.scorecard_backfill.verdicts.podreasons import Why
@@ -40,13 +40,18 @@ EVENTS_AFTER_SECONDS = 10.0
 
 
 class JobArgs(WaitArgs):
-    """``made_at``: epoch seconds of the Job; ``uid``: of the Job; ``owner``: text of the try that waits for it."""
+    """``made_at``: epoch seconds of the Job; ``uid``: of the Job; ``owner``: text of the try that waits for it.
+
+    ``reindexed``: the task's result but for what the Job's end tells; None: a worker goes on behind a Job that ended
+    well, too.
+    """
 
     job_name: str
     attempt: int
     made_at: float
     uid: str = ""
     owner: str = ""
+    reindexed: Reindexed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,10 @@ class Printed:
 
 
 class JobTrigger(WaitTrigger[JobArgs]):
-    """Wakes its worker with the Job's outcome, its pods' last lines and the workflow ids that they name."""
+    """Ends its task when the Job has ended well and nothing else is to be done; else wakes a worker.
+
+    The worker gets the Job's outcome, its pods' last lines and the workflow ids that they name.
+    """
 
     path = "backfill.triggers.job.JobTrigger"
     stage = "reindex"
@@ -92,7 +100,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
         self._held_since: float | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the Job has ended, or may not go on; always one plain event, since a worker must act on it."""
+        """Look until the Job has ended, or may not go on: one event, plain if a worker must act on it."""
         try:
             async for event in super().run():
                 yield self._plain(event)
@@ -122,6 +130,8 @@ class JobTrigger(WaitTrigger[JobArgs]):
 
     def _plain(self, event: TriggerEvent) -> TriggerEvent:
         """Return a failure of the wait itself as an unknown end of the Job: the worker looks at its real state."""
+        if isinstance(event, BaseTaskEndEvent):
+            return event
         try:
             found = read_event(event.payload)
         except RecordError:
@@ -178,11 +188,19 @@ class JobTrigger(WaitTrigger[JobArgs]):
     async def _ended(self, job: ForeignJson, outcome: rules.JobOutcome) -> Look:
         pods, log = await self._logs(container_of(job))
         if outcome.state == "complete":
-            return self._end(
-                "complete", outcome.reason, outcome.message or "finished", log, ended_at=rules.ended_at(job)
-            )
+            said, ended_at = outcome.message or "finished", rules.ended_at(job)
+            if self.args.reindexed is not None:
+                return self._complete(self.args.reindexed, log, ended_at)
+            return self._end("complete", outcome.reason, said, log, ended_at=ended_at)
         why = podreasons.failure(outcome, pods, container_of(job), log.last, self._left)
         return self._end("failed", why.cause, why.text, log, do=why.do)
+
+    def _complete(self, record: Reindexed, log: Printed, ended_at: float) -> Done:
+        for line in log.tail:
+            self.log.info("pod log | %s", line)
+        found = {"ended_at": ended_at, "workflow_ids": log.workflow_ids, "resources": dict(log.resources)}
+        why = f"Job {record.job_name} (attempt {record.attempt}) is complete, {len(log.workflow_ids)} workflows"
+        return Done(record.model_copy(update=found), why)
 
     async def _still_active(self, job: ForeignJson) -> Look:
         container = container_of(job)
