@@ -59,8 +59,8 @@ def airflow_env(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{AIRFLOW_USER}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        # sqlite3 gives up after 5 s by default; another process may hold the lock for longer on a busy machine, and what
-        # cannot write then ends: the scheduler, the DAG processor, a request of the API.
+        # sqlite3 gives up after 5 s by default. Another process may hold the lock for longer on a busy machine, and
+        # what cannot write then ends: the scheduler, the DAG processor, a request of the API.
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database_path(home)}?timeout=60",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
