@@ -149,7 +149,7 @@ ui: ## build the operator's page (ui/) into the plugin; needs Node.js 20 or newe
 bench: $(STAMP) ## measurements under benchmarks/
 	$(BIN)/python -m benchmarks
 
-# MUTANTS=12000 is all of them: hours. MODULES: a pattern, for what was changed.
+# MUTANTS=12000 is all of them: hours. MODULES: patterns divided by commas, also below plugins/backfill/.
 SEED ?= 1
 MUTANTS ?= 300
 MODULES ?= include/scorecard_backfill/*

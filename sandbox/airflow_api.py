@@ -150,20 +150,20 @@ class AirflowApi:
         """Return map index -> state of one task."""
         return {task.map_index: task.state for task in self.tasks(dag_id, run_id, task_id)}
 
-    def approval(self, dag_id: str, run_id: str, task_id: str = "approve") -> Json | None:
+    def approval(self, dag_id: str, run_id: str, task_id: str = "approve", map_index: int = -1) -> Json | None:
         """Return what an approval task asks (`subject`, `body`, `options`, ...), None before it asks."""
         try:
-            detail: Json = self.request("GET", f"{_ti(dag_id, run_id, task_id)}/-1/hitlDetails")
+            detail: Json = self.request("GET", f"{_ti(dag_id, run_id, task_id)}/{map_index}/hitlDetails")
         except ApiError as error:
             if error.status == httpx.codes.NOT_FOUND:
                 return None
             raise
         return detail
 
-    def respond(self, dag_id: str, run_id: str, option: str, task_id: str = "approve") -> None:
+    def respond(self, dag_id: str, run_id: str, option: str, task_id: str = "approve", map_index: int = -1) -> None:
         """Answer an approval task with `Approve` or `Reject`; ApiError 409 when it has been answered."""
         body = {"chosen_options": [option], "params_input": {}}
-        self.request("PATCH", f"{_ti(dag_id, run_id, task_id)}/-1/hitlDetails", json=body)
+        self.request("PATCH", f"{_ti(dag_id, run_id, task_id)}/{map_index}/hitlDetails", json=body)
 
     def clear(
         self,
@@ -214,7 +214,9 @@ class AirflowApi:
             return json.loads(value)
         return value
 
-    def wait_for_approval(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
+    def wait_for_approval(
+        self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve", map_index: int = -1
+    ) -> Json:
         """Wait until a run asks for approval and may be answered, and return what it asks.
 
         Raises RuntimeError when the run ends before that, DeadlineExceededError after the deadline.
@@ -223,13 +225,13 @@ class AirflowApi:
 
         def asked() -> Json | None:
             states = self.states(dag_id, run_id, task_id)
-            if states.get(-1) != "awaiting_input":
+            if states.get(map_index) != "awaiting_input":
                 asked_since.clear()
                 if (state := self.run_state(dag_id, run_id)) in FINISHED_RUN:
                     raise RuntimeError(f"run {run_id} ended ({state}): {self.failures(dag_id, run_id)}")
                 return None
             asked_since.append(time.monotonic())
-            return self.approval(dag_id, run_id, task_id) if settled() else None
+            return self.approval(dag_id, run_id, task_id, map_index) if settled() else None
 
         def settled() -> bool:
             return time.monotonic() - asked_since[0] >= ANSWER_AFTER_SECONDS
@@ -237,20 +239,26 @@ class AirflowApi:
         return wait_for(asked, deadline_seconds, lambda: f"{task_id} asks; {self.summary(dag_id, run_id)}")
 
     def answer(
-        self, dag_id: str, run_id: str, option: str, deadline_seconds: float, task_id: str = "approve"
+        self,
+        dag_id: str,
+        run_id: str,
+        option: str,
+        deadline_seconds: float,
+        task_id: str = "approve",
+        map_index: int = -1,
     ) -> tuple[Json, str]:
         """Wait until a run asks, answer until the task has ended, and return what it asked and the task's state.
 
         It asks again when the answer came before the scheduler had handled the executor's event of the asking half:
         Airflow repeats the task then. Raises as `wait_for_approval`.
         """
-        asked = self.wait_for_approval(dag_id, run_id, deadline_seconds, task_id)
+        asked = self.wait_for_approval(dag_id, run_id, deadline_seconds, task_id, map_index)
 
         def ended() -> str | None:
-            state = self.states(dag_id, run_id, task_id).get(-1)
+            state = self.states(dag_id, run_id, task_id).get(map_index)
             if state == "awaiting_input":
                 with suppress_conflict():
-                    self.respond(dag_id, run_id, option, task_id)
+                    self.respond(dag_id, run_id, option, task_id, map_index)
             return state if state in FINISHED_TASK else None
 
         def unanswered() -> str:
@@ -258,19 +266,23 @@ class AirflowApi:
 
         return asked, wait_for(ended, deadline_seconds, unanswered, poll_seconds=ANSWER_POLL_SECONDS)
 
-    def approve(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
+    def approve(
+        self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve", map_index: int = -1
+    ) -> Json:
         """Answer Approve and return what was asked.
 
         Raises RuntimeError when the task fails all the same, and as `wait_for_approval`.
         """
-        asked, state = self.answer(dag_id, run_id, "Approve", deadline_seconds, task_id)
+        asked, state = self.answer(dag_id, run_id, "Approve", deadline_seconds, task_id, map_index)
         if state != "success":
             raise RuntimeError(f"{task_id} of run {run_id} ended {state}: {self.failures(dag_id, run_id)}")
         return asked
 
-    def reject(self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve") -> Json:
+    def reject(
+        self, dag_id: str, run_id: str, deadline_seconds: float, task_id: str = "approve", map_index: int = -1
+    ) -> Json:
         """Answer Reject and return what was asked; raises RuntimeError when the task does not end failed or skipped."""
-        asked, state = self.answer(dag_id, run_id, "Reject", deadline_seconds, task_id)
+        asked, state = self.answer(dag_id, run_id, "Reject", deadline_seconds, task_id, map_index)
         if state == "success":
             raise RuntimeError(f"{task_id} of run {run_id} ended {state} although it was rejected")
         return asked

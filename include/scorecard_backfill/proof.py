@@ -111,9 +111,7 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
 
 def _day(before: Numbers, after: Numbers, *, some_go: bool, stable_ids: bool) -> DayBalance:
     meant = (before.meant or 0) if some_go else 0
-    # By ids: a row that is there twice does not make up for one that is lost, before as after.
-    expected = max(0, (before.ids or before.rows) - meant)
-    back = max(0, (after.ids or after.rows) - ((after.meant or 0) if some_go else 0))
+    expected, back = _staying(before, some_go=some_go), _staying(after, some_go=some_go)
     short = max(0, expected - back, _lost_ids(before, after) if stable_ids else 0)
     return DayBalance(
         before=before.rows,
@@ -123,6 +121,17 @@ def _day(before: Numbers, after: Numbers, *, some_go: bool, stable_ids: bool) ->
         short=short,
         over=short + back - expected,
     )
+
+
+def _staying(found: Numbers, *, some_go: bool) -> int:
+    """Return how many rows are not meant to go, by their ids.
+
+    A row that is there twice does not make up for one that is lost, before as after, nor does one that is meant to go
+    and is there twice: by rows it would be taken off twice.
+    """
+    if some_go and found.buckets:
+        return sum(found.buckets)
+    return max(0, (found.ids or found.rows) - ((found.meant or 0) if some_go else 0))
 
 
 def _lost_ids(before: Numbers, after: Numbers) -> int:

@@ -13,9 +13,10 @@ from airflow.sdk import Variable
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
+from backfill.kit import answers
 from backfill.kit.store import RunStore
-from backfill.operators import approve, preflight
 from backfill.operators import plan as module
+from backfill.operators import preflight
 from backfill.operators.approve import PlanApproval
 from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator, run_parameters
@@ -187,10 +188,10 @@ def test_preflight_names_everything_that_is_wrong_and_is_not_repeated(
 TERMS: Json = {"mode": "cleanup", "windows": "0123"}
 
 
-def approval(run: Json, planned: Any = ("w",)) -> tuple[PlanApproval, Json]:
+def approval(run: Json, planned: Any = ("w",), terms: Json = TERMS) -> tuple[PlanApproval, Json]:
     """The approve task of a run with these parameters."""
     operator = PlanApproval(task_id="approve", subject="Delete?", body="plan", fail_on_reject=True)
-    left = {("plan", "run"): run, ("plan", "planned"): list(planned), ("plan", "terms"): TERMS}
+    left = {("plan", "run"): run, ("plan", "planned"): list(planned), ("plan", "terms"): terms}
     made = context("approve", left)
     made["ti"].id = "ti"
     made["task_instance"] = SimpleNamespace(id="ti")
@@ -212,6 +213,22 @@ ASKS: Json = {"destructive": True, "require_approval": True}
 def test_nobody_is_asked_when_there_is_nothing_to_approve(run: Json, planned: list[str], why: str) -> None:
     operator, made = approval(run, planned)
     assert operator.execute(made)["reason"] == why
+
+
+def test_where_each_sweep_asks_the_plan_does_not() -> None:
+    terms = TERMS | {"a person is asked at": "sweep"}
+    operator, made = approval(ASKS, terms=terms)
+    assert operator.execute(made)["reason"] == "each sweep asks, with its numbers (approve: sweep)"
+    # What goes on unasked is bound all the same.
+    assert made["ti"].xcoms["approve", "terms"] == terms
+
+
+@pytest.mark.parametrize("at", ["plan", "both"])
+def test_otherwise_the_plan_asks(monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: None)
+    operator, made = approval(ASKS, terms=TERMS | {"a person is asked at": at})
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
 
 
 def test_a_plan_that_deletes_asks_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +276,7 @@ def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(monkeypatch: p
     with pytest.raises(TaskAwaitingInput):
         operator.execute(made)
     # Answered before the scheduler has seen it wait: Airflow fails the task, and its retry comes.
-    monkeypatch.setattr(approve, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
+    monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
     assert operator.execute(made)["chosen_options"] == ["Approve"]
     assert len(asked) == 1
     # Cleared by a person after that, it asks again: the old answer is spent.
@@ -270,7 +287,7 @@ def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(monkeypatch: p
 
 def test_an_answer_about_other_terms_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: None)
-    monkeypatch.setattr(approve, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
+    monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
     operator, made = approval(ASKS)
     with pytest.raises(TaskAwaitingInput):
         operator.execute(made)

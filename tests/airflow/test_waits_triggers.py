@@ -253,6 +253,19 @@ async def test_mutations_go_on_with_the_delete_that_an_earlier_try_has_sent_agai
     assert trigger._left == "look"
 
 
+@pytest.mark.parametrize("closed", [None, Failure(key=KEY, stage="wait_workflows", cause="canceled", reason="r")])
+async def test_a_window_whose_workflows_are_not_proven_closed_is_not_verified(
+    closed: Failure | None, cluster: str, left: Left
+) -> None:
+    # A person has marked wait_workflows as successful: its workflows may still write.
+    left["windows.delete", "return_value"] = deleted()
+    if closed:
+        left["windows.wait_workflows", "return_value"] = closed
+    found = failure(await only_event(placed(VerifyTrigger(**IN_GROUP), "windows.verify")))
+    assert found.cause == "configuration"
+    assert "clear it (wait_workflows) and this task with it" in found.reason
+
+
 async def test_what_was_waited_for_after_a_resend_is_not_waited_for_again(cluster: str, left: Left) -> None:
     left["windows.delete", "return_value"] = deleted()
     gone = MutationsGone(key=KEY, status="gone", generation=2, hosts=("node-1-1",))

@@ -147,7 +147,7 @@ class MiniAirflow:
         patch.setattr(counting, "SETTLE_TRIES", 100)
         patch.setattr("airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **_: None)
         patch.setattr(sweep, "upsert_hitl_detail", lambda **_: None)
-        patch.setattr("backfill.operators.approve.get_hitl_detail_content_detail", lambda **_: SimpleNamespace())
+        patch.setattr("backfill.kit.answers.get_hitl_detail_content_detail", lambda **_: SimpleNamespace())
 
     def close(self) -> None:
         """Close the event loop of the triggers."""

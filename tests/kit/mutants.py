@@ -1,8 +1,8 @@
-"""Which changes of the code no test notices: a sample of mutants of include/, as a table.
+"""Which changes of the code no test notices: a sample of mutants of include/ or plugins/backfill/, as a table.
 
 ``python -m tests.kit.mutants --seed 1 --number 300`` copies the project to .sandbox/mutants, has mutmut make all
-mutants and learn which unit tests run which function, and tries a sample of them. Each mutant runs in a process of its
-own the tests of its function, up to the first failure. docs/mutants.md says how to read it.
+mutants and learn which tests run which function, and tries a sample of them. Each mutant runs in a process of its own
+the tests of its function, up to the first failure. docs/mutants.md says how to read it.
 """
 
 from __future__ import annotations
@@ -42,16 +42,22 @@ ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_sql_engine.py")
 OF_ENGINE = ("sql.", "config.rules", "verdicts.census")
 """Modules that they are about."""
 
+PLUGINS = "plugins/backfill/"
+"""Modules below it are judged by the tests in tests/airflow."""
+
+NOT_OF_PLUGINS = ("test_dag_file", "test_deploy_role", "test_operators_dag", "test_package", "test_port_forward")
+"""Tests in tests/airflow that start processes of their own, or read the repository's files."""
+
 ALONE_SECONDS = 120.0
 """A mutant that has not failed a test by then is not judged."""
 
 SETTINGS = """
 [tool.mutmut]
-source_paths = ["include"]
+source_paths = [{source}]
 only_mutate = {only}
 also_copy = {copied}
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-p", "no:cacheprovider", "-n", "0", "--deselect", {reads}]
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-n", "0", {more}]
 use_setproctitle = false
 use_git_change_detection = false
 """
@@ -69,31 +75,39 @@ def word_of(code: int) -> str:
 
 
 def prepare(work: Path, only: str) -> None:
-    """Make a fresh copy of the project with mutmut's settings for modules that match a pattern."""
+    """Make a fresh copy of the project with mutmut's settings for modules that match patterns, divided by commas."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     for name in COPIED:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, work / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
-            shutil.copy(source, work / name)
-    tests = [
-        path.relative_to(ROOT).as_posix()
-        for path in sorted((ROOT / "tests" / "unit").glob("test_*.py"))
-        if not path.name.startswith(NOT_OF_THE_RULES)
-    ]
-    tests = [path for path in tests if path not in ENGINE]
-    copied = [name for name in COPIED if name not in ("include", "tests", "pyproject.toml")]
+            shutil.copy(ROOT / name, work / name)
+    source, more = "include", ["--deselect", READS_SOURCES]
+    tests = [path for path in test_files("unit", NOT_OF_THE_RULES) if path not in ENGINE]
+    if only.startswith(PLUGINS):
+        # mutmut names a module by its path, Airflow imports it without the folder's name: of src/ mutmut knows that.
+        source, more, tests = "src", [], test_files("airflow", NOT_OF_PLUGINS)
+        (work / "src").mkdir()
+        shutil.move(work / "plugins" / "backfill", work / "src" / "backfill")
+        only = only.replace(PLUGINS, "src/backfill/")
+    copied = [name for name in COPIED if name not in (source, "tests", "pyproject.toml")]
     with (work / "pyproject.toml").open("a") as settings:
         settings.write(
             SETTINGS.format(
-                only=json.dumps([only]),
+                source=json.dumps(source),
+                only=json.dumps(only.split(",")),
                 copied=json.dumps(copied),
                 tests=json.dumps(tests),
-                reads=json.dumps(READS_SOURCES),
+                more=", ".join(map(json.dumps, more)),
             )
         )
+
+
+def test_files(folder: str, left_out: tuple[str, ...]) -> list[str]:
+    """Return the test files of a folder of tests/, without those whose names begin with one of ``left_out``."""
+    found = sorted((ROOT / "tests" / folder).glob("test_*.py"))
+    return [path.relative_to(ROOT).as_posix() for path in found if not path.name.startswith(left_out)]
 
 
 def mutmut(work: Path, names: Iterable[str]) -> subprocess.CompletedProcess[str]:
@@ -122,11 +136,13 @@ def judged_alone(work: Path, name: str) -> int:
 
 def run_tests(work: Path, name: str, tests: Sequence[str]) -> int:
     """Return pytest's exit code for a mutant ('' for the code as it is), -1 when it has not ended in time."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"MUTANT_UNDER_TEST": name}
+    copy = work / "mutants"
+    paths = os.pathsep.join(map(str, (copy, copy / "src")))
+    environment = os.environ | {"PYTHONPATH": paths, "MUTANT_UNDER_TEST": name}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
     try:
         return subprocess.run(
-            command, cwd=work / "mutants", env=environment, capture_output=True, check=False, timeout=ALONE_SECONDS
+            command, cwd=copy, env=environment, capture_output=True, check=False, timeout=ALONE_SECONDS
         ).returncode
     except subprocess.TimeoutExpired:
         return -1
@@ -172,7 +188,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--number", type=int, default=300, help="mutants to try")
-    parser.add_argument("--only", default="include/scorecard_backfill/*", help="modules to change, as a pattern")
+    parser.add_argument(
+        "--only", default="include/scorecard_backfill/*", help="modules to change, as patterns, divided by commas"
+    )
     asked = parser.parse_args()
     began = time.monotonic()
     prepare(WORK, asked.only)
@@ -186,7 +204,7 @@ def main() -> int:
     mutmut(WORK, chosen)
     found = outcomes(WORK)
     tried = {name: code for name in chosen if (code := found[name]) is not None}
-    if code := run_tests(WORK, "", ENGINE):
+    if not asked.only.startswith(PLUGINS) and (code := run_tests(WORK, "", ENGINE)):
         print(f"the tests on chDB fail without any change (exit code {code})", file=sys.stderr)
         return 1
     tried |= {name: judged_alone(WORK, name) for name, code in tried.items() if word_of(code) != KILLED}

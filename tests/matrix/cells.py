@@ -96,14 +96,24 @@ def _mended(scene: Scene) -> Scene:
     return scene
 
 
+ALWAYS = (
+    Scene(0, "after_success", "rest", "list", "asked", "1d", "cleanup", "delete_first", False, False, True),
+    Scene(0, "after_success", "manual", "list", "not asked", "10d", "cleanup", "reindex_first", True, True, False),
+    Scene(0, "after_cut", "manual", "list", "asked", "10d", "cleanup", "reindex_first", True, False, True),
+)
+"""Three choices at once that pairs may leave out: a cleanup in each order after others have been at the rows."""
+
+
 @cache
 def scenes() -> tuple[Scene, ...]:
     """Scenes in which all pairs of choices occur together, and more of them until there are enough cells."""
     chance = random.Random(9)
-    rows: dict[Scene, None] = {}
+    rows: dict[Scene, None] = dict.fromkeys(ALWAYS)
     for row in AllPairs([list(values) for values in AXES.values()]):
         rows[_mended(Scene(0, **dict(zip(AXES, row, strict=True))))] = None
-    wide = AXES | {"customers": ("all",), "ends": ("asked", "not asked"), "mode": ("cleanup",)}
+    # What costs many windows (single days, a run before, cuts) is there already, with every other choice.
+    cheap = {"history": ("first", "after_failure"), "window": ("auto", "10d")}
+    wide = AXES | cheap | {"customers": ("all",), "ends": ("asked", "not asked"), "mode": ("cleanup",)}
     while sum(CHOSEN[scene.customers] for scene in rows) < CELLS:
         rows[_mended(Scene(0, **{name: chance.choice(values) for name, values in wide.items()}))] = None
     return tuple(replace(scene, number=number) for number, scene in enumerate(rows))

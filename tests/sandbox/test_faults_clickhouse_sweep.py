@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,12 +11,22 @@ from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from backfill.deleting import sweep
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit import answers
 from backfill.kit.counting import counted_once
 from backfill.kit.stages import StageError
 from backfill.operators.delete import DeleteOperator
 from include.scorecard_backfill.records import Deleted, Failure, Reindexed, Window
 from tests.kit.memory import finish
-from tests.sandbox.faults_clickhouse_fixtures import NAME, Json, Scene, failed, scene, verified
+from tests.sandbox.faults_clickhouse_fixtures import (
+    NAME,
+    Json,
+    KilledWorkerError,
+    Scene,
+    die_at_send,
+    failed,
+    scene,
+    verified,
+)
 from tests.standins.clickhouse_fixtures import cluster, nodes, until
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -39,16 +50,23 @@ def sweeping(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def write(
-    scene: Scene, rows: int, *, first: int = 0, kind: str = "manual", at: str = "'2026-06-01 00:00:00'", into: str = ""
+    scene: Scene,
+    rows: int,
+    *,
+    first: int = 0,
+    kind: str = "manual",
+    at: str = "'2026-06-01 00:00:00'",
+    into: str = "",
+    day: str = DAY,
 ) -> None:
-    """Write rows of the day, through the Distributed table or into one node's own; equal numbers are equal ids."""
+    """Write rows of a day, through the Distributed table or into one node's own; equal numbers are equal ids."""
     node = scene.sandbox.node(into) if into else scene.sandbox.nodes()[0]
     table = "scorecard" if into else "scorecard_d"
     node.query(
         f"INSERT INTO `{scene.database}`.{table} (scorecard_id, customer_id, profile_id, conversation_id,"
-        f" scorecard_time, scorecard_type, updated_at) SELECT concat('{DAY}-', toString({first} + number)),"
+        f" scorecard_time, scorecard_type, updated_at) SELECT concat('{day}-', toString({first} + number)),"
         f" '{scene.customer}', '{scene.profile}', concat('c-', toString({first} + number)),"
-        f" toDateTime64('{DAY} 00:00:00', 3, 'UTC') + number, '{kind}', {at} FROM numbers({rows})",
+        f" toDateTime64('{day} 00:00:00', 3, 'UTC') + number, '{kind}', {at} FROM numbers({rows})",
         distributed_foreground_insert=1,
     )
 
@@ -120,20 +138,55 @@ def test_a_row_that_was_written_again_on_another_shard_loses_its_old_copy_only(
     write(sweeping, 1, first=100, at="now64(3)", into="node-2-1")
     where = f"scorecard_id = '{DAY}-100'"
     assert sweeping.total(where) == 2
-    # Two copies of one id: whether the old one is the same row is a person's word.
+    # Its newer copy is there: nobody has to be asked about the old one.
     found = asked(monkeypatch)
-    approved(sweeping, window)
-    assert "| 31 | 11 | 10 | 1 |" in found[0]["body"]
+    run(sweeping, window)
+    assert found == []
     assert sweeping.wait_mutations().status == "gone"
     assert sweeping.rows(where) == {"node-1-1": 0, "node-1-2": 0, "node-2-1": 1, "node-2-2": 1}
     assert sweeping.total() == 38
+    proof = verified(sweeping.verify()).proof
+    assert proof is not None
+    (table,) = proof.tables
+    assert (table.before, table.meant, table.after, table.short, table.doubled) == (41, 10, 31, 0, 0)
+
+
+def test_copies_on_other_shards_are_told_from_rows_that_were_not_written_again(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping.configure(monkeypatch, file={"orders": ["reindex_first"]}, verify_tolerance_rows=5,
+                       written_columns={"scorecard": {"column": "updated_at"}}, meant_to_go=MEANT)  # fmt: skip
+    write(sweeping, 2, first=100, into="node-1-1")
+    window = begin(sweeping)
+    write(sweeping, 30, at="now64(3)")
+    write(sweeping, 1, first=100, at="now64(3)", into="node-2-1")
+    found = asked(monkeypatch)
+    approved(sweeping, window)
+    assert "| 31 | 12 | 10 | 1 | 1 |" in found[0]["body"]
+    assert f"1 rows were not written again and are not meant to go, such as {DAY}-101" in found[0]["body"]
+
+
+def test_where_a_row_comes_back_under_another_id_a_person_is_asked_about_every_old_one(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping.configure(monkeypatch, file={"orders": ["reindex_first"]}, stable_ids=False,
+                       written_columns={"scorecard": {"column": "updated_at"}}, meant_to_go=MEANT)  # fmt: skip
+    window = begin(sweeping)
+    write(sweeping, 30, first=300, at="now64(3)")
+    found = asked(monkeypatch)
+    approved(sweeping, window)
+    assert "| 30 | 40 | 10 | 0 | 30 |" in found[0]["body"]
 
 
 def test_rows_that_were_not_written_again_are_named_and_stay(sweeping: Scene) -> None:
     window = begin(sweeping)
     write(sweeping, 20, at="now64(3)")
-    with pytest.raises(AirflowFailException, match=r"not_rewritten: .*10 of 30 rows of 2026-01-05 did not come back"):
+    with pytest.raises(
+        AirflowFailException, match=r"not_rewritten: .*10 of 30 rows of 2026-01-05 did not come back"
+    ) as error:
         run(sweeping, window)
+    ids = ", ".join(f"{DAY}-{number}" for number in range(20, 30))
+    assert f"10 rows were not written again and are not meant to go, such as {ids}" in str(error.value)
     assert sweeping.sent() == []
     assert sweeping.total() == 47
 
@@ -168,10 +221,10 @@ def test_rows_that_nobody_meant_to_go_are_swept_only_after_a_person_has_said_so(
     with pytest.raises(TaskAwaitingInput):
         operator.execute(context)
     (question,) = found
-    assert "| 28 | 12 | 10 | 2 |" in question["body"]
+    assert "| 28 | 12 | 10 | 0 | 2 |" in question["body"]
     assert sweeping.sent() == []
 
-    with pytest.raises(AirflowFailException, match=r"approval_rejected: .*nothing of it was deleted"):
+    with pytest.raises(AirflowFailException, match=r"sweep_rejected: .*nothing of it was deleted"):
         operator.answered(context, {"chosen_options": ["Reject"]})
     assert isinstance(sweeping.left("delete"), Failure)
     assert sweeping.sent() == []
@@ -179,6 +232,104 @@ def test_rows_that_nobody_meant_to_go_are_swept_only_after_a_person_has_said_so(
     approved(sweeping, window)
     assert sweeping.wait_mutations().status == "gone"
     assert sweeping.total() == 35
+
+
+NEXT_DAY = "2026-01-06"
+
+
+def large(sweeping: Scene, monkeypatch: pytest.MonkeyPatch) -> tuple[Window, list[Json]]:
+    """A window of two days that is swept day by day, with two rows of each that nobody meant to go."""
+    sweeping.configure(
+        monkeypatch,
+        file={"orders": ["reindex_first"]},
+        verify_tolerance_rows=10,
+        written_columns={"scorecard": {"column": "updated_at"}},
+        meant_to_go=MEANT,
+        delete={"drop_partition": False, "max_rows_per_mutation": 20},
+    )
+    write(sweeping, 30, day=NEXT_DAY)
+    write(sweeping, 10, first=30, kind="appeal_request", day=NEXT_DAY)
+    window = begin(sweeping)
+    for day in (DAY, NEXT_DAY):
+        write(sweeping, 28, at="now64(3)", day=day)
+    return window, asked(monkeypatch)
+
+
+def test_a_large_sweep_goes_day_by_day_and_a_person_is_asked_once(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, found = large(sweeping, monkeypatch)
+    approved(sweeping, window)
+    assert len(found) == 1
+    assert "| 56 | 24 | 20 | 0 | 4 |" in found[0]["body"]
+    assert sweeping.markers() == ["1.1", "1.2", "1"]
+    assert sweeping.wait_mutations().status == "gone"
+    assert sweeping.total() == 2 * 28 + 7
+
+
+def test_a_sweep_whose_worker_dies_is_not_asked_about_again(sweeping: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    window, found = large(sweeping, monkeypatch)
+    with monkeypatch.context() as patch:
+        die_at_send(patch, number=2, sent=True)
+        with pytest.raises(KilledWorkerError):
+            approved(sweeping, window)
+    run(sweeping, window)
+    assert len(found) == 1
+    assert sweeping.markers() == ["1.1", "1.2", "1"]
+    assert sweeping.wait_mutations().status == "gone"
+    assert sweeping.total() == 2 * 28 + 7
+
+
+def test_a_sweep_that_would_take_more_than_was_approved_is_asked_about_again(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window, found = large(sweeping, monkeypatch)
+    with monkeypatch.context() as patch:
+        die_at_send(patch, number=1, sent=True)
+        with pytest.raises(KilledWorkerError):
+            approved(sweeping, window)
+    # Rows with an old time that come in late: a reindexer of before, a spool that was held.
+    write(sweeping, 3, first=200, day=NEXT_DAY)
+    approved(sweeping, window)
+    assert len(found) == 2
+    assert sweeping.total() == 2 * 28 + 7
+
+
+def test_every_sweep_asks_where_the_file_says_so_and_an_answer_that_was_lost_is_taken(
+    sweeping: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping.configure(monkeypatch, file={"orders": ["reindex_first"], "approve": "sweep"},
+                       written_columns={"scorecard": {"column": "updated_at"}}, meant_to_go=MEANT)  # fmt: skip
+    found = asked(monkeypatch)
+    window = begin(sweeping)
+    sweeping.leave("plan", {"overlap": False, "require_approval": True, "destructive": True}, "run")
+    write(sweeping, 30, at="now64(3)")
+    operator, context = stage(sweeping, window), sweeping.context("delete")
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(context)
+    assert "| 30 | 10 | 10 | 0 | 0 |" in found[0]["body"]
+    assert sweeping.sent() == []
+    # Airflow has failed the task, because the answer came before the scheduler had seen it wait.
+    given = SimpleNamespace(chosen_options=["Approve"], response_received=True)
+    monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: given)
+    run(sweeping, window)
+    assert len(found) == 1
+    assert sweeping.wait_mutations().status == "gone"
+    assert sweeping.total() == 37
+
+
+def test_a_sweep_that_was_rejected_asks_again_after_a_clear(sweeping: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    window, found = large(sweeping, monkeypatch)
+    operator, context = stage(sweeping, window), sweeping.context("delete")
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(context)
+    with pytest.raises(AirflowFailException, match=r"sweep_rejected: .*nothing of it was deleted"):
+        operator.answered(context, {"chosen_options": ["Reject"]})
+    monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: pytest.fail("the answer is spent"))
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(context)
+    assert len(found) == 2
+    assert sweeping.sent() == []
 
 
 def test_a_reindex_stage_that_left_no_count_is_no_ground_for_a_sweep(sweeping: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,9 +30,16 @@ def west(stack: Stack, api: AirflowApi) -> Iterator[Driver]:
     driver.set_worker_faults()
 
 
+def disk(driver: Driver, window: Mapping[str, Any]) -> int:
+    """Return the bytes of the active parts of a window's databases over all nodes, replicas included."""
+    names = ", ".join(f"'{database['name']}'" for database in window["databases"])
+    query = f"SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND database IN ({names})"
+    return sum(int(node.query(query)[0][0]) for node in driver.nodes())
+
+
 @contextmanager
 def reader(driver: Driver, window: Mapping[str, Any]) -> Iterator[dict[str, list[int]]]:
-    """Count a window's rows all the time, as a reader of the product would, and hand the counts over."""
+    """Count a window's rows and bytes all the time, as a reader of the product would, and hand the counts over."""
     seen: dict[str, list[int]] = defaultdict(list)
     ended = threading.Event()
 
@@ -39,6 +47,7 @@ def reader(driver: Driver, window: Mapping[str, Any]) -> Iterator[dict[str, list
         while not ended.is_set():
             for table in TABLES:
                 seen[table].append(driver.rows(window, table))
+            seen["bytes"].append(disk(driver, window))
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -55,9 +64,12 @@ def looks_below(driver: Driver, run: str, order: str, customer: str, days: Mappi
     driver.api.wait_for_approval(driver.dag_id, run, 120)
     (window,) = driver.plan(run)
     truth = driver.truth(days["start_date"], days["end_date"])[customer]
+    before, began = disk(driver, window), time.monotonic()
     with reader(driver, window) as seen:
         driver.api.approve(driver.dag_id, run, 120)
         assert driver.finish(run) == "success", driver.api.failures(driver.dag_id, run)
+    took, used = time.monotonic() - began, seen.pop("bytes")
+    print(f"{order}: {took:.0f} s; bytes before {before}, most {max(used)}, after {disk(driver, window)}")
     driver.check_report(run, days["start_date"], days["end_date"], [customer])
     assert len(driver.jobs_made(window)) == 1
     for table in TABLES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -15,7 +16,15 @@ from include.scorecard_backfill import sql
 from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
 from include.scorecard_backfill.config.rules import census_part
 from include.scorecard_backfill.sql import Slice
-from include.scorecard_backfill.sql.census import BUCKETS, CensusPart, Value, Written, census_statement, moment_literal
+from include.scorecard_backfill.sql.census import (
+    BUCKETS,
+    CensusPart,
+    Value,
+    Written,
+    census_statement,
+    moment_literal,
+    unwritten_statement,
+)
 from include.scorecard_backfill.sql.pins import PINNED, pins
 from include.scorecard_backfill.verdicts.census import Census, IncompleteError, Tally, read_census
 from include.scorecard_backfill.verdicts.counts import Host
@@ -131,6 +140,34 @@ def test_old_rows_are_told_from_rewritten_ones(
     name = (database, "scorecard")
     assert {day: n.rows for day, n in found.old[name].items()} == {"2026-01-01": 2}
     assert {day: n.rows for day, n in found.rewritten[name].items()} == {"2026-01-01": 1}
+
+
+def test_old_rows_without_a_newer_copy_are_counted_and_named(engine: Engine, database: str) -> None:
+    table = table_of(database)
+    engine.rows(f"ALTER TABLE {table} ADD COLUMN written UInt64")
+    since, old, new = SINCE.replace(microsecond=0), 1_780_315_199, 1_780_315_200
+    # Two rows with one id are two copies of a row, as on two shards.
+    rows = [
+        ("copied", "2026-01-05", old, "manual"), ("copied", "2026-01-05", new, "manual"),
+        ("moved", "2026-01-31", old, "manual"), ("moved", "2026-02-01", new, "manual"),
+        ("elsewhere", "2026-01-05", old, "manual"), ("elsewhere", "2026-03-01", new, "manual"),
+        ("left", "2026-01-05", old, "manual"), ("meant", "2026-01-05", old, "appeal"),
+        ("before", "2025-12-31", old, "manual"),
+    ]  # fmt: skip
+    values = ", ".join(
+        f"('{number}', 'acme', 'voice', '{name}', '{day} 12:00:00', '{kind}', {written})"
+        for number, (name, day, written, kind) in enumerate(rows)
+    )
+    columns = "scorecard_id, customer_id, profile_id, conversation_id, scorecard_time, scorecard_type, written"
+    engine.rows(f"INSERT INTO {table} ({columns}) VALUES {values}")
+    part = CensusPart("scorecard", part_of(database), "conversation_id", Value("scorecard_type", "appeal"),
+                      Written("written", since, "seconds"))  # fmt: skip
+    (row,) = engine.rows(unwritten_statement(cluster=CLUSTER, counted=part, names=NAMES))
+    assert (int(row["number"]), sorted(row["ids"])) == (2, ["elsewhere", "left"])
+    (row,) = engine.rows(unwritten_statement(cluster=CLUSTER, counted=replace(part, meant=None), names=NAMES))
+    assert (int(row["number"]), sorted(row["ids"])) == (3, ["elsewhere", "left", "meant"])
+    with pytest.raises(ValueError, match=r"scorecard has no column that tells what was written again"):
+        unwritten_statement(cluster=CLUSTER, counted=replace(part, written=None), names=NAMES)
 
 
 def test_a_moment_without_a_zone_is_refused() -> None:

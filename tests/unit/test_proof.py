@@ -87,6 +87,18 @@ def test_more_new_rows_than_lost_ones_do_not_hide_them(more: int, rules: Rules) 
     assert verdict(before, table({0: [*back, *rows(0, 20, first=10)]}, meant), rules)[0] == "ok"
 
 
+def test_a_row_that_was_meant_to_go_twice_hides_no_lost_one() -> None:
+    meant = rows(0, 1)
+    before = table({0: [*rows(0, 10), *meant]}, meant)
+    assert (before.days[day(0)].rows, before.days[day(0)].ids, before.days[day(0)].meant) == (11, 10, 2)
+    # Nine were to come back; by rows it would be eight.
+    new_ids = replace(NO_TOLERANCE, stable_ids=False)
+    assert verdict(before, table({0: rows(0, 9, first=1)}, meant), new_ids)[0] == "ok"
+    cause, text = verdict(before, table({0: rows(0, 8, first=2)}, meant), new_ids)
+    assert cause == "lost_rows"
+    assert "1 of 9 rows of 2026-01-01 did not come back" in text
+
+
 def test_counts_of_an_earlier_release_have_no_buckets_and_are_judged_by_numbers() -> None:
     before = table({0: rows(0, 100)})
     old = {d: n.model_copy(update={"buckets": ()}) for d, n in before.days.items()}

@@ -28,7 +28,7 @@ class Played(AirflowApi):
     def states(self, *_args: Any, **_kw: Any) -> dict[int, str | None]:
         return {-1: next(self._states)}
 
-    def respond(self, dag_id: str, run_id: str, option: str, task_id: str = "approve") -> None:
+    def respond(self, dag_id: str, run_id: str, option: str, *_args: Any, **_kw: Any) -> None:
         self.answers.append(option)
         if self._refusal:
             raise self._refusal

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.load import merge
-from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest
+from include.scorecard_backfill.planning.terms import Terms, asked_at, differences, digest, terms_of, windows_digest
 from tests.kit.build import window
 
 FILE: Mapping[str, Any] = {
@@ -51,6 +51,18 @@ CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("reindex Job", {"kubernetes": {"namespace": "another"}}),
     ("reindex Job", {"kubernetes": {"context": "another"}}),
 )
+
+
+@pytest.mark.parametrize("approve", ["sweep", "both"])
+def test_when_a_person_is_asked_is_a_term_where_a_sweep_may_ask(approve: str) -> None:
+    changes = {"approve": approve}
+    sweeping = terms(changes, order="reindex_first")
+    assert [line.split(":")[0] for line in differences(terms(order="reindex_first"), sweeping)] == [
+        "a person is asked at"
+    ]
+    assert asked_at(sweeping) == approve
+    assert terms() == terms(changes)
+    assert asked_at(terms(changes)) == asked_at({}) == "plan"
 
 
 @pytest.mark.parametrize(("name", "changes"), CHANGES, ids=lambda v: str(v)[:60])
@@ -92,7 +104,7 @@ def test_patience_is_not_a_term(changes: dict[str, Any]) -> None:
 
 
 def test_every_term_is_tested() -> None:
-    named = {name for name, _ in CHANGES} | {"mode", "order", "windows", "windows at once"}
+    named = {name for name, _ in CHANGES} | {"mode", "order", "windows", "windows at once", "a person is asked at"}
     assert named == set(terms())
 
 

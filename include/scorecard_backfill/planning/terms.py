@@ -19,6 +19,8 @@ from include.scorecard_backfill.sql import Names, Slice, delete_statement
 _PLACEHOLDER = Slice("<database>", "<customer>", "<profile>", date(2000, 1, 1), date(2000, 1, 2))
 _KEY = "0" * 16
 
+_ASKED_AT = "a person is asked at"
+
 Terms = Mapping[str, str]
 """Each term by its name in words."""
 
@@ -49,6 +51,7 @@ def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str
         "windows": windows,
         "mode": mode,
         "order": order,
+        _ASKED_AT: config.approve if order == "reindex_first" else "plan",
         "ClickHouse cluster": house.cluster,
         "tables": ", ".join(house.tables),
         "statement": statement,
@@ -74,6 +77,11 @@ def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str
 def windows_of(terms: Terms) -> str:
     """Return the digest of the windows that terms are about."""
     return terms["windows"]
+
+
+def asked_at(terms: Terms) -> str:
+    """Return what a person approves: ``plan``, each ``sweep`` or ``both``."""
+    return terms.get(_ASKED_AT, "plan")
 
 
 def terms_again(config: ClusterConfig, planned: Terms) -> Terms:

@@ -19,6 +19,9 @@ from include.scorecard_backfill.sql.statements import (
 OTHER_TABLE_MARGIN = timedelta(days=1)
 """How far outside of the window the row may lie whose id decides about a row of the window (:class:`IdsOf`)."""
 
+EXAMPLES = 20
+"""Ids that are named of each table; the number of rows is always exact."""
+
 BUCKETS = 64
 """Classes by hash into which a day's ids are counted: new ids of one class do not make up for lost ones of another."""
 
@@ -118,6 +121,26 @@ def meant_predicate(cluster: str, names: Names, part: Slice, rule: Rule) -> str:
         f"{quote_identifier(rule.column)} GLOBAL IN (SELECT {quote_identifier(rule.their_column)}"
         f" FROM cluster({quote_string(cluster)}, {qualified(part.database, rule.table)}) FINAL"
         f" WHERE {window_predicate(names, wide)} AND {value_predicate(rule.value)})"
+    )
+
+
+def unwritten_statement(*, cluster: str, counted: CensusPart, names: Names) -> str:
+    """Return one row about the old rows that nobody means to go and whose id was not written again: ``number, ids``.
+
+    What was written again is looked for over all shards, because a row may go to another one, and a day around the
+    window, because it may have moved. Raises ValueError for a part whose written rows cannot be told.
+    """
+    part, written = counted.part, counted.written
+    if written is None:
+        raise ValueError(f"{'.'.join(counted.name)} has no column that tells what was written again")
+    source = f"cluster({quote_string(cluster)}, {qualified(part.database, counted.table)}) FINAL"
+    wide = replace(part, start=part.start - OTHER_TABLE_MARGIN, end=part.end + OTHER_TABLE_MARGIN)
+    column, old = quote_identifier(counted.id_column), not_rewritten(written)
+    meant = f" AND NOT ({meant_predicate(cluster, names, part, counted.meant)})" if counted.meant else ""
+    again = f"SELECT {column} FROM {source} WHERE {window_predicate(names, wide)} AND NOT {old}"
+    return (
+        f"SELECT count() AS number, groupArray({EXAMPLES})(toString({column})) AS ids FROM {source}"
+        f" WHERE {window_predicate(names, part)} AND {old}{meant} AND {column} GLOBAL NOT IN ({again})"
     )
 
 

@@ -14,15 +14,12 @@ from include.scorecard_backfill.sql import (
     quote_string,
     window_predicate,
 )
-from include.scorecard_backfill.sql.census import Rule, Value, value_predicate
+from include.scorecard_backfill.sql.census import EXAMPLES, Rule, Value, value_predicate
 
 SNAPSHOT_PREFIX = "backfill_snapshot__"
 """Start of the name of every side table; the rest is the table and the window's key."""
 
 _UNTIL = "until "
-
-EXAMPLES = 20
-"""Ids that are named of each table; the number of missing ones is always exact."""
 
 
 def snapshot_table(table: str, key: str) -> str:

@@ -227,6 +227,9 @@ _LISTED = (
         "Order reindex_first: rows that should have been written again were not. Nothing was deleted, they are there.",
         "Read in the log which rows and correct the reason; then clear the window's reindex with what follows it: a new"
         " attempt is made. Clearing only the sweep looks again."),
+    Cause("sweep_rejected", "look", ("delete",),
+        "Order reindex_first: a person rejected the sweep. What it has not deleted yet is there, old beside new.",
+        "Clear the sweep to be asked again, or leave it: every row that was written again is there."),
     Cause("meant_came_back", "never", ("verify",),
         "Rows that are meant to go were written again: the reindexer that ran is an old one.",
         "Bring the new reindexer out, then start a new run for these days."),

@@ -13,15 +13,25 @@ from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
+from backfill.kit.answers import given_answer
 from backfill.kit.counting import days_record
 from backfill.kit.stages import StageError, fail
 from backfill.kit.store import RunStore
-from backfill.settings import cluster_config
-from include.scorecard_backfill.config.rules import judging
+from include.scorecard_backfill.config.rules import census_part, judging
 from include.scorecard_backfill.life import Balance
 from include.scorecard_backfill.names import digest
-from include.scorecard_backfill.proof import judge
-from include.scorecard_backfill.records import Counted, Failure, TableBalance, TableDays, Window
+from include.scorecard_backfill.planning.terms import asked_at
+from include.scorecard_backfill.proof import NOTHING, judge
+from include.scorecard_backfill.records import (
+    Counted,
+    Failure,
+    MissingRows,
+    TableBalance,
+    TableDays,
+    TableName,
+    Window,
+)
+from include.scorecard_backfill.sql.census import unwritten_statement
 from include.scorecard_backfill.verdicts.causes import what_to_do
 
 APPROVE, REJECT = "Approve", "Reject"
@@ -29,21 +39,23 @@ APPROVE, REJECT = "Approve", "Reject"
 ASKED, ANSWER = "sweep_asked", "sweep_answer"
 """Digests of the numbers about which a person was asked, and that a person has approved, for this window."""
 
+FIRST, COVERED = "sweep_first", "sweep_covered"
+"""Rows that the sweep was to take when it began, by which its steps are numbered; rows that it may take unasked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look before the sweep found. ``old``: rows that would go; ``rewritten``: those that were written again."""
+    """What a look before the sweep found. ``old``: rows that would go; ``rewritten``: those that were written again.
+
+    ``others`` are those of ``old`` which are not meant to go and were not written again, by table.
+    """
 
     old: tuple[TableDays, ...]
     rewritten: tuple[TableDays, ...]
     tables: tuple[TableBalance, ...]
     balance: Balance
     sentences: tuple[str, ...]
-
-    @property
-    def others(self) -> int:
-        """Rows that would go although they were not meant to; all of them where nobody says what is meant."""
-        return sum(n.rows - (n.meant or 0) for table in self.old for n in table.days.values())
+    others: Mapping[TableName, MissingRows]
 
     @property
     def digest(self) -> str:
@@ -52,17 +64,39 @@ class Survey:
 
     @property
     def markdown(self) -> str:
-        """The exact numbers as a table."""
+        """The exact numbers as a table, and some ids of what nobody means to go."""
         lines = [
-            "| table | written again | to be deleted | of these meant to go | others |",
-            "|---|---:|---:|---:|---:|",
+            "| table | written again | to be deleted | of these meant to go | older copies | others |",
+            "|---|---:|---:|---:|---:|---:|",
         ]
         for old, new in zip(self.old, self.rewritten, strict=True):
-            meant = sum(n.meant or 0 for n in old.days.values())
-            lines.append(
-                f"| {old.database}.{old.table} | {new.rows:,} | {old.rows:,} | {meant:,} | {old.rows - meant:,} |"
-            )
-        return "\n".join(lines)
+            meant, others = _meant(old), self.others[old.name].count
+            numbers = (new.rows, old.rows, meant, old.rows - meant - others, others)
+            lines.append(f"| {old.database}.{old.table} | {' | '.join(f'{n:,}' for n in numbers)} |")
+        return "\n".join([*lines, *("\n" + line for line in named(self.others))])
+
+    def within(self, covered: Sequence[TableDays]) -> bool:
+        """Return True when no more rows would go of any table and day than ``covered`` says."""
+        known = {table.name: table.days for table in covered}
+        return all(
+            n.rows <= known.get(table.name, {}).get(day, NOTHING).rows
+            for table in self.old
+            for day, n in table.days.items()
+        )
+
+
+def named(others: Mapping[TableName, MissingRows]) -> list[str]:
+    """Return a sentence for each table that has such rows, with some ids."""
+    return [
+        f"{m.database}.{m.table}: {m.count} rows were not written again and are not meant to go"
+        + (f", such as {', '.join(m.ids)}" if m.ids else "")
+        for m in others.values()
+        if m.count
+    ]
+
+
+def _meant(table: TableDays) -> int:
+    return sum(n.meant or 0 for n in table.days.values())
 
 
 def survey(hook: BackfillClickHouse, window: Window, counted: Counted) -> Survey:
@@ -77,12 +111,59 @@ def survey(hook: BackfillClickHouse, window: Window, counted: Counted) -> Survey
         raise StageError(f"{window.label}: {census.unsettled}; nothing was deleted")
     old, rewritten = days_record(census.old), days_record(census.rewritten)
     verdict, tables = judge(counted.before, rewritten, judging(hook.config, window))
-    ok = verdict.state == "ok"
-    sentences = verdict.reasons
+    others = _others(hook, window, old, since)
+    sentences = [*verdict.reasons, *(named(others) if verdict.state != "ok" else ())]
     if not any(table.rows for table in rewritten) and any(table.rows for table in counted.before):
         columns = ", ".join(f"{t}.{c.column}" for t, c in hook.config.written_columns.items())
-        sentences = (f"no row of the window was written since the reindex began, as {columns} tells it", *sentences)
-    return Survey(old, rewritten, tables, "ok" if ok else "wrong", sentences)
+        sentences.insert(0, f"no row of the window was written since the reindex began, as {columns} tells it")
+    balance: Balance = "ok" if verdict.state == "ok" else "wrong"
+    return Survey(old, rewritten, tables, balance, tuple(sentences), others)
+
+
+def _others(
+    hook: BackfillClickHouse, window: Window, old: Sequence[TableDays], since: datetime
+) -> Mapping[TableName, MissingRows]:
+    """Return the old rows that are not meant to go and of which no newer copy is there.
+
+    A row that its sharding key has put on another shard has one; where a row is not written again under the same id
+    (``stable_ids`` off), nobody can tell.
+    """
+    parts = {(part.database, table): part for table, part in window.slices()}
+    beside: dict[str, set[str]] = {}
+    for database, name in parts:
+        beside.setdefault(database, set()).add(name)
+    found = {}
+    for table in old:
+        count = table.rows - _meant(table)
+        ids: tuple[str, ...] = ()
+        if count and hook.config.stable_ids:
+            counted = census_part(hook.config, table.table, parts[table.name], beside[table.database], since)
+            statement = unwritten_statement(cluster=hook.config.cluster, counted=counted, names=hook.names)
+            (row,) = hook.rows(statement)
+            count, ids = int(row["number"]), tuple(sorted(str(i) for i in row["ids"]))
+        found[table.name] = MissingRows(database=table.database, table=table.table, count=count, ids=ids)
+    return found
+
+
+def begun(context: Mapping[str, Any]) -> tuple[TableDays, ...]:
+    """Return the rows that the sweep was to take when it began, () when it has not.
+
+    A look in the midst of it finds less, and steps that are numbered by that would be taken for those that were sent.
+    """
+    return _read(RunStore(context).get(FIRST))
+
+
+def begin(context: Mapping[str, Any], rows: Sequence[TableDays]) -> None:
+    """Keep what the sweep is to take, before its first statement leaves."""
+    RunStore(context).set(FIRST, _written(rows))
+
+
+def _read(kept: object) -> tuple[TableDays, ...]:
+    return tuple(TableDays.model_validate(item) for item in kept or ())  # type: ignore[attr-defined]
+
+
+def _written(rows: Sequence[TableDays]) -> list[dict[str, Any]]:
+    return [table.model_dump(mode="json") for table in rows]
 
 
 class SweepApproval:
@@ -101,14 +182,22 @@ class SweepApproval:
         Raises:
             TaskAwaitingInput: a person must answer.
         """
-        at = cluster_config(self.cluster).approve
+        store = RunStore(context)
+        if (covered := store.get(COVERED)) is not None and surveyed.within(_read(covered)):
+            return
+        at = asked_at(xcoms.pull(context["ti"], "plan", xcoms.TERMS) or {})
         run = xcoms.chosen(context["ti"])
         always = run is not None and run.require_approval and at in ("sweep", "both")
-        if not surveyed.others and not always:
+        unasked = not always and not any(others.count for others in surveyed.others.values())
+        if unasked or store.get(ANSWER) == surveyed.digest:
+            store.set(COVERED, _written(surveyed.old))
             return
-        if RunStore(context).get(ANSWER) == surveyed.digest:
+        if store.get(ASKED) == surveyed.digest and (answer := given_answer(context["ti"], self.operator.log)):
+            self.operator.log.info("the answer that was given to the question before is taken")
+            self.take(context, answer)
+            store.set(COVERED, _written(surveyed.old))
             return
-        RunStore(context).set(ASKED, surveyed.digest)
+        store.set(ASKED, surveyed.digest)
         self.operator.log.info("the sweep of %s waits for a person\n%s", window.label, surveyed.markdown)
         upsert_hitl_detail(
             ti_id=context["ti"].id,
@@ -125,9 +214,13 @@ class SweepApproval:
         store = RunStore(context)
         if list(chosen) == [APPROVE]:
             store.set(ANSWER, store.get(ASKED))
+        # A later try must not find this answer again: it belongs to the question that was asked now.
+        store.set(ASKED, "")
+        if list(chosen) == [APPROVE]:
             return
         if not chosen:
             raise AirflowFailException(f"the answer to the sweep of {window.label} cannot be read: {event!r}")
-        cause = "approval_rejected"
-        reason = f"the sweep of {window.label} was rejected; nothing of it was deleted, its rows were written again"
+        cause = "sweep_rejected"
+        done = "it had begun, and takes nothing more" if begun(context) else "nothing of it was deleted"
+        reason = f"the sweep of {window.label} was rejected; {done}; its rows were written again"
         fail(context, Failure(key=window.key, stage="delete", cause=cause, reason=reason, what_to_do=what_to_do(cause)))

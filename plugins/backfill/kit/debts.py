@@ -86,8 +86,13 @@ class DebtBook:
         for window in handover.drop:
             self._store.set(key_of(window), PAID)
 
-    def prune(self) -> list[Debt]:
-        """Take keys without an open debt out of the index, and return the open debts, oldest first."""
+    def prune(self, windows: Iterable[str] = ()) -> list[Debt]:
+        """Take keys without an open debt out of the index, and return the open debts, oldest first.
+
+        ``windows`` are looked for whether they are in the index or not: several windows of a run that were cleared
+        after its report announce themselves at the same time, and of two writers of the index one may lose its key.
+        """
+        self.announce(windows)
         found = self.open()
         owing = [debt.window for debt in found]
         for window in self.indexed():

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
-from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
+from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.kit import xcoms
+from backfill.kit.answers import given_answer
 from backfill.kit.store import RunStore
 from backfill.notify.tell import run_of, tell
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from include.scorecard_backfill.notices import approval_notice
-from include.scorecard_backfill.planning.terms import Terms, digest
+from include.scorecard_backfill.planning.terms import Terms, asked_at, digest
 
 ASKED = "asked"
 """Digest about which a person is being asked; '' once the answer was taken."""
@@ -31,13 +30,13 @@ class PlanApproval(ApprovalOperator):
         """Return at once when there is nothing to approve, or when the answer was given already."""
         ti = context["ti"]
         terms: Terms = xcoms.pull(ti, "plan", xcoms.TERMS) or {}
-        why = self._not_needed(ti)
+        why = self._not_needed(ti, terms)
         if why:
             self.log.info("no approval needed: %s", why)
             ti.xcom_push(key=xcoms.TERMS, value=dict(terms))
             return {"chosen_options": ["not needed"], "reason": why}
         store = RunStore(context)
-        if store.get(ASKED) == digest(terms) and (answer := self._given(ti)):
+        if store.get(ASKED) == digest(terms) and (answer := given_answer(ti, self.log)):
             self.log.info("the answer that was given to the question before is taken")
             return self.execute_complete(context, answer)
         store.set(ASKED, digest(terms))
@@ -54,34 +53,16 @@ class PlanApproval(ApprovalOperator):
         except Exception:
             self.log.warning("the question could not be told", exc_info=True)
 
-    def _not_needed(self, ti: Any) -> str:
+    def _not_needed(self, ti: Any, terms: Terms) -> str:
         run = xcoms.chosen(ti)
         if run is None or not run.destructive:
             return "nothing is deleted"
         if not run.require_approval:
             return "the run does not ask for one"
-        return "" if xcoms.pull(ti, "plan", xcoms.PLANNED) else "the plan has no window"
-
-    def _given(self, ti: Any) -> dict[str, Any] | None:
-        """Return an answer that a try before has not lived to see, None when there is none.
-
-        Airflow fails a task that is answered before its scheduler has seen it wait; the try after that would ask again
-        and drop the answer.
-        """
-        try:
-            found = get_hitl_detail_content_detail(ti_id=ti.id)
-        except AirflowRuntimeError as error:
-            self.log.info("no question was asked before: %s", error)
-            return None
-        chosen = list(getattr(found, "chosen_options", None) or [])
-        if not chosen or not getattr(found, "response_received", False):
-            return None
-        return {
-            "chosen_options": chosen,
-            "params_input": getattr(found, "params_input", None) or {},
-            "responded_at": getattr(found, "responded_at", None) or datetime.min,
-            "responded_by_user": getattr(found, "responded_by_user", None),
-        }
+        if not xcoms.pull(ti, "plan", xcoms.PLANNED):
+            return "the plan has no window"
+        # As the plan was made: a file that says something else by now makes other terms, and nothing is executed.
+        return "each sweep asks, with its numbers (approve: sweep)" if asked_at(terms) == "sweep" else ""
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Return the answer and keep what was approved; a rejection is final, Airflow's retries must not ask again."""

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from backfill import metrics
 from backfill.deleting.sender import DeleteSender, Order
 from backfill.deleting.standstill import stood_still
-from backfill.deleting.sweep import SweepApproval, survey
+from backfill.deleting.sweep import SweepApproval, begin, begun, survey
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
 from backfill.kit.promises import approval, approved_digest, promise
@@ -85,7 +85,7 @@ class DeleteOperator(BaseOperator):
             return kept
         sweeping = window.order == "reindex_first"
         surveyed = survey(hook, window, counted) if sweeping else None
-        rows = surveyed.old if surveyed else counted.now
+        rows = (begun(context) or surveyed.old) if surveyed else counted.now
         facts = self._facts(context, window, rows, surveyed.balance if surveyed else "ok")
         self._refuse(context, window, facts, surveyed.sentences if surveyed else ())
         if not facts.rows_before and self._generation(context) == 0:
@@ -96,6 +96,8 @@ class DeleteOperator(BaseOperator):
         snapshots = self._snapshots(context, hook, window, rows)
         promise(context, window, counted, swept=sweeping)
         bound = counted.server_time if sweeping or (facts.written and facts.bounded) else None
+        if surveyed and not begun(context):
+            begin(context, rows)
         generation = max(1, self._generation(context))
         RunStore(context).set(GENERATION, generation)
         order = Order(window, rows, generation, bound, drop=generation == 1 and not sweeping, facts=facts)

@@ -47,7 +47,7 @@ class ReportOperator(BaseOperator):
             verified=[r for r in records if isinstance(r, Verified)],
             deleted=[r for r in records if isinstance(r, Deleted)],
             failures=[r for r in records if isinstance(r, Failure)],
-            debts=self._debts(),
+            debts=self._debts([*windows, *parts]),
         )
         run = xcoms.chosen(ti)
         changes: dict[str, Any] = {"cluster": self.cluster, "run_id": context["dag_run"].run_id}
@@ -101,9 +101,9 @@ class ReportOperator(BaseOperator):
                 return sentence
         return "" if run else "There is no plan: preflight or plan failed (see their logs); nothing was deleted."
 
-    def _debts(self) -> Sequence[Debt]:
-        """Return the cluster's open debts; what was paid leaves the index."""
-        return DebtBook(self.cluster).prune()
+    def _debts(self, windows: Sequence[Window]) -> Sequence[Debt]:
+        """Return the cluster's open debts; what was paid leaves the index, what the run owes is in it."""
+        return DebtBook(self.cluster).prune(w.key for w in windows if w.destructive)
 
     def _running(self, windows: Sequence[Window], verified: set[str]) -> dict[str, Any]:
         """Return the report's fields of the run's live Jobs, or why they are not known; it is red in either case."""

@@ -36,6 +36,10 @@ from include.scorecard_backfill.verdicts.causes import cause_of
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation, seen_of
 
+NOT_CLOSED = (
+    "wait_workflows left no proof that the workflows are closed (it was marked by hand?): clear it (wait_workflows) and"
+    " this task with it"
+)
 NOT_DELETED = "the delete stage left no result: clear it (delete) and this task with it"
 
 
@@ -75,6 +79,9 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         self._attempt = max(self.args.attempt, made, before.attempt if before else 0)
         self._left: life.Left = cause_of(before.cause).repeat if before and before.attempt == self._attempt else ""
         self._last: tuple[TableDays, ...] | None = None
+        # Workflows that still run would go on writing after the counts were found to balance.
+        if not self._settled and self._closed is None and not self.args.attempt:
+            raise ValueError(NOT_CLOSED)
 
     def left(self) -> dict[str, Any]:
         """Name the attempt that did not bring the rows back, so that a clear makes the next one."""
