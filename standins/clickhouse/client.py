@@ -33,16 +33,17 @@ class SandboxError(RuntimeError):
 
 
 class NodeClient:
-    """The endpoints of one node; `password` as in SANDBOX_CLICKHOUSE_PASSWORD."""
+    """The endpoints of one node; `password` as in SANDBOX_CLICKHOUSE_PASSWORD. Queries go to a real server as well."""
 
-    def __init__(self, url: str, password: str | None = None) -> None:
+    def __init__(self, url: str, password: str | None = None, user: str = USER) -> None:
         self.url = url
+        self._user = user
         self._password = os.environ.get(PASSWORD_VARIABLE, "") if password is None else password
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Send a request as user admin. Raises SandboxError with the node's text when it is refused."""
+        """Send a request as the user. Raises SandboxError with the node's text when it is refused."""
         request = urllib.request.Request(self.url + path, data=body, method=method)
-        request.add_header("X-ClickHouse-User", USER)
+        request.add_header("X-ClickHouse-User", self._user)
         request.add_header("X-ClickHouse-Key", self._password)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
