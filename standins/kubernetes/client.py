@@ -28,6 +28,7 @@ KIND = "SANDBOX_KUBERNETES"
 """Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
 STOP_SECONDS = 15.0
 CALL_SECONDS = 10.0
+RESTART_SECONDS = 120.0
 POLL_SECONDS = 0.05
 NAMESPACE = "cresta-cron"
 CRONJOB = "cron-batch-reindex-conversations"
@@ -73,12 +74,19 @@ class KubernetesAdmin:
         document: Obj = yaml.safe_load(self._kubeconfig.read_text(encoding="utf-8"))
         return document
 
-    def _call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = CALL_SECONDS,
+    ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", **(headers or {})}
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=sent)
         try:
-            with _DIRECT.open(request, timeout=CALL_SECONDS) as answer:
+            with _DIRECT.open(request, timeout=seconds) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -146,6 +154,10 @@ class KubernetesAdmin:
     def rotate_token(self, token: str | None = None) -> None:
         """Make a new token the only valid one; the kubeconfig is written anew."""
         self._call("POST", "/_sandbox/token", {"token": token})
+
+    def restart_api_server(self) -> None:
+        """Kill kube-apiserver and wait until it is ready again; pods run on. Only a real control plane has it."""
+        self._call("POST", "/_sandbox/restart", seconds=RESTART_SECONDS)
 
     def processes(self) -> dict[str, int]:
         """The running process groups by ``<pod uid>/<container>``."""
