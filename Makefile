@@ -22,7 +22,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: audit bench chaos check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-compose test-kubernetes test-matrix test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
+.PHONY: audit bench chaos chaos-real check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-clickhouse test-compose test-kubernetes test-matrix test-real test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
@@ -74,16 +74,26 @@ test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
 	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
 	.ci/standins tested
 
+test-clickhouse: $(STAMP) ## what is relied on in ClickHouse, against the cluster at CLICKHOUSE_URL (CLICKHOUSE_USER, _PASSWORD, _CLUSTER), else the stand-in
+	$(BIN)/pytest tests/standins/test_clickhouse_contract.py -rs
+
 test-kubernetes: $(STAMP) ## the tests of Kubernetes' stand-in and of the product, against a real control plane (built with Go)
 	$(BIN)/python -m standins.controlplane.build
 	SANDBOX_KUBERNETES=real $(BIN)/pytest $(REAL_KUBERNETES) -n 2 --dist loadfile --timeout 300 --durations 20
 
+test-real: $(STAMP) ## the main job and a few faults on PostgreSQL and Celery, two of each (skipped without postgresql, redis-server)
+	$(BIN)/pytest tests/sandbox/test_real_parts.py -m "real and not chaos" -rs --durations 5
+
+chaos-real: $(STAMP) ## twenty faults over a real control plane, PostgreSQL and Celery: killed, frozen, restarted (long)
+	$(BIN)/python -m standins.controlplane.build
+	$(BIN)/pytest tests/sandbox/test_real_parts.py -m "real and chaos" -s -rs
+
 # One process has the one running stack and all tests of it, the other one everything else.
 test-whole: $(STAMP) ## the product against the stand-ins, the whole way through REST API and browser (skipped without Chromium)
-	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-sandbox: $(STAMP) ## the same without the browser
-	$(BIN)/pytest tests/sandbox -m "not chaos" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox -m "not chaos and not real" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser
@@ -157,7 +167,7 @@ mutants: $(STAMP) ## which changes of the rules no unit test notices: a sample (
 	$(BIN)/python -m tests.kit.mutants --seed $(SEED) --number $(MUTANTS) --only '$(MODULES)'
 
 chaos: $(STAMP) ## randomised killing of parts (long)
-	$(BIN)/pytest tests/standins tests/sandbox -m chaos
+	$(BIN)/pytest tests/standins tests/sandbox -m "chaos and not real"
 
 lock: | $(BIN)/uv ## resolve requirements*.txt into requirements.lock (LOCK_ARGS=--upgrade: newer transitive ones)
 	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --generate-hashes \

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from circus.arbiter import Arbiter
 from circus.client import CircusClient
 from circus.exc import CallError, ConflictError
@@ -190,6 +191,28 @@ class PartControl:
         for pid in self.pids(name):
             os.killpg(pid, signal.SIGKILL)
         wait_for(lambda: self.states()[name] == "stopped", STOP_DEADLINE_SECONDS, f"{name} is gone after SIGKILL")
+
+    def freeze(self, name: str) -> None:
+        """Hold a part and what it has started with SIGSTOP until `thaw`, as a machine does that is stalled."""
+        # The leader first: what is held cannot start another one.
+        for process in self._tree(name):
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen part go on; its clock has gone on meanwhile."""
+        for process in self._tree(name):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def _tree(self, name: str) -> list[psutil.Process]:
+        """The part's process and all below it, wherever they have put themselves."""
+        found: list[psutil.Process] = []
+        for pid in self.pids(name):
+            with suppress(psutil.NoSuchProcess):
+                leader = psutil.Process(pid)
+                found += [leader, *leader.children(recursive=True)]
+        return found
 
 
 def _marks(control: str) -> Path:

@@ -31,6 +31,8 @@ DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
 """Below it, in ``<version>/bin``, are the programs that Debian does not put on the PATH."""
 CELERY_SLOTS = 6
 """Tasks at a time of one of the two workers."""
+QUEUED_SECONDS = 90
+"""Airflow's default is 600."""
 DOUBLED: Mapping[str, tuple[str, ...]] = {
     "scheduler-2": ("scheduler", "--skip-serve-logs"),
     "triggerer-2": ("triggerer", "--skip-serve-logs"),
@@ -133,6 +135,9 @@ class Services:
                 "AIRFLOW__CELERY__BROKER_URL": broker,
                 "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{self.database_url}",
                 "AIRFLOW__CELERY__WORKER_CONCURRENCY": str(CELERY_SLOTS),
+                # A message that a killed worker had taken comes to nobody; Airflow sends the task again after this.
+                "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_SECONDS),
+                "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
             }
         return env
 

@@ -24,11 +24,17 @@ class SandboxError(RuntimeError):
     """A server did not start or stop, or refused a request; the text has its answer or its log's end."""
 
 
-def send(method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
+def send(
+    method: str,
+    url: str,
+    data: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    seconds: float = 60.0,
+) -> bytes:
     """The answer to a request. Raises SandboxError with the server's text when it is refused."""
     request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
     try:
-        with _DIRECT.open(request, timeout=60) as answer:
+        with _DIRECT.open(request, timeout=seconds) as answer:
             body: bytes = answer.read()
             return body
     except urllib.error.HTTPError as error:

@@ -25,15 +25,16 @@ START_SECONDS = 120.0
 
 
 class NodeClient:
-    """The endpoints of one node; `password` as in SANDBOX_CLICKHOUSE_PASSWORD."""
+    """The endpoints of one node; `password` as in SANDBOX_CLICKHOUSE_PASSWORD. Queries go to a real server as well."""
 
-    def __init__(self, url: str, password: str | None = None) -> None:
+    def __init__(self, url: str, password: str | None = None, user: str = USER) -> None:
         self.url = url
+        self._user = user
         self._password = os.environ.get(PASSWORD_VARIABLE, "") if password is None else password
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Send a request as user admin. Raises SandboxError with the node's text when it is refused."""
-        headers = {"X-ClickHouse-User": USER, "X-ClickHouse-Key": self._password}
+        """Send a request as the user. Raises SandboxError with the node's text when it is refused."""
+        headers = {"X-ClickHouse-User": self._user, "X-ClickHouse-Key": self._password}
         return send(method, self.url + path, body, headers)
 
     def query(self, sql: str, **settings: object) -> list[list[str]]:

@@ -90,9 +90,11 @@ class Reader:
         message = {"sql": sql, "database": context.database, "settings": settings, "params": dict(context.params)}
         groups = self._groups(read.all_replicas)
         skip = own.setting("skip_unavailable_shards", "0") in ("1", "true")
-        bodies = [body for body in self._pool.map(lambda group: self._ask(group, message, skip), groups) if body]
+        asked = [{**message, "sql": numbered(sql, number)} for number in range(1, len(groups) + 1)]
+        answers = self._pool.map(lambda group, message: self._ask(group, message, skip), groups, asked)
+        bodies = [body for body in answers if body]
         if not bodies:
-            return f"null({quote_string(self._structure(groups, message))})"
+            return f"null({quote_string(self._structure(groups, asked[0]))})"
         return f"file({quote_string(str(files.write(b''.join(bodies))))}, 'Native')"
 
     def _groups(self, all_replicas: bool) -> list[list[NodeAddress]]:
@@ -133,6 +135,22 @@ class Reader:
             cells = [line.split("\t") for line in lines]
             return ", ".join(f"`{name}` {kind}" for name, kind, *_ in cells)
         raise ClickHouseError(279, "All connection tries failed: no node of the cluster answers")
+
+
+def numbered(sql: str, number: int) -> str:
+    """The part of one group, with its number (from 1) where the virtual column _shard_num is asked for."""
+    if "_shard_num" not in sql:
+        return sql
+    tokens = list(tokens_of(sql))
+    words: list[str] = []
+    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
+        if token.name != "_shard_num":
+            words.append(token.text)
+        elif following is not None and following.upper == "AS":
+            words.append(f"toUInt32({number})")
+        else:
+            words.append(f"(toUInt32({number}) AS `_shard_num`)")
+    return " ".join(words)
 
 
 def _filled(sql: str, answers: Mapping[str, str]) -> str:

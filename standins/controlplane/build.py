@@ -1,7 +1,7 @@
 """Where the programs of the control plane are: given by KUBEBUILDER_ASSETS, or built once from the modules in ``go/``.
 
 ``python -m standins.controlplane.build`` builds them if need be and prints their folder. Exit code 3: they are not
-there and there is no Go to build them with.
+there and there is no Go to build them with. With ``--look`` nothing is built; exit code 4: they are not there.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ASSETS = "KUBEBUILDER_ASSETS"
 CACHE = "CONTROLPLANE_CACHE"
 """Environment variable: the folder for what was built; default ``~/.cache/scorecard-backfill/controlplane``."""
 NO_GO = 3
+NOT_BUILT = 4
 BUILD_SECONDS = 3600
 """Longest build: 15 minutes on two idle cores, more when they are shared."""
 
@@ -109,9 +110,12 @@ def _build(folder: Path, env: Mapping[str, str]) -> None:
     draft.rename(folder)
 
 
-def main() -> int:
-    """Build if need be, print the folder."""
+def main(argv: list[str]) -> int:
+    """Build if need be (not with ``--look``), print the folder."""
     try:
+        if "--look" in argv and existing() is None:
+            print(f"{', '.join(PROGRAMS)} are not built; without --look this builds them", file=sys.stderr)
+            return NOT_BUILT
         print(ensure())
     except NoGo as error:
         print(error, file=sys.stderr)
@@ -123,4 +127,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,11 @@ class CallError(RuntimeError):
         super().__init__(text)
         self.status = status
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may be taken later: the server is starting, or has too much to do."""
+        return self.status >= 500 or self.status == httpx.codes.TOO_MANY_REQUESTS
+
 
 def tls_context(wiring: Wiring) -> ssl.SSLContext:
     """Trusts the cluster's authority only and shows the administrator's certificate."""

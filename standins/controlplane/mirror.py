@@ -176,7 +176,9 @@ class Mirror(ObjectStore):
                     else:
                         told = True
                         await self._send_end(self._going[uid])
-                except httpx.TransportError as error:
+                except (httpx.TransportError, CallError) as error:
+                    if isinstance(error, CallError) and not error.passing:
+                        raise
                     log.debug("status of pod %s is sent again: %s", uid, error)
                     told = False
                     if pod is not None:

@@ -81,9 +81,11 @@ class Node:
             except CallError as error:
                 if error.status in ALL_GONE:
                     return
-                raise
-            except httpx.TransportError:
-                await asyncio.sleep(BUSY_SECONDS)
+                if not error.passing:
+                    raise
+            except httpx.TransportError as error:
+                log.debug("pod %s is bound again: %s", meta["name"], error)
+            await asyncio.sleep(BUSY_SECONDS)
 
     def _lose(self) -> None:
         """The faults pod_gone and job_gone."""

@@ -148,6 +148,8 @@ class Parts:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: list[tuple[str, asyncio.subprocess.Process, asyncio.Task[None]]] = []
+        self._commands: dict[str, Sequence[str]] = {}
+        self._wanted: set[int] = set()
         self._stopping = False
         self.ended: list[str] = []
         self.on_end: Callable[[str], None] = lambda _text: None
@@ -164,11 +166,22 @@ class Parts:
                 start_new_session=True,
             )
         task = asyncio.create_task(self._watch(name, process), name=name)
+        self._commands[name] = command
         self._running.append((name, process, task))
+
+    async def restart(self, name: str) -> None:
+        """Kill a running program and start it again as it was. Raises KeyError for one that does not run."""
+        process = {running: process for running, process, _ in self._running}[name]
+        self._wanted.add(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        self._running = [row for row in self._running if row[1] is not process]
+        await self.start(name, self._commands[name])
 
     async def _watch(self, name: str, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
-        if not self._stopping:
+        if not self._stopping and process.pid not in self._wanted:
             text = f"{name} ended with {code}:\n{self.tail(name)}"
             self.ended.append(text)
             self.on_end(text)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from standins.controlplane import parts, seeding
@@ -63,7 +65,14 @@ class ControlPlane:
     def app(self) -> Starlette:
         """The application for the clients; to be served when ``start`` is through."""
         admin = _Admin(self._cluster, self._kubelet, self._recorder, self._access, self._on_token)
-        return Starlette(routes=[*admin.routes(), Route("/{path:path}", self._door.serve, methods=METHODS)])
+        again = Route("/_sandbox/restart", self._restart_api_server, methods=["POST"])
+        return Starlette(routes=[*admin.routes(), again, Route("/{path:path}", self._door.serve, methods=METHODS)])
+
+    async def _restart_api_server(self, _request: Request) -> Response:
+        """Kill kube-apiserver, start it again, and answer when it is ready; meanwhile the door answers 502."""
+        await self._parts.restart("kube-apiserver")
+        await self._ready()
+        return JSONResponse({"restarted": "kube-apiserver"})
 
     async def start(self, seeds: Seeds, token: str) -> None:
         """Start everything; ``token`` is used again if it is still good. Raises PartEnded, TimeoutError, CallError."""

@@ -23,6 +23,8 @@ REAL_START_SECONDS = 180.0
 """A real control plane starts in some 10 s on two idle cores."""
 KIND = "SANDBOX_KUBERNETES"
 """Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
+CALL_SECONDS = 10.0
+RESTART_SECONDS = 120.0
 NAMESPACE = "cresta-cron"
 CRONJOB = "cron-batch-reindex-conversations"
 
@@ -61,9 +63,17 @@ class KubernetesAdmin:
         document: Obj = yaml.safe_load(self._kubeconfig.read_text(encoding="utf-8"))
         return document
 
-    def _call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = CALL_SECONDS,
+    ) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        return json.loads(send(method, self.url + path, data, {"Content-Type": "application/json", **(headers or {})}))
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return json.loads(send(method, self.url + path, data, sent, seconds))
 
     def requests(
         self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
@@ -126,6 +136,10 @@ class KubernetesAdmin:
     def rotate_token(self, token: str | None = None) -> None:
         """Make a new token the only valid one; the kubeconfig is written anew."""
         self._call("POST", "/_sandbox/token", {"token": token})
+
+    def restart_api_server(self) -> None:
+        """Kill kube-apiserver and wait until it is ready again; pods run on. Only a real control plane has it."""
+        self._call("POST", "/_sandbox/restart", seconds=RESTART_SECONDS)
 
     def processes(self) -> dict[str, int]:
         """The running process groups by ``<pod uid>/<container>``."""

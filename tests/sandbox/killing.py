@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 LABEL_WINDOW = "scorecard-backfill/window"
 AIRFLOW = ("scheduler", "triggerer", "dag-processor", "api-server")
+EXECUTORS = ("LocalExecutor", "scheduler", "airflow supervisor")
+"""What stands in the title of a task's parent; the last is a process of Celery's pool."""
 UP_SECONDS = 90.0
 """Limit for a part of Airflow to work again after its start, on two busy cores."""
 HANG_SECONDS = 120
@@ -76,7 +78,7 @@ class Killer:
         except psutil.NoSuchProcess:
             return None
         # Airflow writes the pid down when the task starts; it could belong to somebody else by now.
-        return process if "LocalExecutor" in title or "scheduler" in title else None
+        return process if any(word in title for word in EXECUTORS) else None
 
     def kill_worker(self, run: str, task_id: str, index: int = -1, *, supervisor: bool = False) -> bool:
         """Kill the process of a running task, or its supervisor (the executor's worker); False when none runs."""
@@ -207,13 +209,32 @@ def jobs_by_window(driver: Driver) -> dict[str, list[Job]]:
             at = _epoch(record["time"])
             ends[name] = min(ends.get(name, at), at)
     found: dict[str, list[Job]] = {}
-    for record in admin.requests("POST", "/jobs"):
+    sent = [record for record in admin.requests("POST", "/jobs") if "dryRun" not in record["query"]]
+    for record in stored(sent, {job["metadata"]["name"] for job in admin.jobs()}):
         meta = record["body"]["metadata"]
-        stored = record["status"] == 201 or any(kind in STORING for kind in record.get("faults") or [])
-        if stored and "dryRun" not in record["query"] and (key := (meta.get("labels") or {}).get(LABEL_WINDOW)):
+        if key := (meta.get("labels") or {}).get(LABEL_WINDOW):
             name = meta["name"]
             found.setdefault(key, []).append(Job(name, _epoch(record["time"]), ends.get(name)))
     return found
+
+
+def stored(sent: Iterable[Json], there: Container[str]) -> list[Json]:
+    """Of the creations that were sent those that made a Job, also where the answer was lost with the API server."""
+    listed = list(sent)
+    told = {_name(record) for record in listed if _said(record)}
+    lost: dict[str, Json] = {}
+    for record in listed:
+        if record["status"] >= _HTTP_SERVER_ERROR and _name(record) in there and _name(record) not in told:
+            lost.setdefault(_name(record), record)
+    return [record for record in listed if _said(record) or lost.get(_name(record)) is record]
+
+
+def _said(record: Json) -> bool:
+    return record["status"] == 201 or any(kind in STORING for kind in record.get("faults") or [])
+
+
+def _name(record: Json) -> str:
+    return str(record["body"]["metadata"]["name"])
 
 
 def _end(job: Mapping[str, Any]) -> float | None:

@@ -75,13 +75,17 @@ class Chaos:
                 return
             if state == "failed":
                 self._clear(run)
-            elif self.killed.total() < KILLS:
+            elif self.more():
                 if len(self.failed(run)) >= FAILED_AT_ONCE:
                     self._clear(run)
                 self._kill(run)
                 self._wait_for_progress(run)
             else:
                 patiently(lambda: self.driver.finish(run, 600), 700)
+
+    def more(self) -> bool:
+        """Whether kills are left."""
+        return self.killed.total() < KILLS
 
     def failed(self, run: str) -> list[str]:
         """Return the failed tasks of a run."""
@@ -96,18 +100,26 @@ class Chaos:
 
     def _kill(self, run: str) -> None:
         (what,) = self.dice.choices(list(WEIGHTS), list(WEIGHTS.values()))
-        killer = Killer(self.driver)
         if what in PARTS:
-            killer.kill_and_start(*PARTS[what])
+            Killer(self.driver).kill_and_start(*PARTS[what])
+            self.count(what)
         else:
-            try:
-                running = wait_for(lambda: self._running(run), WORKER_SECONDS, "a worker", poll_seconds=0.5)
-            except DeadlineExceededError:
-                return
-            task = self.dice.choice(running)
-            if not killer.kill_worker(run, *task, supervisor=what == "supervisor"):
-                return
-            what = f"{what} of {task[0].rpartition('.')[2]}"
+            self.kill_task(run, supervisor=what == "supervisor")
+
+    def kill_task(self, run: str, *, supervisor: bool) -> bool:
+        """Kill the process of some task that runs now, or its supervisor; False when none was met."""
+        try:
+            running = wait_for(lambda: self._running(run), WORKER_SECONDS, "a worker", poll_seconds=0.5)
+        except DeadlineExceededError:
+            return False
+        task = self.dice.choice(running)
+        if not Killer(self.driver).kill_worker(run, *task, supervisor=supervisor):
+            return False
+        self.count(f"{'supervisor' if supervisor else 'worker'} of {task[0].rpartition('.')[2]}")
+        return True
+
+    def count(self, what: str) -> None:
+        """Note a kill."""
         self.killed[what] += 1
         self.say(f"kill {self.killed.total()}: {what}")
 

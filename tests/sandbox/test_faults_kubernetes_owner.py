@@ -84,7 +84,7 @@ def test_a_person_who_ends_the_try_ends_its_job(scene: Scene, state: str) -> Non
     wait_running(scene)
     with states_are(state):
         cancelled(trigger)
-    (row,) = scene.deleted()
+    (row,) = scene.ended()
     assert set(row["body"]["preconditions"]) == {"uid", "resourceVersion"}
     assert window_jobs(scene) == []
 
@@ -109,7 +109,7 @@ def test_a_stale_trigger_does_not_end_the_job_of_the_next_try(scene: Scene) -> N
         asyncio.run(stale.on_kill())
         assert scene.deleted() == []
         asyncio.run(current.on_kill())
-    assert len(scene.deleted()) == 1
+    assert len(scene.ended()) == 1
     assert window_jobs(scene) == []
 
 
@@ -190,7 +190,7 @@ def test_a_job_in_a_queue_has_a_patience_of_its_own_and_says_who_holds_it(scene:
     trigger = job_trigger(scene)
     with pytest.raises(AirflowFailException, match=r"(?s)job_suspended.*suspended by the queue 'batch'.*more than 3 s"):
         scene.end(trigger)
-    assert len(scene.deleted()) == 1
+    assert len(scene.ended()) == 1
 
 
 def test_the_deadline_counts_from_the_resume(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

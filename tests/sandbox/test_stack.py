@@ -140,6 +140,21 @@ def test_killed_node_is_gone_and_comes_back_with_its_data(west: Stack, cluster: 
     assert rows(west, node.url, count) == before
 
 
+def test_frozen_part_is_silent_and_goes_on_where_it_was(cluster: Cluster, control: PartControl) -> None:
+    node = cluster.nodes[2]
+    pids = control.pids(node.name)
+    control.freeze(node.name)
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(f"{node.url}/ping", timeout=1, trust_env=False)
+        assert control.states()[node.name] == "active"
+        assert control.broken() == []
+    finally:
+        control.thaw(node.name)
+    assert httpx.get(f"{node.url}/ping", timeout=START_SECONDS, trust_env=False).text == "Ok.\n"
+    assert control.pids(node.name) == pids
+
+
 def test_part_that_dies_by_itself_is_reported_and_stays_down(control: PartControl) -> None:
     (pid,) = control.pids("worker-west")
     os.kill(pid, signal.SIGKILL)

@@ -66,6 +66,16 @@ def test_without_go_the_command_says_so_and_ends_with_3(tmp_path: Path) -> None:
     assert build.ASSETS in result.stderr
 
 
+def test_a_look_builds_nothing(tmp_path: Path) -> None:
+    env = {**os.environ, build.CACHE: str(tmp_path / "cache")}
+    env.pop(build.ASSETS, None)
+    command = [sys.executable, "-m", "standins.controlplane.build", "--look"]
+    result = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == build.NOT_BUILT == 4
+    assert "are not built" in result.stderr
+    assert not (tmp_path / "cache").exists()
+
+
 def test_modules_of_one_release_go_together() -> None:
     text = (build.MODULE / "go.mod").read_text(encoding="utf-8")
     minor = build.kubernetes_version().removeprefix("v1.")

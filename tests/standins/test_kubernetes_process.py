@@ -16,8 +16,10 @@ import pytest
 import yaml
 from kubernetes.client.rest import ApiException
 
-from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAdmin, SandboxError
+from standins.controlplane.build import PROGRAMS
+from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAdmin, SandboxError, is_real
 from tests.standins.kubernetes_fixtures import (
+    IMAGE,
     IMAGES,
     ORPHANS,
     SLEEPER,
@@ -96,7 +98,8 @@ def test_a_signal_to_the_servers_group_leaves_the_guard_to_do_its_work(kube: Kub
     running_group(kube, ORPHANS, 3)
     server = psutil.Process(kube.sandbox.pid)
     groups = {os.getpgid(child.pid) for child in server.children(recursive=True)}
-    assert len(groups) == 2
+    # The guard's and the container's, and those of a real control plane's programs.
+    assert len(groups) == 2 + (len(PROGRAMS) if is_real() else 0)
     assert os.getpgid(server.pid) not in groups
 
 
@@ -121,6 +124,22 @@ def test_the_next_start_goes_on_where_the_killed_one_was(kube: Kube) -> None:
     assert set(made) == {done, running}
     assert made[done]["labels"] == {"window": done}
     assert int(kube.batch.list_namespaced_job(NAMESPACE).metadata.resource_version) > int(version)
+
+
+@pytest.mark.skipif(not is_real(), reason="the stand-in's API server is one process with its node")
+def test_pods_live_on_while_the_api_server_alone_is_killed(kube: Kube) -> None:
+    ending, running, after = unique("ending"), unique("running"), unique("after")
+    kube.make(ending, IMAGE)
+    kube.make(running, SLEEPER)
+    [pod] = kube.wait_phase(running, "Running")
+    before = kube.sandbox.processes()
+    kube.sandbox.restart_api_server()
+    key = next(key for key in before if key.startswith(pod["metadata"]["uid"]))
+    assert kube.sandbox.processes()[key] == before[key]
+    assert [one["metadata"]["uid"] for one in kube.wait_phase(running, "Running")] == [pod["metadata"]["uid"]]
+    kube.wait_condition(ending, "Complete")
+    kube.make(after)
+    kube.wait_condition(after, "Complete")
 
 
 def test_faults_and_denials_are_forgotten_at_a_restart(kube: Kube) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.sandbox.audit import Job, Seen, audit
+from tests.sandbox.killing import stored
 
 GOOD = Seen(
     "acme 2026-01",
@@ -50,3 +51,17 @@ def test_a_second_job_is_right_where_a_person_asked_for_it() -> None:
     two = replace(GOOD, jobs=[Job("a", 1.0, 2.0), Job("b", 2.0, 4.0)])
     assert audit("success", [two], {GOOD.label: 2}) == []
     assert audit("success", [GOOD], {GOOD.label: 2}) == ["acme 2026-01: 1 Jobs instead of 2 (reindex-1)"]
+
+
+def sent(name: str, status: int, *faults: str) -> dict[str, Any]:
+    return {"status": status, "faults": list(faults), "body": {"metadata": {"name": name}}}
+
+
+def test_a_job_whose_answer_was_lost_with_the_api_server_counts_once() -> None:
+    lost, again, told = sent("a", 502), sent("a", 503), sent("b", 201)
+    assert stored([lost, again, told], {"a", "b"}) == [lost, told]
+    assert stored([lost, told], {"b"}) == [told], "what is not there was not made"
+    repeated = sent("a", 201)
+    assert stored([lost, repeated], {"a"}) == [repeated], "the second was made, so the first was not"
+    cut = sent("c", 500, "stored_then_cut")
+    assert stored([cut, sent("d", 409)], set()) == [cut]
