@@ -26,7 +26,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.sdk import DAG, Param, TriggerRule, chain, get_parsing_context, task, task_group
+from airflow.sdk import DAG, Param, TriggerRule, WeightRule, chain, get_parsing_context, task, task_group
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -50,7 +50,8 @@ from include.scorecard_backfill.config.load import ClusterError
 from include.scorecard_backfill.graph import stage_of, tasks_of
 from include.scorecard_backfill.params.form import params_schema
 
-MAX_WINDOWS = conf.getint("core", "max_map_length")
+# A waiting window keeps a place in the triggerer. With more of them than it has, windows under way would find none.
+MAX_WINDOWS = min(conf.getint("core", "max_map_length"), conf.getint("triggerer", "capacity"))
 
 LABEL = "{{ task.window['label'] }}"
 
@@ -107,7 +108,8 @@ def build_dag(config: ClusterConfig) -> DAG:
         schedule=ForwardCronTimetable(when.cron, timezone=when.timezone, grace=when.grace) if when.cron else None,
         catchup=False,
         max_active_runs=1,
-        default_args={"owner": config.owner},
+        # Windows under way before windows that wait, in a triggerer without room for all of them and among workers.
+        default_args={"owner": config.owner, "weight_rule": WeightRule.UPSTREAM},
         tags=[*config.tags, config.name],
         is_paused_upon_creation=True,
         render_template_as_native_obj=False,

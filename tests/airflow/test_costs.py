@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -156,3 +157,22 @@ def test_a_dag_file_imports_nothing_that_the_plugin_has_not(file: str, airflow_e
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "new []"
+
+
+@pytest.mark.parametrize("group", ["windows", "smaller_windows", "single_days"])
+def test_what_is_under_way_comes_before_what_waits_for_its_turn(east: Any, group: str) -> None:
+    # Airflow gives a triggerer that has room ([triggerer] capacity) the triggers of the highest weight first. With its
+    # own rule those were the windows that wait: once they fill it, nobody looks at a window that is under way any more.
+    again = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(east))))
+    tasks = [again.get_task(f"{group}.{stage}") for stage in STAGES]
+    instances: list[Any] = [SimpleNamespace(task=task) for task in tasks]
+    weights = [ti.task.weight_rule.get_weight(ti) for ti in instances]
+    assert weights == sorted(set(weights)), dict(zip(STAGES, weights, strict=True))
+
+
+def test_a_plan_is_not_larger_than_what_a_triggerer_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Airflow's defaults are 1,024 and 1,000: with 1,001 windows the ones under way could not wait anywhere.
+    (tmp_path / "one.yaml").write_text("name: one\n")
+    assert load_dags(tmp_path, monkeypatch)["scorecard_backfill__one"].get_task("plan").max_windows == 1_000
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__CAPACITY", "4000")
+    assert load_dags(tmp_path, monkeypatch)["scorecard_backfill__one"].get_task("plan").max_windows == 1_024

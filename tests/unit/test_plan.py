@@ -229,7 +229,7 @@ def test_all_problems_come_at_once() -> None:
 def test_a_plan_that_does_not_fit_is_refused_with_the_number() -> None:
     inventory = stock({"acme": ["voice"], "globex": ["voice"]})
     assert len(build_plan(request(max_windows=8), inventory).windows) == 8
-    assert "8 windows > 7 ([core] max_map_length)" in problems(request(max_windows=7), inventory)
+    assert "8 windows > 7 ([core] max_map_length, [triggerer] capacity)" in problems(request(max_windows=7), inventory)
 
 
 def test_a_leap_day_is_planned() -> None:

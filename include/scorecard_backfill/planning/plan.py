@@ -120,7 +120,7 @@ def build_plan(
     if len(windows) > request.max_windows:
         raise PlanError(
             [
-                f"{len(windows)} windows > {request.max_windows} ([core] max_map_length):"
+                f"{len(windows)} windows > {request.max_windows} ([core] max_map_length, [triggerer] capacity):"
                 " choose larger windows, fewer customers or a shorter range per run"
             ]
         )
