@@ -47,7 +47,7 @@ QUICK_SIZES: Json = {
     "rows": [100_000],
     "databases": [10],
 }
-QUICK_PARTS = ["scheduling", "parsing", "deleting", "replay"]
+QUICK_PARTS = ["scheduling", "triggers", "parsing", "deleting", "replay"]
 
 
 def measure(name: str, args: argparse.Namespace, state: Path, say: Callable[[str], None]) -> Json:
@@ -68,6 +68,10 @@ def measure(name: str, args: argparse.Namespace, state: Path, say: Callable[[str
         from benchmarks.waiting import waiting
 
         return waiting(args.windows, args.waiting_seconds, state, say)
+    if name == "triggers":
+        from benchmarks.triggers import triggers
+
+        return triggers(args.windows, args.waiting_seconds, state)
     if name == "failover":
         from benchmarks.failover import failover
 
@@ -79,7 +83,7 @@ def measure(name: str, args: argparse.Namespace, state: Path, say: Callable[[str
     return replay(size, state, say, args.contenders)
 
 
-PARTS = ("scheduling", "parsing", "deleting", "replay", "waiting", "failover")
+PARTS = ("scheduling", "triggers", "parsing", "deleting", "replay", "waiting", "failover")
 
 
 def machine() -> Json:

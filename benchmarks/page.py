@@ -29,6 +29,7 @@ def page(results: Json) -> str:
     sections: dict[str, Callable[[Json], list[str]]] = {
         "replay": _replay,
         "waiting": _waiting,
+        "triggers": _triggers,
         "scheduling": _scheduling,
         "parsing": _parsing,
         "deleting": _deleting,
@@ -45,6 +46,7 @@ def page(results: Json) -> str:
 TITLES = {
     "replay": "A month in small",
     "waiting": "Windows that wait",
+    "triggers": "A trigger that waits",
     "scheduling": "The scheduler's look",
     "parsing": "DAG files",
     "deleting": "Deleting and planning",
@@ -62,6 +64,11 @@ TEXTS = {
         "A run of many single days of which one goes at a time; all others wait for their turn. Nothing is asked of"
         " ClickHouse, Kubernetes or Temporal for a window that waits: what is counted there is one look at the cluster"
         " for all of them."
+    ),
+    "triggers": (
+        "The triggers of waiting windows alone, in one process, made as the triggerer makes them, with Airflow's API"
+        " answered from memory: what they add to a triggerer. Beside them the same triggers as Airflow leaves them,"
+        " each with a copy of the DAG and a context full of it. A look each second, as in the sandbox."
     ),
     "scheduling": (
         "CPU seconds and statements of one look of Airflow's scheduler at a run whose windows all wait (SQLite, the"
@@ -193,6 +200,25 @@ def _waiting(found: Json) -> list[str]:
             "ClickHouse a minute", "Temporal a minute", "Kubernetes a minute", "statements to the database a minute",
             "rows in it", "MB", "page's route s")  # fmt: skip
     return [*table(head, rows), "", "![waiting](img/bench-waiting.svg)"]
+
+
+def _triggers(found: Json) -> list[str]:
+    rows = [
+        (
+            f"{one['windows']:,}",
+            one["grown_mb"],
+            round(one["grown_mb"] * 1_000 / one["windows"], 1),
+            one["as_airflow_mb"],
+            ratio(one["as_airflow_mb"], one["grown_mb"]),
+            one["start_ms"],
+            one["cpu_per_minute"],
+            round(one["looks_at_states"] * 60 / one["seconds"], 1),
+        )
+        for one in found["windows"]
+    ]
+    head = ("windows", "MB", "kB a window", "MB as Airflow leaves them", "by ours", "ms to start one",
+            "CPU s a minute", "looks at the states a minute")  # fmt: skip
+    return table(head, rows)
 
 
 def _scheduling(found: Json) -> list[str]:

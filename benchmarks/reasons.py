@@ -97,6 +97,12 @@ GOALS = (
         600.0,
     ),
     Goal(
+        "what 3,000 waiting windows add to a triggerer, at most 400 MB of the 600",
+        "triggers",
+        lambda found: float(_one(found, "windows", "windows", 3_000)["grown_mb"]),
+        400.0,
+    ),
+    Goal(
         "the scheduler's looks a window, 1,000 planned by 50, at most 1.3",
         "scheduling",
         lambda found: (

@@ -136,8 +136,9 @@ def size_notes(windows: Sequence[Window]) -> list[str]:
     if len(windows) <= MANY_WINDOWS:
         return []
     return [
-        f"{len(windows):,} windows in one run: Airflow's scheduler looks at each one that waits, at every turn of its loop,"
-        " so that all of them go slower. Runs of fewer customers or shorter ranges, one after another, are done sooner"
+        f"{len(windows):,} windows in one run: Airflow's scheduler looks at each one that waits, at every turn of its"
+        " loop, so that all of them go slower. Runs of fewer customers or shorter ranges, one after another, are done"
+        " sooner"
     ]
 
 
