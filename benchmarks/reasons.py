@@ -126,5 +126,5 @@ GOALS = (
     ),
 )  # fmt: skip
 
-FIXED_STARTS = 9
-"""Worker starts of a run whatever its windows: preflight, plan, approve twice, two replans, report, tidy, one spare."""
+FIXED_STARTS = 8
+"""Worker starts of a run whatever its windows: preflight, plan, approve twice, two replans, report, tidy."""
