@@ -22,7 +22,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: audit bench chaos chaos-real check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-clickhouse test-compose test-kubernetes test-matrix test-real test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
+.PHONY: audit bench bench-quick chaos chaos-real check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-clickhouse test-compose test-kubernetes test-matrix test-real test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
@@ -59,7 +59,7 @@ check: lint test-unit test-airflow ## after every edit: style, types, import dir
 
 test: check test-whole ## everything of the product
 
-test-all: test test-standins ## everything
+test-all: test test-standins bench-quick ## everything
 
 test-unit: $(STAMP) ## pure code, no Airflow
 	$(BIN)/pytest tests/unit -n 2
@@ -156,8 +156,13 @@ format: $(STAMP) ## let ruff rewrite
 ui: ## build the operator's page (ui/) into the plugin; needs Node.js 20 or newer
 	cd ui && npm ci --silent && npm run --silent build
 
-bench: $(STAMP) ## measurements under benchmarks/
-	$(BIN)/python -m benchmarks
+# BENCH_ARGS='--parts waiting --windows 10 100' and the like; python -m benchmarks --help lists them.
+BENCH_ARGS ?=
+bench: $(STAMP) ## what it costs, beside what people use instead: docs/benchmarks.md (about an hour)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-quick: $(STAMP) ## the same in small sizes, in under five minutes: it works; the figures are not kept
+	$(BIN)/python -m benchmarks --quick
 
 # MUTANTS=12000 is all of them: hours. MODULES: patterns divided by commas, also below plugins/backfill/.
 SEED ?= 1

@@ -26,7 +26,8 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.sdk import DAG, Param, TriggerRule, chain, get_parsing_context, task, task_group
+from airflow.sdk import DAG, Param, TriggerRule, WeightRule, chain, get_parsing_context, task, task_group
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.kit.debts import cluster_asset, verified_alias
@@ -42,14 +43,15 @@ from backfill.operators.tidy import TidyOperator
 from backfill.operators.verify import VerifyOperator
 from backfill.operators.wait_mutations import WaitMutationsOperator
 from backfill.operators.wait_workflows import WaitWorkflowsOperator
-from backfill.settings import BROKEN_DAG_ID_PREFIX, DAG_ID_PREFIX, load_all
+from backfill.settings import BROKEN_DAG_ID_PREFIX, DAG_ID_PREFIX, load_for
 from backfill.timetable import ForwardCronTimetable
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.load import ClusterError
 from include.scorecard_backfill.graph import stage_of, tasks_of
 from include.scorecard_backfill.params.form import params_schema
 
-MAX_WINDOWS = conf.getint("core", "max_map_length")
+# A waiting window keeps a place in the triggerer. With more of them than it has, windows under way would find none.
+MAX_WINDOWS = min(conf.getint("core", "max_map_length"), conf.getint("triggerer", "capacity"))
 
 LABEL = "{{ task.window['label'] }}"
 
@@ -106,8 +108,8 @@ def build_dag(config: ClusterConfig) -> DAG:
         schedule=ForwardCronTimetable(when.cron, timezone=when.timezone, grace=when.grace) if when.cron else None,
         catchup=False,
         max_active_runs=1,
-        params={name: Param(**schema) for name, schema in params_schema(from_file(config)).items()},
-        default_args={"owner": config.owner},
+        # Windows under way before windows that wait, in a triggerer without room for all of them and among workers.
+        default_args={"owner": config.owner, "weight_rule": WeightRule.UPSTREAM},
         tags=[*config.tags, config.name],
         is_paused_upon_creation=True,
         render_template_as_native_obj=False,
@@ -137,6 +139,8 @@ def build_dag(config: ClusterConfig) -> DAG:
         preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report >> tidy
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
         [windows, smaller] >> report
+    # Not before its tasks are made: each of them would get a copy of the whole form, in memory and in the database.
+    dag.params = ParamsDict({name: Param(**schema) for name, schema in params_schema(from_file(config)).items()})
     return dag
 
 
@@ -163,10 +167,10 @@ def broken_dag(error: ClusterError) -> DAG:
     return dag
 
 
-# A task's process needs one DAG only; None in the DAG processor, which needs all.
+# A task's process needs one DAG only, and one cluster's file; None in the DAG processor, which needs all.
 wanted = get_parsing_context().dag_id
 
-for item in load_all():
+for item in load_for(wanted, DAG_ID_PREFIX, BROKEN_DAG_ID_PREFIX):
     if isinstance(item, ClusterError):
         if wanted in (None, f"{BROKEN_DAG_ID_PREFIX}{item.name}"):
             broken_dag(item)

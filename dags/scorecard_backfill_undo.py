@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param, get_parsing_context
 
 from backfill.operators.undo import UndoOperator, UndoPlanOperator
-from backfill.settings import UNDO_DAG_ID_PREFIX, load_all
+from backfill.settings import UNDO_DAG_ID_PREFIX, load_for
 from include.scorecard_backfill.config import ClusterConfig
 
 
@@ -51,7 +51,7 @@ def build_dag(config: ClusterConfig) -> DAG:
 
 wanted = get_parsing_context().dag_id
 
-for item in load_all():
+for item in load_for(wanted, UNDO_DAG_ID_PREFIX):
     if not isinstance(item, ClusterConfig) or not item.enabled or not item.snapshot.enabled:
         continue
     if wanted in (None, f"{UNDO_DAG_ID_PREFIX}{item.name}"):

@@ -94,6 +94,12 @@ class AirflowApi:
             self._token = answer.json()["access_token"]
         return self._http.request(method, path, headers={"Authorization": f"Bearer {self._token}"}, **options)
 
+    def page(self, path: str, **params: str) -> httpx.Response:
+        """Return the answer of a route of a plugin, such as `/scorecard-backfill/run`. Raises as `request`."""
+        answer = self._send("GET", path, {"params": params})
+        _raise_for(answer)
+        return answer
+
     def health(self) -> dict[str, str]:
         """Return component -> status (`healthy`, `unhealthy`, or `missing` when it has never reported)."""
         raw = self.request("GET", "/monitor/health")

@@ -135,7 +135,7 @@ def _start(stack: ExitStack, layout: Layout, say: Say) -> Stack:
     say("data is loaded")
     _wait_workers(supervisor, layout)
     if migrate is not None:
-        dags = [cluster.dag_id for cluster in layout.clusters]
+        dags = layout.options.dag_ids or [cluster.dag_id for cluster in layout.clusters]
         check = airflow_ready(layout.airflow_url, layout.airflow_password, dags)
         wait_ready({"api-server": check}, supervisor.check, layout.logs, AIRFLOW_DEADLINE_SECONDS)
     say("ready")

@@ -56,6 +56,7 @@ class Options:
     clusters: full names. port_base: first port, None = any free ones. seed and data_arguments go to the data
     generator, by cluster; worker_env to the Temporal workers (their limits, see sandbox/reindexer/worker.py).
     airflow False leaves Airflow out, for tests that only need the stand-ins. variant: real parts in their place.
+    dag_ids: what must be loaded before Airflow counts as ready, None = the DAG of each cluster.
     """
 
     clusters: tuple[str, ...] = tuple(TOPOLOGIES)
@@ -65,6 +66,7 @@ class Options:
     worker_env: Mapping[str, str] | None = None
     extra_env: Mapping[str, str] | None = None
     airflow: bool = True
+    dag_ids: tuple[str, ...] | None = None
     variant: Variant = field(default_factory=Variant)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from include.scorecard_backfill.config import ClusterConfig
-from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, ClusterError, load_clusters
+from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, ClusterError, ClusterFolder
 
 CLUSTERS_ENV = "SCORECARD_BACKFILL_CLUSTERS"
 """Environment variable: folder of cluster YAML files; default: the eight production ones shipped in include/."""
@@ -32,26 +32,37 @@ def clusters_folder() -> Path:
 
 
 @lru_cache(maxsize=4)
-def _load(folder: Path) -> tuple[ClusterConfig | ClusterError, ...]:
-    return tuple(load_clusters(folder))
+def _load(folder: Path) -> ClusterFolder:
+    return ClusterFolder(folder)
 
 
 def load_all() -> tuple[ClusterConfig | ClusterError, ...]:
     """Return every cluster file's configuration or its error, in order of their names; read once per process."""
-    return _load(clusters_folder())
+    return _load(clusters_folder()).all()
+
+
+def load_for(dag_id: str | None, *prefixes: str) -> tuple[ClusterConfig | ClusterError, ...]:
+    """Return what a DAG file needs: every cluster without a DAG id, else that of the DAG, whose file alone is read.
+
+    Args:
+        dag_id: the DAG that a worker wants, None in the DAG processor (airflow.sdk.get_parsing_context).
+        prefixes: beginnings of the file's DAG ids; what follows is the cluster's name.
+    """
+    if dag_id is None:
+        return load_all()
+    names = {dag_id.removeprefix(prefix) for prefix in prefixes if dag_id.startswith(prefix)}
+    folder = _load(clusters_folder())
+    return tuple(item for name in sorted(names) for item in folder.named(name))
 
 
 def cluster_config(name: str) -> ClusterConfig:
     """Return the configuration of one cluster. Raises LookupError naming folder and known clusters."""
-    known = []
-    for item in load_all():
+    for item in _load(clusters_folder()).named(name):
         if isinstance(item, ClusterConfig):
-            if item.name == name:
-                return item
-            known.append(item.name)
-        elif item.name == name:
-            raise LookupError(f"cluster {name!r}: {item.message}")
+            return item
+        raise LookupError(f"cluster {name!r}: {item.message}")
+    known = sorted(item.name for item in load_all() if isinstance(item, ClusterConfig))
     raise LookupError(
-        f"cluster {name!r} has no usable file in {clusters_folder()}; known: {', '.join(sorted(known)) or 'none'}."
+        f"cluster {name!r} has no usable file in {clusters_folder()}; known: {', '.join(known) or 'none'}."
         " A run that is under way needs its cluster file until it has ended."
     )

@@ -98,7 +98,9 @@ def test_what_is_to_be_said_of_a_plan_is_left_for_the_page(
 
 def test_a_plan_with_too_many_windows_is_refused_with_the_number(cluster: str, stock: list[str]) -> None:
     made = task(customers=["acme", "globex"], **{**JANUARY, "window": "1d"})
-    with pytest.raises(AirflowFailException, match=r"62 windows > 61 \(\[core\] max_map_length\)"):
+    with pytest.raises(
+        AirflowFailException, match=r"62 windows > 61 \(\[core\] max_map_length, \[triggerer\] capacity\)"
+    ):
         planner(61).execute(made)
     assert made["task_state_store"].values == {}
     assert len(planner(62).execute(made)) == 62

@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.scorecard_backfill.names import sanitize_database_name
-from include.scorecard_backfill.planning.plan import Inventory, PlanError, Request, Volume, build_plan
+from include.scorecard_backfill.planning.plan import (
+    MANY_WINDOWS,
+    Inventory,
+    PlanError,
+    Request,
+    Volume,
+    build_plan,
+    size_notes,
+)
 from include.scorecard_backfill.planning.windows import DateRange, covers_exactly, split_by_volume, split_fixed
 from include.scorecard_backfill.records import Database, Window
 from tests.kit import build
@@ -24,6 +32,10 @@ IDS = st.text("abcXY019-_.", min_size=1, max_size=10)
 
 def by_volume(customer: str, whole: DateRange, per_day: Mapping[date, int]) -> Sequence[DateRange]:
     return split_by_volume(whole, per_day, 100, cut_at_months=True)
+
+
+def whole(customer: str, whole: DateRange, per_day: Mapping[date, int]) -> Sequence[DateRange]:
+    return [whole]
 
 
 def in_tens(customer: str, whole: DateRange, per_day: Mapping[date, int]) -> Sequence[DateRange]:
@@ -229,7 +241,14 @@ def test_all_problems_come_at_once() -> None:
 def test_a_plan_that_does_not_fit_is_refused_with_the_number() -> None:
     inventory = stock({"acme": ["voice"], "globex": ["voice"]})
     assert len(build_plan(request(max_windows=8), inventory).windows) == 8
-    assert "8 windows > 7 ([core] max_map_length)" in problems(request(max_windows=7), inventory)
+    assert "8 windows > 7 ([core] max_map_length, [triggerer] capacity)" in problems(request(max_windows=7), inventory)
+
+
+def test_a_plan_that_slows_airflow_down_says_so() -> None:
+    (window,) = build_plan(request(split=whole), stock({"acme": ["voice"]})).windows
+    assert size_notes([window] * MANY_WINDOWS) == []
+    (note,) = size_notes([window] * (MANY_WINDOWS + 1))
+    assert note.startswith("301 windows in one run: ")
 
 
 def test_a_leap_day_is_planned() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.scorecard_backfill.verdicts.admission import (
+    FAR,
     Limits,
     Phase,
     Slot,
@@ -97,6 +98,19 @@ def test_a_wait_says_what_it_waits_for() -> None:
     assert judge(1, listed, usual()).text == "another window of a comes first (1 at a time)"
     assert judge(2, listed, usual(2)).text == "slot 2 of 2"
     assert judge(3, listed, usual(2)).text == "1 of 2 slots are taken and 1 eligible windows come first"
+
+
+def test_a_place_far_back_in_the_queue_is_told_once_and_not_at_each_step_of_it() -> None:
+    # Each new text of a wait is a line in its log and a row in Airflow's database, for every window that waits.
+    def told(gone: int) -> list[str]:
+        listed = [
+            Slot(f"c{n}", "verified" if n < gone else "running" if n < gone + 2 else "waiting") for n in range(90)
+        ]
+        return [judge(index, listed, usual(2)).text for index in range(10, 90)]
+
+    changed = sum(before != after for before, after in zip(told(3), told(4), strict=True))
+    assert changed <= FAR
+    assert told(3)[-1] == f"2 slots at most, and {FAR} or more eligible windows come first"
 
 
 def test_limits_that_shrink_admit_nobody_until_enough_have_ended() -> None:

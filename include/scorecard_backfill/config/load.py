@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
@@ -55,8 +56,8 @@ class ConfigFileError(ValueError):
         self.problems = problems
 
 
-def load_clusters(folder: Path) -> tuple[ClusterConfig | ClusterError, ...]:
-    """Every cluster file of `folder`, good or bad, sorted by name.
+class ClusterFolder:
+    """The cluster files of a folder; each is read once, when it is asked for.
 
     A field is taken from `<name>.yaml`, else from defaults.yaml (which may be missing), else from the model;
     mappings are merged key by key, lists are replaced.
@@ -64,19 +65,54 @@ def load_clusters(folder: Path) -> tuple[ClusterConfig | ClusterError, ...]:
     Raises:
         FileNotFoundError: `folder` is not a folder, or holds no cluster file.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of cluster files; give one that holds <cluster>.yaml")
-    files = sorted(
-        (path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and path.name != DEFAULTS_FILE),
-        key=lambda path: (path.stem, path.name),
-    )
-    if not files:
-        raise FileNotFoundError(f"{folder}: no cluster file in it; add one as <cluster>.yaml")
-    try:
-        defaults = read_mapping(folder / DEFAULTS_FILE) if (folder / DEFAULTS_FILE).exists() else {}
-    except ConfigFileError as error:
-        return tuple(ClusterError(folder / DEFAULTS_FILE, path.stem, str(error)) for path in files)
-    return tuple(_load_one(path, defaults) for path in files)
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder of cluster files; give one that holds <cluster>.yaml")
+        self._folder = folder
+        self._read: dict[Path, ClusterConfig | ClusterError] = {}
+        self._files = sorted(
+            (path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and path.name != DEFAULTS_FILE),
+            key=lambda path: (path.stem, path.name),
+        )
+        if not self._files:
+            raise FileNotFoundError(f"{folder}: no cluster file in it; add one as <cluster>.yaml")
+
+    def all(self) -> tuple[ClusterConfig | ClusterError, ...]:
+        """Every cluster file, good or bad, sorted by name."""
+        return tuple(self._one(path) for path in self._files)
+
+    def named(self, name: str) -> tuple[ClusterConfig | ClusterError, ...]:
+        """What is in the files of one cluster: one item, none, or two when a file of another ending is beside it."""
+        return tuple(self._one(path) for path in self._files if path.stem == name)
+
+    def _one(self, path: Path) -> ClusterConfig | ClusterError:
+        if path not in self._read:
+            found = self._defaults
+            self._read[path] = (
+                ClusterError(self._folder / DEFAULTS_FILE, path.stem, found)
+                if isinstance(found, str)
+                else _load_one(path, found)
+            )
+        return self._read[path]
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any] | str:
+        """What is in defaults.yaml, or the text of what is wrong with it."""
+        path = self._folder / DEFAULTS_FILE
+        try:
+            return read_mapping(path) if path.exists() else {}
+        except ConfigFileError as error:
+            return str(error)
+
+
+def load_clusters(folder: Path) -> tuple[ClusterConfig | ClusterError, ...]:
+    """Every cluster file of `folder`, good or bad, sorted by name (see :class:`ClusterFolder`).
+
+    Raises:
+        FileNotFoundError: `folder` is not a folder, or holds no cluster file.
+    """
+    return ClusterFolder(folder).all()
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any
 
 from pydantic import Field, Strict, ValidationError, field_validator
@@ -159,12 +161,18 @@ def params_schema(cluster: Mapping[str, object] | None = None) -> dict[str, dict
     schedule demands. The dates refuse '' here (format "date"; the form sends null for an emptied date), `RunParams`
     takes it.
     """
-    properties: dict[str, dict[str, Any]] = RunParams.model_json_schema()["properties"]
-    form = {name: _param(dict(schema)) for name, schema in properties.items()}
+    form = {name: _param(schema) for name, schema in deepcopy(_properties()).items()}
     for name, value in (cluster or {}).items():
         shown = f"Empty: {value} (the cluster's file)."
         form[name]["description_md"] = form[name]["description_md"].replace(FROM_FILE, shown)
     return form
+
+
+@cache
+def _properties() -> dict[str, dict[str, Any]]:
+    """The model's JSON schema by field: made once, since a DAG file may hold hundreds of forms."""
+    properties: dict[str, dict[str, Any]] = RunParams.model_json_schema()["properties"]
+    return properties
 
 
 def _param(schema: dict[str, Any]) -> dict[str, Any]:

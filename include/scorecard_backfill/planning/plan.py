@@ -120,11 +120,26 @@ def build_plan(
     if len(windows) > request.max_windows:
         raise PlanError(
             [
-                f"{len(windows)} windows > {request.max_windows} ([core] max_map_length):"
+                f"{len(windows)} windows > {request.max_windows} ([core] max_map_length, [triggerer] capacity):"
                 " choose larger windows, fewer customers or a shorter range per run"
             ]
         )
     return Plan(tuple(windows))
+
+
+MANY_WINDOWS = 300
+"""From here on the scheduler's look at the windows that wait is what a run costs most (docs/adr/0022)."""
+
+
+def size_notes(windows: Sequence[Window]) -> list[str]:
+    """Return what a person should know of the number of windows of a plan: nothing for a usual one."""
+    if len(windows) <= MANY_WINDOWS:
+        return []
+    return [
+        f"{len(windows):,} windows in one run: Airflow's scheduler looks at each one that waits, at every turn of its"
+        " loop, so that all of them go slower. Runs of fewer customers or shorter ranges, one after another, are done"
+        " sooner"
+    ]
 
 
 def _databases_by_customer(inventory: Inventory) -> dict[str, list[tuple[str, str]]]:

@@ -18,6 +18,9 @@ from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
 Phase = Literal["waiting", "running", "verified", "failed"]
 
+FAR = 20
+"""Windows this far back in the queue are not told their exact place: it would be another text at each step."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -136,6 +139,8 @@ class Survey:
         most = self.limits.max_parallel
         if place < most - self.running:
             return ok(f"slot {self.running + place + 1} of {most}")
+        if place >= FAR:
+            return wait(f"{most} slots at most, and {FAR} or more eligible windows come first")
         return wait(f"{self.running} of {most} slots are taken and {place} eligible windows come first")
 
 

@@ -110,6 +110,15 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         """Return the one class path and exactly the constructor's arguments."""
         return self.path, dict(self.given)
 
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render nothing, since the arguments are references, and let go of the DAG.
+
+        Airflow deserializes the whole DAG for each trigger that a task starts with, and keeps it and a context full of
+        it for as long as the trigger runs: most of the memory of a waiting window. Nothing reads either of them here.
+        """
+        context.clear()
+        self.task_instance.task = None  # type: ignore[union-attr]
+
     @property
     def poll_seconds(self) -> float:
         """Seconds between two looks."""

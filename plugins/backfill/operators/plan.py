@@ -115,6 +115,7 @@ class PlanOperator(BaseOperator):
             windows = plan.build_plan(request, stock, problems).windows
         except plan.PlanError as error:
             raise AirflowFailException(str(error)) from None
+        notes += plan.size_notes(windows)
         notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
         notes += [f"owed, NOT in this plan: {debt.text}" for debt in owing.outside(windows, open_debts)]
         return FrozenPlan(

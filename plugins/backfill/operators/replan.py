@@ -45,7 +45,8 @@ class ReplanOperator(BaseOperator):
             self.log.info("%s is cut into %d", window.label, len(smaller))
             parts += smaller
         if len(parts) > self.max_windows:
-            raise AirflowFailException(f"{len(parts)} smaller windows > {self.max_windows} ([core] max_map_length)")
+            limit = f"{self.max_windows} ([core] max_map_length, [triggerer] capacity)"
+            raise AirflowFailException(f"{len(parts)} smaller windows > {limit}")
         store.set(FROZEN, [part.to_json() for part in parts])
         self._hand_over(context, parts)
         context["ti"].xcom_push(key=xcoms.CUSTOMERS, value=[part.customer_id for part in parts])

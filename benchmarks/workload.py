@@ -1,0 +1,114 @@
+"""The work that is replayed: windows, how long each takes, and the least time in which all of it can be done. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from random import Random
+from typing import Any
+
+REAL_GIANT_DAY_SECONDS = 7_380.0
+"""4.2M conversations a month over 31 days at 1,100 a minute: the day of the biggest customer (real-system.md)."""
+
+REAL_WINDOW_SECONDS = (7_200.0, 21_600.0)
+"""A window of a large customer took 2 to 6 hours; the windows of all other customers are drawn from it."""
+
+SECOND_GIANT = 2.6 / 4.2
+"""The second biggest customer by the biggest."""
+
+GIANTS = ("acme", "globex")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One window of the replay: UTC days (end exclusive) of one customer and the seconds that its workflow takes."""
+
+    customer_id: str
+    start: str
+    end: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is replayed: giants of so many single days, other customers of one window, scaled in time.
+
+    ``giant_seconds`` is what one day of the biggest customer takes here.
+    """
+
+    giants: int
+    days: int
+    others: int
+    giant_seconds: float
+    at_once: int = 10
+
+    @property
+    def scale(self) -> float:
+        """Seconds here for each second of the real system."""
+        return self.giant_seconds / REAL_GIANT_DAY_SECONDS
+
+    @property
+    def end(self) -> str:
+        """First day after the windows."""
+        return f"2026-01-{self.days + 1:02}" if self.days < 31 else "2026-02-01"
+
+    def customers(self) -> list[str]:
+        """Return the customers, giants first."""
+        return [*GIANTS[: self.giants], *(f"customer{number:02}" for number in range(self.others))]
+
+
+def drawn(windows: Iterable[Mapping[str, Any]], size: Size, seed: int) -> list[Work]:
+    """Give each planned window its seconds: fixed for giants, drawn for the others, the same for the same seed."""
+    works = []
+    for window in windows:
+        customer = window["customer_id"]
+        if customer in GIANTS:
+            days = _days(window["start"], window["end"])
+            seconds = size.giant_seconds * days * (1.0 if customer == GIANTS[0] else SECOND_GIANT)
+        else:
+            seconds = Random(f"{seed}/{customer}/{window['start']}").uniform(*REAL_WINDOW_SECONDS) * size.scale
+        works.append(Work(customer, window["start"], window["end"], round(seconds, 2)))
+    return works
+
+
+def planned(size: Size) -> list[Work]:
+    """Return the windows as our plan makes them, without asking it: each day of a giant, one window for the others."""
+    days = [f"2026-01-{day:02}" for day in range(1, size.days + 1)]
+    ends = [*days[1:], size.end]
+    giants = [
+        {"customer_id": name, "start": start, "end": end}
+        for name in size.customers()[: size.giants]
+        for start, end in zip(days, ends, strict=True)
+    ]
+    others = [{"customer_id": n, "start": days[0], "end": size.end} for n in size.customers()[size.giants :]]
+    return drawn([*giants, *others], size, seed=1)
+
+
+def _days(start: str, end: str) -> int:
+    return (date.fromisoformat(end) - date.fromisoformat(start)).days
+
+
+def lower_bound(works: Sequence[Work], at_once: int) -> float:
+    """Return the seconds below which nothing can be done: a customer's windows one by one, ``at_once`` in all."""
+    chains: dict[str, float] = defaultdict(float)
+    for work in works:
+        chains[work.customer_id] += work.seconds
+    return max(*chains.values(), sum(chains.values()) / at_once, 0.0)
+
+
+def fault_rules(works: Iterable[Work]) -> dict[str, Any]:
+    """Return the reindexer's faults file that makes each window take its seconds: one batch, that long."""
+    rules = [
+        {
+            "id": f"{work.customer_id}-{work.start}",
+            "kind": "slow",
+            "customer": work.customer_id,
+            "start": work.start,
+            "end": work.end,
+            "seconds": work.seconds,
+        }
+        for work in works
+    ]
+    return {"rules": rules}
