@@ -5,31 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.topology import NodeAddress, Topology, make_topology, write_topology
 from standins.clickhouse.wire import PASSWORD_VARIABLE, USER
+from standins.serverprocess import SandboxError, ServerProcess, send
+
+__all__ = ["ClickHouseSandbox", "NodeClient", "Row", "SandboxError", "free_ports", "running"]
 
 Row = dict[str, Any]
 
-PROJECT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
 """Two seconds on an idle machine; many processes may want its cores."""
-STOP_SECONDS = 15.0
-
-
-class SandboxError(RuntimeError):
-    """A node did not start or stop, or refused a request; the text has its answer or its log's end."""
 
 
 class NodeClient:
@@ -41,16 +33,8 @@ class NodeClient:
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Send a request as user admin. Raises SandboxError with the node's text when it is refused."""
-        request = urllib.request.Request(self.url + path, data=body, method=method)
-        request.add_header("X-ClickHouse-User", USER)
-        request.add_header("X-ClickHouse-Key", self._password)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                data: bytes = answer.read()
-                return data
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
-            raise SandboxError(f"{method} {self.url}{path} was refused with {error.code}: {text}") from error
+        headers = {"X-ClickHouse-User": USER, "X-ClickHouse-Key": self._password}
+        return send(method, self.url + path, body, headers)
 
     def query(self, sql: str, **settings: object) -> list[list[str]]:
         """Run one statement; rows as text cells (tab separated raw). Raises SandboxError."""
@@ -98,7 +82,7 @@ class ClickHouseSandbox:
         ]
         self.topology: Topology = make_topology(cluster, nodes)
         self.password = password
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes = {node.name: ServerProcess(node.name, folder / f"{node.name}.log") for node in nodes}
         write_topology(self.topology, folder / "topology.json")
 
     @property
@@ -118,35 +102,15 @@ class ClickHouseSandbox:
         """Start nodes (none named: all) and wait until they answer. Raises SandboxError."""
         wanted = names or tuple(self.names)
         for name in wanted:
-            self._launch(name)
+            arguments = ["--topology", str(self.folder / "topology.json"), "--node", name]
+            arguments += ["--data", str(self.folder / name)]
+            self._processes[name].launch("standins.clickhouse", arguments, {PASSWORD_VARIABLE: self.password})
         try:
             for name in wanted:
-                self._wait_until_up(name)
+                self._processes[name].wait_until_up(partial(str, f"{self.node(name).url}/ping"), START_SECONDS)
         except BaseException:
             self.stop(kill=True)
             raise
-
-    def _launch(self, name: str) -> None:
-        command = [sys.executable, "-m", "standins.clickhouse", "--topology", str(self.folder / "topology.json")]
-        command += ["--node", name, "--data", str(self.folder / name)]
-        env = {**os.environ, "PYTHONPATH": str(PROJECT), PASSWORD_VARIABLE: self.password}
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=log, stderr=log)
-
-    def _wait_until_up(self, name: str) -> None:
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
-            if self._processes[name].poll() is not None:
-                raise SandboxError(f"node {name} ended at its start:\n{self.log_tail(name)}")
-            with contextlib.suppress(OSError), urllib.request.urlopen(self.node(name).url + "/ping", timeout=2):
-                return
-            # A process tells nobody when it listens.
-            time.sleep(0.05)
-        raise SandboxError(f"node {name} did not answer within {START_SECONDS} s:\n{self.log_tail(name)}")
-
-    def log_tail(self, name: str) -> str:
-        """The end of a node's own log."""
-        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")[-3000:]
 
     def pid(self, name: str) -> int:
         """Process id of a running node."""
@@ -157,22 +121,11 @@ class ClickHouseSandbox:
 
         Raises SandboxError if one does not end by itself, or ends with another exit code than 0.
         """
-        ending = {name: self._processes.pop(name) for name in names or tuple(self._processes)}
-        for process in ending.values():
-            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        bad = {}
-        for name, process in ending.items():
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                bad[name] = f"did not stop within {STOP_SECONDS} s"
-            else:
-                if process.returncode and not kill:
-                    bad[name] = f"ended with exit code {process.returncode}"
-        if bad:
-            raise SandboxError("\n".join(f"{name} {what}:\n{self.log_tail(name)}" for name, what in bad.items()))
+        ending = [self._processes[name] for name in names or self.names]
+        for process in ending:
+            process.tell_to_stop(kill)
+        if problems := [problem for process in ending if (problem := process.wait_for_end(kill))]:
+            raise SandboxError("\n".join(problems))
 
     def restart(self, *names: str, kill: bool = False) -> None:
         """Stop and start nodes over the same folders and ports."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
-Row = dict[str, Any]
+from standins.jsonlines import JsonLines, Row
 
 TEXT_KEPT = 100_000
 """Characters of a statement that are kept; the data of an INSERT never are."""
@@ -18,23 +16,12 @@ class Recorder:
     """Writes a line when a statement arrives and one when it ends, so that a killed node leaves its last one too."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._lock = threading.Lock()
+        self._file = JsonLines(path)
         self._rows: dict[int, Row] = {}
-        if path.exists():
-            self._load(path)
+        for row in self._file.read():
+            self._keep(row)
         self._next = max(self._rows, default=0) + 1
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-
-    def _load(self, path: Path) -> None:
-        data = path.read_bytes()
-        # A line without its end was cut off by a kill; the next one must not be written behind it.
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            path.write_bytes(whole)
-        for line in whole.splitlines():
-            row = json.loads(line)
-            self._rows[row["id"]] = {**self._rows.get(row["id"], {}), **row}
 
     def started(self, row: Row) -> int:
         """Note a statement; returns its number. `outcome` is null until it ends."""
@@ -65,7 +52,7 @@ class Recorder:
         """Forget everything; numbers go on."""
         with self._lock:
             self._rows.clear()
-            self._file.truncate(0)
+            self._file.clear()
 
     def close(self) -> None:
         """Close the file."""
@@ -73,5 +60,8 @@ class Recorder:
             self._file.close()
 
     def _write(self, row: Row) -> None:
+        self._keep(row)
+        self._file.add(row)
+
+    def _keep(self, row: Row) -> None:
         self._rows[row["id"]] = {**self._rows.get(row["id"], {}), **row}
-        self._file.write(json.dumps(row) + "\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 from standins.controlplane.calls import MERGE, CallError, Calls, path_of
 from standins.kubernetes.rbac import USER, Deny
-from standins.kubernetes.resources import ACCESS_REVIEWS, ALL_TYPES, RULES_REVIEWS, SECRETS, ResourceType
+from standins.kubernetes.resources import ACCESS_REVIEWS, ALL_TYPES, SECRETS, ResourceType
 
 NAMESPACE, ACCOUNT = USER.split(":")[2:]
 ROLE = "sandbox-user"
@@ -17,14 +17,13 @@ TOKEN_SECONDS = 30 * 24 * 3600
 SEEN_SECONDS = 10.0
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _PARTS = {"log": ("get",), "status": ("get", "patch", "update")}
-_UNTOUCHED = (ACCESS_REVIEWS, RULES_REVIEWS)
 
 
 def grants() -> Iterator[tuple[ResourceType, str, str]]:
     """All that the stand-in lets its user do: type, resource as a Role names it, verb."""
     for kind in ALL_TYPES:
-        if kind in _UNTOUCHED:
-            continue  # system:basic-user gives them to everybody
+        if kind is ACCESS_REVIEWS:
+            continue  # system:basic-user gives it to everybody
         for verb in kind.verbs:
             yield kind, kind.plural, verb
         for part in kind.subresources:

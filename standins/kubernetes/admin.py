@@ -16,7 +16,7 @@ from starlette.routing import Route
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.faults import parse_rule
 from standins.kubernetes.kubelet import Kubelet
-from standins.kubernetes.rbac import Deny, parse_deny
+from standins.kubernetes.rbac import Deny
 from standins.kubernetes.recorder import Recorder, fingerprint
 
 
@@ -58,18 +58,16 @@ class Admin:
         return JSONResponse(self._recorder.select(query.get("method"), query.get("path_contains"), since, mutating))
 
     async def faults(self, request: Request) -> Response:
-        """GET lists the rules; POST adds a rule or a list of rules; DELETE drops all, or those of one
-        ``kind``.
-        """
+        """GET lists the rules; POST adds a rule or a list of rules; DELETE drops all."""
         now = time.monotonic()
         if request.method == "GET":
             return JSONResponse(self._cluster.faults.listing(now))
         if request.method == "DELETE":
-            return JSONResponse({"cleared": self._cluster.faults.clear(kind=request.query_params.get("kind"))})
+            return JSONResponse({"cleared": self._cluster.faults.clear()})
         try:
             raw = await request.json()
             rules = [parse_rule(item) for item in (raw if isinstance(raw, list) else [raw])]
-        except (ValueError, TypeError, AttributeError) as error:  # FaultRuleError and bad JSON are ValueErrors
+        except ValueError as error:  # FaultRuleError and bad JSON are ValueErrors
             return JSONResponse({"error": str(error)}, 400)
         ids = [self._cluster.faults.add(rule, now) for rule in rules]
         self._cluster.store.wake()
@@ -84,8 +82,8 @@ class Admin:
         if request.method == "POST":
             try:
                 raw = await request.json()
-                await self.apply_rights([parse_deny(item) for item in raw["deny"]])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:  # DenyRuleError is a ValueError
+                await self.apply_rights([Deny.model_validate(item) for item in raw["deny"]])
+            except (ValueError, KeyError, TypeError) as error:  # pydantic's ValidationError is a ValueError
                 return JSONResponse({"error": f'expected {{"deny": [rule, ...]}}: {error}'}, 400)
         elif request.method == "DELETE":
             await self.apply_rights([])

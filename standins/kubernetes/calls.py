@@ -12,43 +12,19 @@ from standins.kubernetes import errors
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.errors import bad_request
 from standins.kubernetes.faults import Subject, subject_of
-from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, Obj, ResourceType, Target
-from standins.kubernetes.selectors import equalities, parse_labels
+from standins.kubernetes.resources import JOBS, PODS, Obj, ResourceType, Target
+from standins.kubernetes.selectors import equalities
 
-_LIST_KEYS = {
-    "continue",
-    "fieldSelector",
-    "labelSelector",
-    "limit",
-    "resourceVersion",
-    "resourceVersionMatch",
-    "timeoutSeconds",
-    "watch",
+_LOG_KEYS = frozenset({"container", "follow", "limitBytes", "tailLines", "timestamps"})
+_KEYS: Mapping[str, frozenset[str]] = {
+    "get": frozenset(),
+    "list": frozenset({"fieldSelector", "labelSelector"}),
+    "create": frozenset({"dryRun", "fieldManager", "fieldValidation"}),
+    "patch": frozenset({"fieldManager"}),
+    "delete": frozenset({"propagationPolicy"}),
 }
-_DELETE_KEYS = {"dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"}
-_WRITE_KEYS = {"dryRun", "fieldManager", "fieldValidation"}
-_LOG_KEYS = {
-    "container",
-    "follow",
-    "insecureSkipTLSVerifyBackend",
-    "limitBytes",
-    "previous",
-    "sinceSeconds",
-    "sinceTime",
-    "stream",
-    "tailLines",
-    "timestamps",
-}
-_KEYS: Mapping[str, set[str]] = {
-    "get": set(),
-    "list": _LIST_KEYS,
-    "create": _WRITE_KEYS,
-    "update": _WRITE_KEYS,
-    "patch": _WRITE_KEYS | {"force"},
-    "delete": _DELETE_KEYS,
-}
-_DELETE_OPTIONS = _DELETE_KEYS | {"apiVersion", "kind", "preconditions"}
-POLICIES = ("Foreground", "Background", "Orphan")
+_DELETE_OPTIONS = frozenset({"apiVersion", "kind", "preconditions", "propagationPolicy"})
+POLICIES = ("Background", "Foreground", "Orphan")
 
 
 @dataclass(frozen=True)
@@ -78,17 +54,6 @@ class Call:
         if not isinstance(self.body, dict):
             raise bad_request("the body of the request must be a JSON object")
         return self.body
-
-    def dry_run(self) -> bool:
-        """Whether dryRun=All was asked for. Raises StatusError 400 for another value."""
-        return _dry_run(self.query.get("dryRun"))
-
-
-def _dry_run(value: object) -> bool:
-    values = value if isinstance(value, list) else [value] if value else []
-    if any(item != "All" for item in values):
-        raise bad_request(f'dryRun: Unsupported value: {json.dumps(values)}: supported values: "All"')
-    return bool(values)
 
 
 def merge_patch(current: Obj, patch: Obj) -> Obj:
@@ -124,20 +89,21 @@ def unsupported_media(accepted: str) -> errors.StatusError:
 
 
 def check_query(call: Call) -> None:
-    """Refuse unknown query parameters, so that a client's wrong argument shows. Raises StatusError 400."""
+    """Refuse parameters that are not read here, so that a client's wrong argument shows. Raises StatusError 400."""
     known = _LOG_KEYS if call.target.subresource == "log" else _KEYS[call.verb]
     unknown = sorted(set(call.query) - known - {"pretty"})
     if unknown:
-        raise bad_request(f"unknown query parameter {unknown} for {call.verb} on {call.path} (refused by the sandbox)")
+        raise bad_request(f"query parameter {unknown} is not read for {call.verb} on {call.path} by the sandbox")
+    for name, only in (("dryRun", "All"), ("fieldValidation", "Strict")):
+        if call.query.get(name, only) != only:
+            raise bad_request(f'{name}: Unsupported value: "{call.query[name]}": supported values: "{only}"')
 
 
 @dataclass(frozen=True)
 class DeleteOptions:
-    """The options of a deletion; ``policy`` and ``grace_seconds`` are None if they were not given."""
+    """The options of a deletion; None is what was not given."""
 
     policy: str | None
-    grace_seconds: int | None
-    dry_run: bool
     uid: str | None
     version: str | None
 
@@ -148,34 +114,22 @@ def delete_options(call: Call) -> DeleteOptions:
     if not isinstance(body, dict) or set(body) - _DELETE_OPTIONS:
         raise bad_request(f"DeleteOptions cannot be decoded: unknown fields in {sorted(body)}")
     policy = body.get("propagationPolicy", call.query.get("propagationPolicy"))
-    orphan = body.get("orphanDependents", call.query.get("orphanDependents"))
-    if orphan is not None:
-        policy = "Orphan" if str(orphan).lower() == "true" else "Background"
     if policy is not None and policy not in POLICIES:
         text = (
             f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": '
             'supported values: "Background", "Foreground", "Orphan"'
         )
         raise errors.StatusError(422, "Invalid", text)
-    grace = body.get("gracePeriodSeconds", call.query.get("gracePeriodSeconds"))
-    if grace is not None and not str(grace).isdigit():
-        raise bad_request(f"gracePeriodSeconds is {grace!r}; it must be a number from 0 up")
     conditions = body.get("preconditions") or {}
-    return DeleteOptions(
-        policy,
-        None if grace is None else int(grace),
-        _dry_run(body.get("dryRun", call.query.get("dryRun"))),
-        conditions.get("uid"),
-        conditions.get("resourceVersion"),
-    )
+    return DeleteOptions(policy, conditions.get("uid"), conditions.get("resourceVersion"))
 
 
-def check_preconditions(call: Call, obj: Obj, uid: str | None, version: str | None) -> None:
+def check_preconditions(call: Call, obj: Obj, options: DeleteOptions) -> None:
     """Raises StatusError 409 if the object to delete is not the one that the client means."""
     meta = obj["metadata"]
     for label, wanted, found, why in (
-        ("UID", uid, meta["uid"], "deleted and then recreated"),
-        ("ResourceVersion", version, meta["resourceVersion"], "modified"),
+        ("UID", options.uid, meta["uid"], "deleted and then recreated"),
+        ("ResourceVersion", options.version, meta["resourceVersion"], "modified"),
     ):
         if wanted is not None and wanted != found:
             text = (
@@ -185,25 +139,22 @@ def check_preconditions(call: Call, obj: Obj, uid: str | None, version: str | No
             raise errors.unmet(call.resource, meta["name"], text)
 
 
-def check_same(call: Call, current: Obj, body: Obj) -> None:
-    """Raises StatusError if a change names another uid: 409 for a PUT, 422 for a PATCH, as the real server does."""
-    meta = current["metadata"]
-    wanted = (body.get("metadata") or {}).get("uid")
-    if wanted in (None, meta["uid"]):
-        return
-    if call.verb == "update":
-        text = f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {meta['uid']}"
-        raise errors.conflict(call.resource, meta["name"], text)
-    cause = errors.invalid_value("metadata.uid", wanted, "field is immutable")
-    raise errors.invalid(call.resource, meta["name"], [cause])
+def check_same(call: Call, current: Obj, new: Obj) -> None:
+    """Raises StatusError if a patch is for another object (422) or for another version of it (409)."""
+    meta, wanted = current["metadata"], new["metadata"]
+    if wanted.get("resourceVersion") not in (None, meta["resourceVersion"]):
+        raise errors.conflict(call.resource, call.name)
+    if wanted.get("name") != meta["name"]:
+        raise bad_request("the name of the object does not match the name on the URL")
+    if wanted.get("uid") not in (None, meta["uid"]):
+        cause = errors.invalid_value("metadata.uid", wanted["uid"], "field is immutable")
+        raise errors.invalid(call.resource, meta["name"], [cause])
 
 
 def pod_spec_of(resource: ResourceType, obj: Obj) -> Obj | None:
     """Where the containers of an object are, or None."""
     spec = obj.get("spec") or {}
-    if resource is CRONJOBS:
-        spec = (spec.get("jobTemplate") or {}).get("spec") or {}
-    if resource in (JOBS, CRONJOBS):
+    if resource is JOBS:
         found = (spec.get("template") or {}).get("spec")
         return found if isinstance(found, dict) else None
     return spec if resource is PODS else None
@@ -223,7 +174,7 @@ def subject_for(cluster: Cluster, call: Call) -> Subject:
         except (AttributeError, TypeError, ValueError):  # a body of another shape; the schema check refuses it
             return Subject("", namespace, {}, {})
         return Subject(own.name, namespace, own.labels, own.env)
-    labels = equalities(parse_labels(call.query.get("labelSelector", "")))
+    labels = equalities(call.query.get("labelSelector", ""))
     job_name = labels.get("job-name") or labels.get("batch.kubernetes.io/job-name") or ""
     job = cluster.store.find(JOBS, namespace, job_name) if resource is PODS else None
     if job is None:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from standins.kubernetes.resources import Obj
+from standins.serverprocess import POLL_SECONDS, PROJECT, SandboxError, ServerProcess, send
 
-PROJECT = Path(__file__).resolve().parents[2]
+__all__ = ["CRONJOB", "KIND", "NAMESPACE", "PROJECT", "KubernetesAdmin", "KubernetesSandbox", "SandboxError", "is_real"]
+
 START_SECONDS = 120.0
 REAL_START_SECONDS = 180.0
 """A real control plane starts in some 10 s on two idle cores."""
 KIND = "SANDBOX_KUBERNETES"
 """Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
-STOP_SECONDS = 15.0
-CALL_SECONDS = 10.0
-POLL_SECONDS = 0.05
 NAMESPACE = "cresta-cron"
 CRONJOB = "cron-batch-reindex-conversations"
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Opens 127.0.0.1 without a proxy, whatever the environment says."""
 
 
 def is_real() -> bool:
@@ -41,10 +33,6 @@ def is_real() -> bool:
     if value not in ("standin", "real"):
         raise ValueError(f"{KIND} is {value!r}; it must be standin or real")
     return value == "real"
-
-
-class SandboxError(RuntimeError):
-    """The server did not start or stop, or refused a request; the text has its answer or its log's end."""
 
 
 class KubernetesAdmin:
@@ -75,15 +63,7 @@ class KubernetesAdmin:
 
     def _call(self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
-        request = urllib.request.Request(self.url + path, data=data, method=method, headers=sent)
-        try:
-            with _DIRECT.open(request, timeout=CALL_SECONDS) as answer:
-                return json.loads(answer.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read().decode(errors="replace")
-            raise SandboxError(f"{method} {path} was refused with {error.code}: {text}") from None
+        return json.loads(send(method, self.url + path, data, {"Content-Type": "application/json", **(headers or {})}))
 
     def requests(
         self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
@@ -190,7 +170,8 @@ class KubernetesSandbox(KubernetesAdmin):
         self._manifests = manifests
         self._env = dict(env or {})
         self._options = list(options)
-        self._process: subprocess.Popen[bytes] | None = None
+        # uvicorn ends by the signal that has told it to stop.
+        self._process = ServerProcess("the server", folder / "server.log", good_ends=(0, -signal.SIGTERM))
         self._port = 0
 
     @property
@@ -201,72 +182,35 @@ class KubernetesSandbox(KubernetesAdmin):
     @property
     def pid(self) -> int:
         """The server's process id. Raises SandboxError if it is not started."""
-        if self._process is None:
-            raise SandboxError("the server is not started")
         return self._process.pid
 
     def start(self) -> None:
         """Start the process and wait until it answers. Raises SandboxError."""
         self.kubeconfig.unlink(missing_ok=True)
         module = "standins.controlplane" if is_real() else "standins.kubernetes"
-        command = [sys.executable, "-m", module, "--port", str(self._port)]
-        command += ["--data", str(self.folder / "data"), "--context", self.context]
-        command += ["--kubeconfig", str(self.kubeconfig), "--images", str(self.images_file), *self._options]
+        arguments = ["--port", str(self._port), "--data", str(self.folder / "data"), "--context", self.context]
+        arguments += ["--kubeconfig", str(self.kubeconfig), "--images", str(self.images_file), *self._options]
         if self._manifests is not None:
-            command += ["--manifests", str(self._manifests)]
-        env = {**os.environ, "PYTHONPATH": str(PROJECT), **self._env}
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=PROJECT, env=env, stdout=log, stderr=log)
+            arguments += ["--manifests", str(self._manifests)]
+        self._process.launch(module, arguments, self._env)
         try:
-            self._wait_until_up()
+            limit = REAL_START_SECONDS if is_real() else START_SECONDS
+            self._process.wait_until_up(lambda: f"{self.url}/healthz", limit)
         except BaseException:
             self.stop(kill=True)
             raise
-
-    def _wait_until_up(self) -> None:
-        limit = REAL_START_SECONDS if is_real() else START_SECONDS
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            if self._process is None or self._process.poll() is not None:
-                raise SandboxError(f"the server ended at its start:\n{self.log_tail()}")
-            with contextlib.suppress(OSError), _DIRECT.open(self.url + "/healthz", timeout=2):
-                self._port = int(self.url.rpartition(":")[2])
-                return
-            time.sleep(POLL_SECONDS)
-        raise SandboxError(f"the server did not answer within {limit} s:\n{self.log_tail()}")
-
-    def log_tail(self) -> str:
-        """The end of the server's own log."""
-        return (self.folder / "server.log").read_text(encoding="utf-8", errors="replace")[-3000:]
+        self._port = int(self.url.rpartition(":")[2])
 
     def stop(self, kill: bool = False) -> None:
         """Stop the server (``kill``: with SIGKILL) and wait for its end.
 
         Raises SandboxError if it does not end.
         """
-        if self._process is None:
-            return
-        self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            self._process.kill()
-            self._process.wait()
-            raise SandboxError(f"the server did not stop within {STOP_SECONDS} s:\n{self.log_tail()}") from error
-        finally:
-            self._process = None
+        self._process.tell_to_stop(kill)
+        if problem := self._process.wait_for_end(kill):
+            raise SandboxError(problem)
 
     def restart(self, kill: bool = False) -> None:
         """Stop and start on the same port with the same objects, the same token and the same recorded requests."""
         self.stop(kill)
         self.start()
-
-
-@contextlib.contextmanager
-def running(sandbox: KubernetesSandbox) -> Iterator[KubernetesSandbox]:
-    """Start the server, stop it at the end in any case."""
-    sandbox.start()
-    try:
-        yield sandbox
-    finally:
-        sandbox.stop()

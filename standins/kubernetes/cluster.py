@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
-from standins.kubernetes.clock import parse_time, rfc3339, utc_now
+from standins.kubernetes.clock import rfc3339, utc_now
 from standins.kubernetes.faults import ActiveRule, FaultBook, Subject, subject_of
 from standins.kubernetes.rbac import Deny
 from standins.kubernetes.resources import EVENTS, JOBS, Obj
 from standins.kubernetes.store import ObjectStore, random_suffix
-
-EVENT_LIFE = timedelta(hours=1)  # --event-ttl of kube-apiserver
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,7 @@ class Cluster:
         """The fault inject_container, in place, on the spec of a new pod."""
         active = self.take_fault("inject_container", subject, uid)
         if active is not None:
-            injected = dict(active.rule.inject)
-            place = "initContainers" if injected.get("restartPolicy") == "Always" else "containers"
-            spec[place] = [injected, *spec.get(place, [])]
+            spec["containers"] = [dict(active.rule.inject), *spec["containers"]]
 
     def job_of(self, pod: Obj) -> Obj | None:
         """The Job that owns a pod, or None."""
@@ -99,10 +94,3 @@ class Cluster:
             "reportingInstance": "",
         }
         self.store.add(EVENTS, self.store.prepare(EVENTS, event))
-
-    def drop_old_events(self) -> None:
-        """Remove events older than EVENT_LIFE."""
-        oldest = utc_now() - EVENT_LIFE
-        for event in self.store.every(EVENTS):
-            if parse_time(event["metadata"]["creationTimestamp"]) < oldest:
-                self.store.remove(EVENTS, event)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 
-from standins.kubernetes.resources import CRONJOBS, JOBS, NAMESPACES, PODS, QUOTAS, SECRETS, Obj, ResourceType
+from standins.kubernetes.resources import CRONJOBS, JOBS, NAMESPACES, PODS, SECRETS, Obj, ResourceType
 
 TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
-LEGACY_LABELS = ("controller-uid", "job-name")
 PREFIX = "batch.kubernetes.io/"
 
 
@@ -19,19 +18,13 @@ def pod_defaults(spec: Obj) -> None:
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
-    if "serviceAccountName" in spec:
-        spec.setdefault("serviceAccount", spec["serviceAccountName"])
-    for container in [*spec.get("initContainers", []), *spec.get("containers", [])]:
+    for container in spec.get("containers", []):
         image = container.get("image") or ""
         tag = image.rpartition("/")[2].partition(":")[2]
         container.setdefault("imagePullPolicy", "Always" if tag in ("", "latest") else "IfNotPresent")
         container.setdefault("resources", {})
         container.setdefault("terminationMessagePath", "/dev/termination-log")
         container.setdefault("terminationMessagePolicy", "File")
-        for variable in container.get("env", []):
-            reference = variable.get("valueFrom", {}).get("fieldRef")
-            if reference is not None:
-                reference.setdefault("apiVersion", "v1")
 
 
 def job_labels(name: str, uid: str) -> dict[str, str]:
@@ -48,7 +41,6 @@ def job_spec_defaults(spec: Obj) -> None:
     spec.setdefault("backoffLimit", 6)
     spec.setdefault("completionMode", "NonIndexed")
     spec.setdefault("suspend", False)
-    spec.setdefault("manualSelector", False)
     spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
     pod_defaults(spec.setdefault("template", {}).setdefault("spec", {}))
 
@@ -56,14 +48,12 @@ def job_spec_defaults(spec: Obj) -> None:
 def job_identity(job: Obj) -> None:
     """Give a new Job its generated selector and its pods their labels, in place."""
     spec, meta = job["spec"], job["metadata"]
-    template_meta = spec["template"].setdefault("metadata", {})
-    if not spec["manualSelector"]:
-        labels = template_meta.setdefault("labels", {})
-        for key, value in job_labels(meta.get("name", ""), meta["uid"]).items():
-            labels.setdefault(key, value)
-        spec.setdefault("selector", {"matchLabels": {PREFIX + "controller-uid": meta["uid"]}})
+    labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+    for key, value in job_labels(meta.get("name", ""), meta["uid"]).items():
+        labels.setdefault(key, value)
+    spec.setdefault("selector", {"matchLabels": {PREFIX + "controller-uid": meta["uid"]}})
     if not meta.get("labels"):
-        meta["labels"] = dict(template_meta.get("labels", {}))
+        meta["labels"] = dict(labels)
 
 
 def cronjob_defaults(cronjob: Obj) -> None:
@@ -81,10 +71,8 @@ def cronjob_defaults(cronjob: Obj) -> None:
 def fill_in(resource: ResourceType, obj: Obj) -> None:
     """The defaults that hold for new and changed objects, in place."""
     obj["kind"], obj["apiVersion"] = resource.kind, resource.api_version
-    if resource in (JOBS, CRONJOBS, PODS):
-        obj.setdefault("spec", {})
     if resource is JOBS:
-        job_spec_defaults(obj["spec"])
+        job_spec_defaults(obj.setdefault("spec", {}))
     elif resource is CRONJOBS:
         cronjob_defaults(obj)
     elif resource is PODS:
@@ -100,29 +88,20 @@ def complete(resource: ResourceType, prepared: Obj) -> None:
     fill_in(resource, prepared)
     if resource is JOBS:
         job_identity(prepared)
-    if resource in (JOBS, CRONJOBS, QUOTAS):
+    if resource in (JOBS, CRONJOBS):
         prepared["status"] = {}
     elif resource is PODS:
         prepared["status"] = {"phase": "Pending", "qosClass": "BestEffort"}
     elif resource is NAMESPACES:
-        prepared["spec"] = {"finalizers": ["kubernetes"]}
         prepared["status"] = {"phase": "Active"}
-        labels = prepared["metadata"].setdefault("labels", {})
-        labels.setdefault("kubernetes.io/metadata.name", prepared["metadata"].get("name", ""))
 
 
-def for_update(resource: ResourceType, current: Obj, wanted: Obj, subresource: str | None) -> Obj:
-    """The object that an update makes of ``wanted``: fields that a client cannot set keep their value."""
+def for_update(resource: ResourceType, current: Obj, wanted: Obj) -> Obj:
+    """The object that a change makes of ``wanted``: fields that a client cannot set keep their value."""
     new = copy.deepcopy(wanted)
     fill_in(resource, new)
-    meta, old = new.setdefault("metadata", {}), current["metadata"]
-    fixed = ("name", "namespace", "uid", "creationTimestamp", "generation", "deletionTimestamp")
-    for field in (*fixed, "deletionGracePeriodSeconds", "resourceVersion"):
-        meta.pop(field, None)
-        if field in old:
-            meta[field] = old[field]
-    kept = "spec" if subresource == "status" else "status"
-    new.pop(kept, None)
-    if kept in current:
-        new[kept] = copy.deepcopy(current[kept])
+    old = current["metadata"]
+    for field in ("name", "namespace", "uid", "creationTimestamp", "generation", "resourceVersion"):
+        new["metadata"][field] = old[field]
+    new["status"] = copy.deepcopy(current["status"])
     return new

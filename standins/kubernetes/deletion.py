@@ -6,28 +6,8 @@ from datetime import timedelta
 
 from standins.kubernetes.clock import rfc3339, utc_now
 from standins.kubernetes.defaults import TRACKING_FINALIZER
-from standins.kubernetes.resources import JOBS, NAMESPACES, PODS, Obj, ResourceType
+from standins.kubernetes.resources import JOBS, PODS, Obj
 from standins.kubernetes.store import ObjectStore
-
-FOREGROUND_FINALIZER = "foregroundDeletion"
-
-
-def owned_pods(store: ObjectStore, job: Obj) -> list[Obj]:
-    """The pods that an ownerReference ties to this Job."""
-    uid = job["metadata"]["uid"]
-    return [
-        pod
-        for pod in store.every(PODS, job["metadata"]["namespace"])
-        if any(reference["uid"] == uid for reference in pod["metadata"].get("ownerReferences", []))
-    ]
-
-
-def mark(obj: Obj, grace_seconds: float = 0) -> None:
-    """Set the deletion's time on an object, in place, unless it has one."""
-    meta = obj["metadata"]
-    if "deletionTimestamp" not in meta:
-        meta["deletionTimestamp"] = rfc3339(utc_now() + timedelta(seconds=grace_seconds))
-        meta["deletionGracePeriodSeconds"] = int(grace_seconds)
 
 
 def delete_pod(store: ObjectStore, pod: Obj, grace_seconds: int | None = None) -> Obj:
@@ -36,10 +16,17 @@ def delete_pod(store: ObjectStore, pod: Obj, grace_seconds: int | None = None) -
     ``None`` is the pod's own grace period.
     """
     grace = pod["spec"].get("terminationGracePeriodSeconds", 30) if grace_seconds is None else grace_seconds
-    return store.change(PODS, pod, lambda new: mark(new, grace))
+
+    def edit(new: Obj) -> None:
+        meta = new["metadata"]
+        if "deletionTimestamp" not in meta:
+            meta["deletionTimestamp"] = rfc3339(utc_now() + timedelta(seconds=grace))
+            meta["deletionGracePeriodSeconds"] = int(grace)
+
+    return store.change(PODS, pod, edit)
 
 
-def release_pod(store: ObjectStore, pod: Obj, orphan: bool = False) -> None:
+def release_pod(store: ObjectStore, pod: Obj, orphan: bool = False) -> Obj:
     """Take the Job's tracking finalizer off a pod, and with ``orphan`` its ownerReferences too."""
 
     def edit(new: Obj) -> None:
@@ -50,35 +37,13 @@ def release_pod(store: ObjectStore, pod: Obj, orphan: bool = False) -> None:
         if orphan:
             new["metadata"].pop("ownerReferences", None)
 
-    store.change(PODS, pod, edit)
+    return store.change(PODS, pod, edit)
 
 
-def delete_job(store: ObjectStore, job: Obj, policy: str) -> Obj:
-    """Delete a Job with Foreground, Background or Orphan; returns its last state.
-
-    With Background the pods go by garbage collection once the Job is gone.
-    """
-    if policy == "Orphan":
-        for pod in owned_pods(store, job):
-            release_pod(store, pod, orphan=True)
-
-    def edit(new: Obj) -> None:
-        mark(new)
-        finalizers = new["metadata"].get("finalizers", [])
-        if policy == "Foreground" and FOREGROUND_FINALIZER not in finalizers:
-            new["metadata"]["finalizers"] = [*finalizers, FOREGROUND_FINALIZER]
-
-    return store.change(JOBS, job, edit)
-
-
-def delete_object(store: ObjectStore, resource: ResourceType, obj: Obj) -> Obj:
-    """Remove an object of a type without graceful deletion; a namespace takes its objects with it."""
-    if resource is NAMESPACES:
-        name = obj["metadata"]["name"]
-        for job in store.every(JOBS, name):
-            delete_job(store, job, "Background")
-        for pod in store.every(PODS, name):
-            release_pod(store, pod)
-            delete_pod(store, store.get(PODS, name, pod["metadata"]["name"]), 0)
-    store.remove(resource, obj)
-    return obj
+def delete_job(store: ObjectStore, job: Obj, orphan: bool = False) -> None:
+    """Delete a Job at once. Its pods go by garbage collection, or stay as nobody's with ``orphan``."""
+    if orphan:
+        for pod in store.every(PODS, job["metadata"]["namespace"]):
+            if any(owner["uid"] == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences", [])):
+                release_pod(store, pod, orphan=True)
+    store.remove(JOBS, job)

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from standins.kubernetes.resources import Obj, ResourceType
-
-CONFLICT_TEXT = "the object has been modified; please apply your changes to the latest version and try again"
+from standins.kubernetes.resources import Obj, ResourceType, Target
 
 
 class StatusError(Exception):
@@ -69,12 +67,6 @@ def invalid_value(field: str, value: object, text: str) -> Cause:
     return Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {text}")
 
 
-def unsupported(field: str, value: object, allowed: Sequence[str]) -> Cause:
-    """The cause "Unsupported value" of a field with a fixed set of values."""
-    values = ", ".join(f'"{item}"' for item in allowed)
-    return Cause(field, "FieldValueNotSupported", f'Unsupported value: "{value}": supported values: {values}')
-
-
 def _details(resource: ResourceType, name: str | None) -> Obj:
     details: Obj = {"kind": resource.plural}
     if resource.group:
@@ -101,22 +93,15 @@ def method_not_allowed() -> StatusError:
     return StatusError(405, "MethodNotAllowed", text)
 
 
-def over_quota(resource: ResourceType, name: str) -> StatusError:
-    """403 of the admission plug-in ResourceQuota."""
-    count = f"count/{resource.qualified}"
-    used = f"exceeded quota: batch, requested: {count}=1, used: {count}=10, limited: {count}=10"
-    text = f'{resource.qualified} "{name}" is forbidden: {used}'
-    return StatusError(403, "Forbidden", text, {"name": name, "kind": resource.plural})
-
-
 def already_exists(resource: ResourceType, name: str) -> StatusError:
     """409 for the creation of an object whose name is taken."""
     text = f'{resource.qualified} "{name}" already exists'
     return StatusError(409, "AlreadyExists", text, _details(resource, name))
 
 
-def conflict(resource: ResourceType, name: str, text: str = CONFLICT_TEXT) -> StatusError:
+def conflict(resource: ResourceType, name: str) -> StatusError:
     """409 for a change of an object that is not the expected version."""
+    text = "the object has been modified; please apply your changes to the latest version and try again"
     message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {text}'
     return StatusError(409, "Conflict", message, _details(resource, name))
 
@@ -149,11 +134,10 @@ def unauthorized() -> StatusError:
     return StatusError(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(
-    resource: ResourceType, name: str | None, user: str, verb: str, shown: str, namespace: str | None
-) -> StatusError:
-    """403; ``shown`` is the resource with its subresource, such as ``pods/log``."""
+def forbidden(target: Target, user: str, verb: str) -> StatusError:
+    """403 for a right that is missing."""
+    resource, name = target.resource, target.name
     what = f'{resource.qualified} "{name}"' if name else resource.qualified
-    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
-    text = f'User "{user}" cannot {verb} resource "{shown}" in API group "{resource.group}" {where}'
+    where = f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
+    text = f'User "{user}" cannot {verb} resource "{target.shown}" in API group "{resource.group}" {where}'
     return StatusError(403, "Forbidden", f"{what} is forbidden: {text}", _details(resource, name))

@@ -10,17 +10,15 @@ its Job: name and env are the Job's. A plain text is a ``path``.
 
 Kinds on requests: ``stored_then_500`` (``status`` and ``message`` may change it) and ``stored_then_cut`` do
 what was asked and lose the answer, ``stored_then_hang`` does it and holds the answer back; ``conflict_own``
-does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``quota`` answers 403
-as a full quota does; ``error`` answers ``status`` (with ``retry_after`` seconds) and does nothing; ``unauthorized``
-answers 401 until a new token is made; ``delay`` and ``hang`` hold the request; ``mutate`` merges ``patch`` into the
-body, as an admission webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
-Kinds on objects: ``inject_container`` puts ``inject`` in front of the containers of new pods (of their init
-containers if its restartPolicy is Always), as a service mesh does; ``no_pod`` and ``image_pull_backoff`` hold a Job
-or pod for ``seconds``; ``fail_container`` ends a container (``container``: only the one of this name) with
-``exit_code`` and ``log`` without running its program, once per run of it; ``exit_without_running`` does so with code
-0; ``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``); ``pod_extra_failed``
-lets the first pod of a Job fail; ``pod_gone`` removes a pod when its end was counted; ``job_gone`` removes a Job
-``seconds`` after it was ``when`` finished or active.
+does it and says 409; ``conflict_foreign`` puts a Job of somebody else under the name first; ``error`` answers
+``status`` (with ``reason`` and ``message``, as a full quota or a policy does) and does nothing; ``unauthorized``
+answers 401 until a new token is made; ``hang`` holds the request; ``mutate`` merges ``patch`` into the body, as an
+admission webhook does (parallelism 0 or 3, suspend); ``empty_pod_list`` hides pods.
+Kinds on objects: ``inject_container`` puts ``inject`` in front of the containers of new pods, as a service mesh does;
+``no_pod`` and ``image_pull_backoff`` hold a Job or pod for ``seconds``; ``fail_container`` ends a container
+(``container``: only the one of this name) with ``exit_code`` and ``log`` without running its program;
+``hang_container`` puts a program there that sleeps (for ``seconds``, then ``exit_code``); ``pod_gone`` removes a pod
+when its end was counted; ``job_gone`` removes a Job ``seconds`` after it was ``when`` finished or active.
 """
 
 from __future__ import annotations
@@ -29,14 +27,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from standins.faults import COUNT, SECONDS, FaultRuleError, Field, Kind, Language, fits, kinds
+from standins.faults import SECONDS, FaultRuleError, Field, Kind, Language, fits, kinds
 from standins.kubernetes.resources import Obj
 
+Match = Mapping[str, Any]
+"""Patterns by name that must all hold, as in a rule's JSON."""
 _ANSWER = {
     "status": Field(int, 400, 599),
     "reason": Field(str),
     "message": Field(str),
-    "retry_after": COUNT,
 }
 _RUN = {"exit_code": Field(int, 0, 255), "log": Field(str), "container": Field(str), "seconds": SECONDS}
 _HELD = {"seconds": SECONDS}
@@ -44,22 +43,17 @@ _CREATE = {"method": "POST", "path": "/jobs$"}
 _REQUESTS: Mapping[str, Kind] = {
     "stored_then_500": Kind(_ANSWER, match=_CREATE),
     "stored_then_hang": Kind(_HELD, match=_CREATE),
-    **kinds(("stored_then_cut", "conflict_own", "conflict_foreign", "quota"), match=_CREATE),
+    **kinds(("stored_then_cut", "conflict_own", "conflict_foreign"), match=_CREATE),
     "mutate": Kind({"patch": Field(dict)}, ("patch",), _CREATE),
     "error": Kind(_ANSWER),
     "unauthorized": Kind(),
-    "delay": Kind(_HELD),
     "hang": Kind(_HELD),
     "empty_pod_list": Kind(match={"method": "GET", "path": "/pods$"}),
 }
 _OBJECTS: Mapping[str, Kind] = {
-    **kinds(
-        ("fail_container", "exit_without_running", "hang_container", "pod_extra_failed"),
-        fields=_RUN,
-        without=("method", "path"),
-    ),
+    **kinds(("fail_container", "hang_container"), fields=_RUN, without=("method", "path")),
     "no_pod": Kind(_HELD, without=("method", "path")),
-    "image_pull_backoff": Kind(_HELD | {"reason": Field(str)}, without=("method", "path")),
+    "image_pull_backoff": Kind(_HELD, without=("method", "path")),
     "inject_container": Kind({"inject": Field(dict)}, ("inject",), without=("method", "path")),
     "pod_gone": Kind(without=("method", "path")),
     "job_gone": Kind(_HELD | {"when": Field(str, choices=("finished", "active"))}, without=("method", "path")),
@@ -69,8 +63,6 @@ REQUEST_KINDS = frozenset(_REQUESTS)
 LANGUAGE = Language(
     {**_REQUESTS, **_OBJECTS}, ("method", "path", "name", "namespace", "labels.*", "env.*"), main="path"
 )
-_FIRST_KINDS = frozenset({"delay", "mutate"})
-"""All of these act on a request, then one of another kind."""
 
 
 @dataclass(frozen=True)
@@ -93,35 +85,17 @@ class RequestFacts:
 
 
 @dataclass(frozen=True)
-class Match:
-    """Patterns that must all hold; None or empty means any."""
-
-    method: str | None = None
-    path: str | None = None
-    name: str | None = None
-    namespace: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def needs_subject(self) -> bool:
-        """Whether a request without an object cannot match."""
-        return bool(self.name or self.namespace or self.labels or self.env)
-
-
-@dataclass(frozen=True)
 class Rule:
     """One fault. Seconds are wall-clock; ``status`` is an HTTP status; ``when`` is for job_gone."""
 
     kind: str
-    match: Match = Match()
+    match: Match = field(default_factory=dict)
     times: int | None = None
     for_seconds: float | None = None
     seconds: float | None = None
     status: int = 500
     reason: str = ""
     message: str = ""
-    retry_after: int | None = None
     exit_code: int = 1
     log: str = ""
     when: str = "finished"
@@ -132,7 +106,7 @@ class Rule:
 
 def parse_rule(raw: Mapping[str, Any]) -> Rule:
     """The rule of a JSON object. Raises FaultRuleError."""
-    match = Match(**LANGUAGE.check(raw))
+    match = LANGUAGE.check(raw)
     rule = Rule(match=match, **{key: value for key, value in raw.items() if key != "match" and value is not None})
     if rule.kind == "inject_container" and not rule.inject.get("name"):
         raise FaultRuleError(f"inject_container: field 'inject' cannot be {rule.inject!r}: it must be a container")
@@ -142,18 +116,18 @@ def parse_rule(raw: Mapping[str, Any]) -> Rule:
 def subject_matches(match: Match, subject: Subject) -> bool:
     """Whether the object meets name, namespace, labels and env."""
     return (
-        fits(match.name, subject.name, whole=True)
-        and fits(match.namespace, subject.namespace, whole=True)
-        and all(fits(pattern, subject.labels.get(key), whole=True) for key, pattern in match.labels.items())
-        and all(fits(pattern, subject.env.get(key), whole=True) for key, pattern in match.env.items())
+        fits(match.get("name"), subject.name, whole=True)
+        and fits(match.get("namespace"), subject.namespace, whole=True)
+        and all(fits(pattern, subject.labels.get(key), whole=True) for key, pattern in match.get("labels", {}).items())
+        and all(fits(pattern, subject.env.get(key), whole=True) for key, pattern in match.get("env", {}).items())
     )
 
 
 def request_matches(match: Match, facts: RequestFacts) -> bool:
-    """Whether the request meets all patterns; HEAD and GET differ."""
-    if not fits(match.method, facts.method, whole=True) or not fits(match.path, facts.path):
+    """Whether the request meets all patterns; one without an object meets none on objects."""
+    if not fits(match.get("method"), facts.method, whole=True) or not fits(match.get("path"), facts.path):
         return False
-    if not match.needs_subject:
+    if set(match) <= {"method", "path"}:
         return True
     return facts.subject is not None and subject_matches(match, facts.subject)
 
@@ -224,18 +198,17 @@ class FaultBook:
     def take_requests(
         self, facts: RequestFacts, now: float, kinds: Collection[str] = REQUEST_KINDS
     ) -> list[ActiveRule]:
-        """The rules of these kinds that act on a request, counted as used: delays and mutations, then one other."""
-        taken: list[ActiveRule] = []
+        """The rules of these kinds that act on a request, counted as used: all mutations, then one other."""
+        mutations: list[ActiveRule] = []
+        others: list[ActiveRule] = []
         for active in self._rules:
             if active.rule.kind not in kinds or active.used_up() or not active.alive(now):
                 continue
-            if not request_matches(active.rule.match, facts):
-                continue
-            decided = any(other.rule.kind not in _FIRST_KINDS for other in taken)
-            if active.rule.kind in _FIRST_KINDS or not decided:
+            taken = mutations if active.rule.kind == "mutate" else others
+            if (taken is mutations or not others) and request_matches(active.rule.match, facts):
                 active.hits += 1
                 taken.append(active)
-        return sorted(taken, key=lambda active: active.rule.kind not in _FIRST_KINDS)
+        return mutations + others
 
     def take_object(
         self, kind: str, subject: Subject, uid: str, now: float, when: str | None = None, container: str = ""

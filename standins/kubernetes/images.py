@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from standins.kubernetes.resources import SECRETS, Obj
 from standins.kubernetes.store import ObjectStore
@@ -21,13 +20,20 @@ class ContainerConfigError(Exception):
     """A container whose variables cannot be made, as for the kubelet's CreateContainerConfigError."""
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(BaseModel, frozen=True, extra="forbid"):
     """The program of an image: its arguments, its variables (below those of the pod), its working folder."""
 
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    argv: tuple[str, ...] = Field(min_length=1)
+    env: dict[str, str] = {}
     cwd: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: object) -> object:
+        return {"argv": value} if isinstance(value, list) else value
+
+
+_IMAGES = TypeAdapter(dict[str, Image])
 
 
 def load_images(path: Path) -> dict[str, Image]:
@@ -36,24 +42,9 @@ def load_images(path: Path) -> dict[str, Image]:
     Raises ImagesFileError for a bad entry and OSError if the file cannot be read.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ImagesFileError(f"{path} is not JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise ImagesFileError(f"{path} must hold an object: image name -> program")
-    return {name: _image(path, name, entry) for name, entry in raw.items()}
-
-
-def _image(path: Path, name: str, entry: object) -> Image:
-    parts = {"argv": entry} if isinstance(entry, list) else entry
-    if not isinstance(parts, dict) or set(parts) - {"argv", "env", "cwd"}:
-        raise ImagesFileError(f"{path}: image {name}: expected a list, or an object with argv, env, cwd")
-    argv, env = parts.get("argv"), parts.get("env", {})
-    if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
-        raise ImagesFileError(f"{path}: image {name}: argv is {argv!r}; it must be a list of words, at least one")
-    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
-        raise ImagesFileError(f"{path}: image {name}: env must map names to texts")
-    return Image(tuple(argv), env, parts.get("cwd"))
+        return _IMAGES.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ImagesFileError(f"{path}: {error}") from error
 
 
 def container_env(store: ObjectStore, pod: Obj, container: Obj, image: Image) -> dict[str, str]:
@@ -63,40 +54,26 @@ def container_env(store: ObjectStore, pod: Obj, container: Obj, image: Image) ->
     """
     env = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "HOSTNAME": pod["metadata"]["name"]}
     env.update(image.env)
-    namespace = pod["metadata"]["namespace"]
-    for source in container.get("envFrom") or []:
-        reference = source.get("secretRef")
-        if reference is None:
-            raise ContainerConfigError(f"the sandbox has no source {sorted(source)} for envFrom; use secretRef")
-        data = _secret_data(store, namespace, reference)
-        env.update({source.get("prefix", "") + key: value for key, value in data.items()})
+    if container.get("envFrom"):
+        raise ContainerConfigError("the sandbox has no envFrom; name each variable under env")
     for variable in container.get("env") or []:
-        value = _value(store, pod, variable)
-        if value is not None:
-            env[variable["name"]] = value
+        env[variable["name"]] = _value(store, pod, variable)
     return env
 
 
-def _value(store: ObjectStore, pod: Obj, variable: Obj) -> str | None:
+def _value(store: ObjectStore, pod: Obj, variable: Obj) -> str:
     source = variable.get("valueFrom")
     if not source:
         return str(variable.get("value") or "")
     if reference := source.get("secretKeyRef"):
-        data = _secret_data(store, pod["metadata"]["namespace"], reference)
-        if reference["key"] not in data and not reference.get("optional"):
-            name, namespace = reference["name"], pod["metadata"]["namespace"]
+        name, namespace = reference["name"], pod["metadata"]["namespace"]
+        secret = store.find(SECRETS, namespace, name)
+        if secret is None:
+            raise ContainerConfigError(f'secret "{name}" not found')
+        if reference["key"] not in secret.get("data", {}):
             raise ContainerConfigError(f"couldn't find key {reference['key']} in Secret {namespace}/{name}")
-        return data.get(reference["key"])
+        return base64.b64decode(secret["data"][reference["key"]]).decode()
     path = source.get("fieldRef", {}).get("fieldPath")
     if path in ("metadata.name", "metadata.namespace", "metadata.uid"):
         return str(pod["metadata"][path.removeprefix("metadata.")])
     raise ContainerConfigError(f"the sandbox has no value source {sorted(source)} {path or ''}".rstrip())
-
-
-def _secret_data(store: ObjectStore, namespace: str, reference: Obj) -> dict[str, str]:
-    secret = store.find(SECRETS, namespace, reference["name"])
-    if secret is None:
-        if reference.get("optional"):
-            return {}
-        raise ContainerConfigError(f'secret "{reference["name"]}" not found')
-    return {key: base64.b64decode(value).decode() for key, value in secret.get("data", {}).items()}

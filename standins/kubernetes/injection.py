@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -27,7 +26,6 @@ _REASONS = {
     403: ("Forbidden", "forbidden"),
     404: ("NotFound", "the server could not find the requested resource"),
     409: ("Conflict", "the operation cannot be fulfilled"),
-    410: ("Expired", "the requested version is too old"),
     429: ("TooManyRequests", "the server has received too many requests and has asked us to try again later"),
     500: ("InternalError", "Internal error occurred: etcdserver: request timed out"),
     503: ("ServiceUnavailable", "the server is currently unable to handle the request"),
@@ -48,21 +46,18 @@ class CutResponse(Response):
 def error_of(rule: Rule) -> StatusError:
     """The error that a rule asks for; missing parts are those of a real server with this status."""
     reason, message = _REASONS.get(rule.status, ("InternalError", "an error on the server"))
-    headers = {} if rule.retry_after is None else {"Retry-After": str(rule.retry_after)}
-    details: Obj = {} if rule.retry_after is None else {"retryAfterSeconds": rule.retry_after}
-    return StatusError(rule.status, rule.reason or reason, rule.message or message, details, headers)
+    return StatusError(rule.status, rule.reason or reason, rule.message or message)
 
 
 def foreign_job(call: Call) -> Obj:
     """A Job of somebody else under the name that the client wants; it is suspended and starts nothing."""
-    body = copy.deepcopy(call.document())
-    meta = body.get("metadata") or {}
+    name = (call.document().get("metadata") or {}).get("name")
     container = {"name": "main", "image": "registry.invalid/foreign:1", "command": ["true"]}
     template = {"metadata": {}, "spec": {"restartPolicy": "Never", "containers": [container]}}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": meta.get("name"), "labels": {"app.kubernetes.io/managed-by": "somebody-else"}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/managed-by": "somebody-else"}},
         "spec": {"suspend": True, "template": template},
     }
 
@@ -93,7 +88,7 @@ class Injector:
         for active in self._cluster.faults.take_requests(facts, time.monotonic(), self._kinds):
             rule = active.rule
             request.state.faults = [*getattr(request.state, "faults", []), rule.kind]
-            if rule.kind in ("delay", "hang"):
+            if rule.kind == "hang":
                 if not await self._hold(request, active):
                     return Response(status_code=499)  # the client has gone: nothing is done
             elif rule.kind == "stored_then_hang":
@@ -118,9 +113,6 @@ class Injector:
         if rule.kind == "conflict_own" and call is not None:
             name = (call.document().get("metadata") or {}).get("name", "")
             raise errors.already_exists(call.resource, str(name))
-        if rule.kind == "quota" and call is not None:
-            name = (call.document().get("metadata") or {}).get("name", "")
-            raise errors.over_quota(call.resource, str(name))
         if rule.kind == "empty_pod_list":
             return JSONResponse(list_object(PODS, self._cluster.store.version, []))
         if rule.kind == "conflict_foreign":
@@ -130,11 +122,8 @@ class Injector:
         raise error_of(rule)
 
     async def _hold(self, request: Request, active: ActiveRule) -> bool:
-        """Wait for a delay, or hang until the rule is cleared or its seconds are over; False if the client
-        has gone.
-        """
-        seconds = active.rule.seconds or 0.0 if active.rule.kind == "delay" else active.rule.seconds
-        end = None if seconds is None else time.monotonic() + seconds
+        """Hang until the rule is cleared or its seconds are over; False if the client has gone."""
+        end = None if active.rule.seconds is None else time.monotonic() + active.rule.seconds
         while not self._stopping.is_set():
             now = time.monotonic()
             if (end is not None and now >= end) or not self._cluster.faults.holds(active.number, now):

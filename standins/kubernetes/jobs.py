@@ -78,16 +78,6 @@ def _failed(pod: Obj) -> bool:
     return pod_phase(pod) == "Failed" or (deleted and pod_phase(pod) != "Succeeded")
 
 
-def _entries(pod: Obj) -> list[Obj]:
-    """The statuses of all containers of a pod."""
-    status = pod.get("status", {})
-    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-
-
-def _restarts(pods: Sequence[Obj]) -> int:
-    return sum(int(entry.get("restartCount", 0)) for pod in pods if _active(pod) for entry in _entries(pod))
-
-
 def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, hold: bool = False) -> JobPlan:
     """The next step for a Job that is not being deleted. ``backoff`` is the wait after the first failed pod.
 
@@ -98,9 +88,7 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
     plan = JobPlan(status)
     _count_ended(status, pods, plan)
     if final := finished(status):
-        ttl = spec.get("ttlSecondsAfterFinished")
-        end = parse_time(final["lastTransitionTime"])
-        plan.expired = ttl is not None and now >= end + timedelta(seconds=ttl)
+        plan.expired = expired(job, final, now)
     elif spec.get("suspend"):
         _suspend(status, pods, plan, now)
     else:
@@ -111,6 +99,12 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
         _advance(spec, status, pods, plan, now, backoff, hold)
     _count_active(status, pods, plan)
     return plan
+
+
+def expired(job: Obj, final: Obj, now: datetime) -> bool:
+    """Whether the TTL of a Job with this final condition is over."""
+    ttl = job["spec"].get("ttlSecondsAfterFinished")
+    return ttl is not None and now >= parse_time(final["lastTransitionTime"]) + timedelta(seconds=ttl)
 
 
 def _count_ended(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
@@ -143,23 +137,32 @@ def _advance(
     spec: Obj, status: Obj, pods: Sequence[Obj], plan: JobPlan, now: datetime, backoff: timedelta, hold: bool
 ) -> None:
     active = [pod["metadata"]["name"] for pod in pods if _active(pod)]
+    missing = _missing(spec, status, len(active))
     met, target = condition(status, "SuccessCriteriaMet"), condition(status, "FailureTarget")
     if met or target:
         plan.delete += active
         if all(_ended(pod) for pod in pods):
             _finish(status, met, target, plan, now)
-    elif _past_backoff_limit(spec, status, pods):
+    elif int(status.get("failed", 0)) > int(spec["backoffLimit"]):
         _set_condition(status, "FailureTarget", BACKOFF_LIMIT, now)
     elif _past_deadline(spec, status, now):
         _set_condition(status, "FailureTarget", DEADLINE, now)
-    elif _successful(spec, status, active):
+    elif missing <= 0:
         _set_condition(status, "SuccessCriteriaMet", REACHED, now)
     else:
-        wanted = _wanted(spec, status, len(active))
+        wanted = min(int(spec["parallelism"]), missing)
         if len(active) > wanted:
             _remove(plan, active[wanted:])
         elif not hold and now >= _next_start(status, pods, backoff):
             plan.create = wanted - len(active)
+
+
+def _missing(spec: Obj, status: Obj, active: int) -> int:
+    """How many pods have still to succeed; without completions, those that run when the first has succeeded."""
+    succeeded = int(status.get("succeeded", 0))
+    if spec.get("completions") is not None:
+        return int(spec["completions"]) - succeeded
+    return active if succeeded else max(int(spec["parallelism"]), 1)
 
 
 def _finish(status: Obj, met: Obj | None, target: Obj | None, plan: JobPlan, now: datetime) -> None:
@@ -172,33 +175,9 @@ def _finish(status: Obj, met: Obj | None, target: Obj | None, plan: JobPlan, now
         plan.events.append(("Warning", target["reason"], target["message"]))
 
 
-def _past_backoff_limit(spec: Obj, status: Obj, pods: Sequence[Obj]) -> bool:
-    limit = int(spec.get("backoffLimit", 6))
-    if int(status.get("failed", 0)) > limit:
-        return True
-    if spec["template"]["spec"].get("restartPolicy") != "OnFailure":
-        return False
-    restarts = _restarts(pods)
-    return restarts > 0 if limit == 0 else restarts >= limit
-
-
 def _past_deadline(spec: Obj, status: Obj, now: datetime) -> bool:
     seconds = spec.get("activeDeadlineSeconds")
     return seconds is not None and now >= parse_time(status["startTime"]) + timedelta(seconds=seconds)
-
-
-def _successful(spec: Obj, status: Obj, active: Sequence[str]) -> bool:
-    succeeded = int(status.get("succeeded", 0))
-    if spec.get("completions") is None:
-        return succeeded > 0 and not active
-    return succeeded >= int(spec["completions"])
-
-
-def _wanted(spec: Obj, status: Obj, active: int) -> int:
-    parallelism, succeeded = int(spec.get("parallelism", 1)), int(status.get("succeeded", 0))
-    if spec.get("completions") is None:
-        return min(active, parallelism) if succeeded else parallelism
-    return min(parallelism, max(int(spec["completions"]) - succeeded, 0))
 
 
 def _next_start(status: Obj, pods: Sequence[Obj], backoff: timedelta) -> datetime:
@@ -206,7 +185,7 @@ def _next_start(status: Obj, pods: Sequence[Obj], backoff: timedelta) -> datetim
         parse_time(entry["state"]["terminated"]["finishedAt"])
         for pod in pods
         if pod_phase(pod) == "Failed"
-        for entry in _entries(pod)
+        for entry in pod["status"].get("containerStatuses", [])
         if "terminated" in entry["state"]
     ]
     if not ends:

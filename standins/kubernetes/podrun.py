@@ -35,49 +35,18 @@ class PodRun:
         self._uid = str(pod["metadata"]["uid"])
         self._started = rfc3339(utc_now())
         self._processes: dict[str, ContainerProcess] = {}
-        self._restarts: dict[str, int] = {}
-        self._last: dict[str, Obj] = {}
         self._entries: dict[str, Obj] = {}
-        self._runs: dict[str, asyncio.Event] = {}
-        self._main_ended = False
         self.stopping = False
 
     async def run(self) -> None:
-        """Run all containers to their end (or until this task is cancelled), the init containers first."""
+        """Run all containers to their end (or until this task is cancelled)."""
         self._event("Normal", "Scheduled", f"Successfully assigned {self._where} to sandbox-node")
-        inits, containers = self._pod["spec"].get("initContainers", []), self._pod["spec"]["containers"]
-        for container in [*inits, *containers]:
-            self._note(container, podstatus.waiting("PodInitializing" if inits else "ContainerCreating"))
+        for container in self._pod["spec"]["containers"]:
+            self._entries[container["name"]] = self._status(container, podstatus.waiting("ContainerCreating"))
         self._publish()
         async with asyncio.TaskGroup() as group:
-            sidecars: list[asyncio.Task[bool]] = []
-            for container in inits:
-                if podstatus.is_sidecar(container):
-                    sidecars.append(await self._start_sidecar(group, container))
-                elif not await self._container(container, is_init=True):
-                    break
-            else:
-                mains = [group.create_task(self._container(container)) for container in containers]
-                await asyncio.wait(mains)
-            await self._end_sidecars(sidecars)
-
-    async def _start_sidecar(self, group: asyncio.TaskGroup, container: Obj) -> asyncio.Task[bool]:
-        """Start a container that goes on beside the others, and wait until it runs."""
-        task = group.create_task(self._container(container, is_init=True))
-        runs = asyncio.ensure_future(self._runs.setdefault(container["name"], asyncio.Event()).wait())
-        await asyncio.wait({task, runs}, return_when=asyncio.FIRST_COMPLETED)
-        runs.cancel()
-        return task
-
-    async def _end_sidecars(self, sidecars: list[asyncio.Task[bool]]) -> None:
-        """When the main containers have ended: TERM, then KILL."""
-        self._main_ended = True
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            running = [task for task in sidecars if not task.done()]
-            if running:
-                for process in self._processes.values():
-                    process.terminate(number)
-                await asyncio.wait(running, timeout=self._cluster.settings.max_grace_seconds)
+            for container in self._pod["spec"]["containers"]:
+                group.create_task(self._container(container))
 
     @property
     def _where(self) -> str:
@@ -91,39 +60,17 @@ class PodRun:
             process.terminate(number)
         return bool(self._processes)
 
-    async def _container(self, container: Obj, is_init: bool = False) -> bool:
-        """Run one container to its end, restarts included; whether it ended with code 0."""
-        while True:
-            image = await self._pull(container)
-            env = await self._configure(container, image)
-            state = await self._execute(container, image, env, is_init)
-            code = int(state["terminated"]["exitCode"])
-            if not self._restarts_after(container, code, is_init):
-                self._set(container, state)
-                return code == 0
-            name = container["name"]
-            self._last[name] = state
-            self._restarts[name] = self._restarts.get(name, 0) + 1
-            text = f"back-off restarting failed container {name} in pod {self._where}"
-            self._set(container, podstatus.waiting("CrashLoopBackOff", text))
-            await asyncio.sleep(self._cluster.settings.backoff_seconds)
+    async def _container(self, container: Obj) -> None:
+        """Run one container to its end."""
+        image = await self._pull(container)
+        env = await self._configure(container, image)
+        self._set(container, await self._execute(container, image, env))
 
-    def _restarts_after(self, container: Obj, code: int, is_init: bool) -> bool:
-        policy = self._pod["spec"]["restartPolicy"]
-        if is_init and podstatus.is_sidecar(container):
-            return not (self.stopping or self._main_ended)
-        always = policy == "Always" and not is_init
-        return not self.stopping and (always or (policy != "Never" and code != 0))
-
-    def _note(self, container: Obj, state: Obj) -> None:
-        name = container["name"]
-        restarts, last = self._restarts.get(name, 0), self._last.get(name, {})
-        self._entries[name] = podstatus.container_status(container, state, restarts, last, self._uid)
-        if "running" in state and name in self._runs:
-            self._runs[name].set()
+    def _status(self, container: Obj, state: Obj) -> Obj:
+        return podstatus.container_status(container, state, self._uid)
 
     def _set(self, container: Obj, state: Obj) -> None:
-        self._note(container, state)
+        self._entries[container["name"]] = self._status(container, state)
         self._publish()
 
     def _publish(self) -> None:
@@ -131,20 +78,18 @@ class PodRun:
         current = self._cluster.store.find(PODS, meta["namespace"], meta["name"])
         if current is None or current["metadata"]["uid"] != self._uid:
             return
-        backing_off = bool(self._restarts)
 
         def edit(pod: Obj) -> None:
-            podstatus.apply_states(pod, self._entries, self._started, backing_off)
+            podstatus.apply_states(pod, self._entries, self._started)
 
         self._pod = self._cluster.store.change(PODS, current, edit)
 
     def _event(self, kind: str, reason: str, message: str) -> None:
         self._cluster.emit(("v1", "Pod", self._pod), kind, reason, message, "kubelet")
 
-    def _fault(self, kind: str, run: int | None = None, container: str = "") -> ActiveRule | None:
-        """The rule that holds this pod, or one run of its container."""
-        caught = self._uid if run is None else f"{self._uid}/{run}"
-        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), caught, container=container)
+    def _fault(self, kind: str, container: str = "") -> ActiveRule | None:
+        """The rule that holds this pod, or its container of this name."""
+        return self._cluster.take_fault(kind, self._cluster.pod_subject(self._pod), self._uid, container=container)
 
     async def _pull(self, container: Obj) -> Image:
         """The program of the image, once it is there and no fault holds the pull."""
@@ -162,8 +107,6 @@ class PodRun:
             if not told:
                 self._event("Warning", "Failed", f'Failed to pull image "{name}": not found')
                 told = True
-            if held is not None and held.rule.reason:
-                reason = held.rule.reason
             self._set_waiting(container, self._pull_state(name, reason, time.monotonic() - began))
             await asyncio.sleep(POLL_SECONDS)
 
@@ -192,30 +135,30 @@ class PodRun:
         """The container's variables, once they can be made (a missing Secret may come later)."""
         while True:
             try:
+                if self._pod["spec"].get("initContainers") or self._pod["spec"]["restartPolicy"] != "Never":
+                    raise ContainerConfigError("the sandbox runs no init containers, and restarts no container")
                 return container_env(self._cluster.store, self._pod, container, image)
             except ContainerConfigError as error:
                 self._set_waiting(container, podstatus.waiting("CreateContainerConfigError", str(error)))
             await asyncio.sleep(POLL_SECONDS)
 
     def _log(self, container: Obj) -> ContainerLog:
-        name = container["name"]
-        return ContainerLog(log_path(self._cluster.settings.logs, self._uid, name, self._restarts.get(name, 0)))
+        return ContainerLog(log_path(self._cluster.settings.logs, self._uid, container["name"]))
 
-    async def _execute(self, container: Obj, image: Image, env: dict[str, str], is_init: bool) -> Obj:
+    async def _execute(self, container: Obj, image: Image, env: dict[str, str]) -> Obj:
         """Run the program, or what a fault puts in its place; returns the terminated state."""
         output, started = self._log(container), utc_now()
         # Shown as running before the start, so that a server that is killed in between never starts it twice.
         self._set(container, podstatus.running(started))
         self._event("Normal", "Started", f"Container started: {container['name']}")
         argv = [*image.argv, *container.get("args", [])]
-        active = None if is_init else self._replacement(container["name"])
+        active = self._replacement(container)
         if active is not None:
             rule, text = active.rule, active.rule.log
             output.write(text.encode() + (b"\n" if text and not text.endswith("\n") else b""))
-            if rule.kind != "hang_container":
+            if rule.kind == "fail_container":
                 output.close()
-                code = 0 if rule.kind == "exit_without_running" else rule.exit_code
-                return podstatus.terminated(code, started, utc_now())
+                return podstatus.terminated(rule.exit_code, started, utc_now())
             argv = hanging(rule)
         try:
             process = await ContainerProcess.start(argv, env, image.cwd, output)
@@ -237,18 +180,9 @@ class PodRun:
             self._table.drop(key)
         return podstatus.terminated(code, started, utc_now())
 
-    def _replacement(self, container: str) -> ActiveRule | None:
-        """A fault that takes the program's place in this run of the container, or None."""
-        run = self._restarts.get(container, 0)
-        for kind in ("fail_container", "exit_without_running", "hang_container"):
-            if active := self._fault(kind, run, container):
-                return active
-        job = self._cluster.job_of(self._pod)
-        if job is None or job.get("status", {}).get("failed"):
-            return None
-        return self._cluster.take_fault(
-            "pod_extra_failed", self._cluster.pod_subject(self._pod), job["metadata"]["uid"]
-        )
+    def _replacement(self, container: Obj) -> ActiveRule | None:
+        """A fault that takes the program's place, or None."""
+        return self._fault("fail_container", container["name"]) or self._fault("hang_container", container["name"])
 
 
 def hanging(rule: Rule) -> list[str]:
@@ -258,6 +192,6 @@ def hanging(rule: Rule) -> list[str]:
     return ["sh", "-c", f"sleep {float(rule.seconds)}; exit {rule.exit_code}"]
 
 
-def log_path(logs: Path, pod_uid: str, container: str, restart: int) -> Path:
-    """Where the log of one run of a container is."""
-    return logs / pod_uid / container / f"{restart}.log"
+def log_path(logs: Path, pod_uid: str, container: str) -> Path:
+    """Where the log of a container is."""
+    return logs / pod_uid / f"{container}.log"

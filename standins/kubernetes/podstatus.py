@@ -33,20 +33,20 @@ def terminated(code: int, started: datetime, ended: datetime, reason: str = "", 
     return {"terminated": inner}
 
 
-def container_status(container: Obj, state: Obj, restarts: int, last_state: Obj, pod_uid: str) -> Obj:
+def container_status(container: Obj, state: Obj, pod_uid: str) -> Obj:
     """One entry of containerStatuses."""
     entry: Obj = {
         "name": container["name"],
         "image": container["image"],
         "imageID": "",
-        "restartCount": restarts,
+        "restartCount": 0,
         "ready": "running" in state,
         "started": "running" in state,
         "state": state,
-        "lastState": last_state,
+        "lastState": {},
     }
     if "waiting" not in state:
-        digest = hashlib.sha256(f"{pod_uid}/{container['name']}/{restarts}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{pod_uid}/{container['name']}".encode()).hexdigest()
         entry["containerID"] = f"containerd://{digest}"
         entry["imageID"] = f"{container['image']}@sha256:{hashlib.sha256(container['image'].encode()).hexdigest()}"
         if "terminated" in state:
@@ -55,7 +55,7 @@ def container_status(container: Obj, state: Obj, restarts: int, last_state: Obj,
 
 
 def phase_of(states: Sequence[Obj]) -> str:
-    """The phase that the containers' states make; a state that will be restarted is given as waiting."""
+    """The phase that the states of the main containers make."""
     if all("terminated" in state for state in states):
         failed = any(state["terminated"]["exitCode"] != 0 for state in states)
         return "Failed" if failed else "Succeeded"
@@ -64,44 +64,13 @@ def phase_of(states: Sequence[Obj]) -> str:
     return "Pending"
 
 
-def containers_of(pod: Obj) -> list[Obj]:
-    """All containers of a pod, the init containers first."""
-    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-
-
-def is_sidecar(container: Obj) -> bool:
-    """Whether an init container goes on beside the main ones (a main container has no such field)."""
-    return bool(container.get("restartPolicy") == "Always")
-
-
-def _initialised(pod: Obj, entries: Mapping[str, Obj]) -> bool | None:
-    """Whether the init containers are through; None when one has failed for good."""
-    for container in pod["spec"].get("initContainers", []):
-        state = entries[container["name"]]["state"]
-        if is_sidecar(container):
-            if "waiting" in state and not entries[container["name"]]["restartCount"]:
-                return False
-        elif "terminated" not in state:
-            return False
-        elif state["terminated"]["exitCode"] != 0:
-            return None
-    return True
-
-
-def conditions(phase: str, ready: bool, started: str, initialised: bool = True) -> list[Obj]:
+def conditions(phase: str, ready: bool, started: str) -> list[Obj]:
     """The pod's conditions in the server's order; ``started`` is the time of scheduling."""
     done = {"reason": "PodCompleted"} if phase == "Succeeded" else {"reason": "PodFailed"} if phase == "Failed" else {}
     blocked = done or ({} if ready else {"reason": "ContainersNotReady"})
     rows: Mapping[str, tuple[bool, Obj]] = {
         "PodReadyToStartContainers": (phase == "Running", {}),
-        "Initialized": (
-            initialised,
-            {"reason": "PodCompleted"}
-            if phase == "Succeeded"
-            else {}
-            if initialised
-            else {"reason": "ContainersNotInitialized"},
-        ),
+        "Initialized": (True, done if phase == "Succeeded" else {}),
         "Ready": (ready, blocked),
         "ContainersReady": (ready, blocked),
         "PodScheduled": (True, {}),
@@ -112,29 +81,16 @@ def conditions(phase: str, ready: bool, started: str, initialised: bool = True) 
     ]
 
 
-def apply_states(pod: Obj, entries: Mapping[str, Obj], started: str, backing_off: bool = False) -> None:
-    """Write container entries, phase and conditions into a pod, in place.
-
-    ``backing_off``: has run, waits to restart.
-    """
+def apply_states(pod: Obj, entries: Mapping[str, Obj], started: str) -> None:
+    """Write container entries, phase and conditions into a pod, in place."""
     order = [entries[container["name"]] for container in pod["spec"]["containers"]]
-    inits = [entries[container["name"]] for container in pod["spec"].get("initContainers", [])]
-    initialised = _initialised(pod, entries)
     phase = phase_of([entry["state"] for entry in order])
-    if initialised is not True:
-        phase = "Failed" if initialised is None else "Pending"
-    elif backing_off and phase == "Pending":
-        phase = "Running"
-    if phase in ("Succeeded", "Failed") and any("running" in entry["state"] for entry in inits):
-        phase = "Running"  # until the sidecars have ended
     ready = phase == "Running" and all(entry["ready"] for entry in order)
     status = pod["status"]
     status["phase"] = phase
-    status["conditions"] = conditions(phase, ready, started, initialised is True)
+    status["conditions"] = conditions(phase, ready, started)
     status["startTime"] = started
     status["containerStatuses"] = order
-    if inits:
-        status["initContainerStatuses"] = inits
     status["hostIP"] = status["podIP"] = "127.0.0.1"
     status["hostIPs"] = status["podIPs"] = [{"ip": "127.0.0.1"}]
 
@@ -142,15 +98,12 @@ def apply_states(pod: Obj, entries: Mapping[str, Obj], started: str, backing_off
 def lost(pod: Obj, now: datetime) -> None:
     """Mark a pod Failed whose processes are gone although nobody saw them end, in place."""
     text = "The container could not be located when the pod was terminated"
+    states = {entry["name"]: entry["state"] for entry in pod["status"].get("containerStatuses", [])}
     entries = {}
-    status = pod["status"]
-    known = {e["name"]: e for e in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]}
-    for container in containers_of(pod):
-        old = known.get(container["name"])
-        restarts = int(old["restartCount"]) if old else 0
-        state = terminated(137, now, now, "ContainerStatusUnknown", text)
-        if old and "terminated" in old["state"]:
-            state = old["state"]
-        entries[container["name"]] = container_status(container, state, restarts, {}, pod["metadata"]["uid"])
+    for container in pod["spec"]["containers"]:
+        state = states.get(container["name"], {})
+        if "terminated" not in state:
+            state = terminated(137, now, now, "ContainerStatusUnknown", text)
+        entries[container["name"]] = container_status(container, state, pod["metadata"]["uid"])
     apply_states(pod, entries, pod["status"].get("startTime", rfc3339(now)))
     pod["status"]["phase"] = "Failed"

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+
+from pydantic import BaseModel
 
 USER = "system:serviceaccount:airflow:backfill"
 """The name of the only user, as the texts of refusals show it."""
+_ANY = frozenset({"*"})
 
 
-class DenyRuleError(ValueError):
-    """A deny rule that cannot be used; the text names the field."""
+class Deny(BaseModel, frozen=True, extra="forbid"):
+    """What is refused: an action that each part covers. ``*`` is any; resources are such as ``jobs``, ``pods/log``."""
 
-
-@dataclass(frozen=True)
-class Deny:
-    """What is refused.
-
-    Each part is a set of words, ``*`` means any; resources are such as ``jobs`` or ``pods/log``.
-    """
-
-    verbs: frozenset[str]
-    resources: frozenset[str]
-    groups: frozenset[str]
-    namespaces: frozenset[str]
+    verbs: frozenset[str] = _ANY
+    resources: frozenset[str] = _ANY
+    groups: frozenset[str] = _ANY
+    namespaces: frozenset[str] = _ANY
 
     def covers(self, verb: str, group: str, resource: str, namespace: str | None) -> bool:
         """Whether this rule refuses the action; ``namespace`` is None for cluster-wide ones."""
@@ -35,20 +28,6 @@ class Deny:
             (self.namespaces, namespace or ""),
         )
         return all("*" in allowed or value in allowed for allowed, value in parts)
-
-
-def parse_deny(raw: Mapping[str, Any]) -> Deny:
-    """The rule of ``{"verbs": [...], "resources": [...], "groups": [...], "namespaces": [...]}``; missing
-    means any.
-    """
-    names = ("verbs", "resources", "groups", "namespaces")
-    unknown = set(raw) - set(names)
-    if unknown:
-        raise DenyRuleError(f"unknown fields {sorted(unknown)} in a deny rule; known: {list(names)}")
-    for name in names:
-        if not isinstance(raw.get(name, []), list):
-            raise DenyRuleError(f"{name} is {raw[name]!r}; it must be a list of words")
-    return Deny(**{name: frozenset(raw.get(name, ["*"])) for name in names})
 
 
 def allowed(rules: Iterable[Deny], verb: str, group: str, resource: str, namespace: str | None) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import deque
 from pathlib import Path
 from typing import Any
 
+from standins.jsonlines import JsonLines
 from standins.kubernetes.resources import Obj
 
 KEPT = 50_000
@@ -43,25 +43,13 @@ def without_secrets(value: Any, is_secret: bool = False) -> Any:
     return copy
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a killed server left unfinished, so that the next line starts at its beginning."""
-    with path.open("rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
-
-
 class Recorder:
     """Keeps every request in memory and in a file of JSON lines, over restarts."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._entries: deque[Obj] = deque(maxlen=KEPT)
-        if path.exists():
-            _drop_torn_line(path)
-            with path.open(encoding="utf-8") as lines:
-                self._entries.extend(json.loads(line) for line in lines)
+        self._file = JsonLines(path)
+        self._entries: deque[Obj] = deque(self._file.read(), maxlen=KEPT)
         self._next = int(self._entries[-1]["id"]) + 1 if self._entries else 1
-        self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def add(self, entry: Obj) -> None:
         """Note one request; the number is added. The file is written before the client gets its answer."""
@@ -69,7 +57,7 @@ class Recorder:
         row = {"id": self._next, **entry, "body": without_secrets(entry.get("body"), is_secret)}
         self._next += 1
         self._entries.append(row)
-        self._file.write(json.dumps(row) + "\n")
+        self._file.add(row)
 
     def select(
         self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
@@ -87,7 +75,7 @@ class Recorder:
     def clear(self) -> None:
         """Forget all requests, also in the file; numbers go on until the server is started again."""
         self._entries.clear()
-        self._file.truncate(0)
+        self._file.clear()
 
     def close(self) -> None:
         """Close the file."""

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 Obj = dict[str, Any]
 """A Kubernetes object as decoded JSON. Stored objects are never changed in place."""
 
-READ_WRITE = ("create", "delete", "get", "list", "patch", "update")
+READ = ("get", "list")
+_PATH = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<namespace>[^/]+))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<subresource>[^/]+))?)?/?"
+)
 
 
 @dataclass(frozen=True)
 class ResourceType:
-    """One kind of object; ``group`` is empty for the core group."""
+    """One kind of object; ``group`` is empty for the core group. All are served in one version."""
 
+    version: ClassVar[str] = "v1"
     group: str
     plural: str
     kind: str
+    verbs: tuple[str, ...]
     namespaced: bool = True
     subresources: tuple[str, ...] = ()
-    verbs: tuple[str, ...] = READ_WRITE
-    version: str = "v1"
 
     @property
     def api_version(self) -> str:
@@ -40,32 +45,33 @@ class ResourceType:
         return f"{self.kind}.{self.group}" if self.group else self.kind
 
 
-NAMESPACES = ResourceType("", "namespaces", "Namespace", namespaced=False)
-PODS = ResourceType("", "pods", "Pod", subresources=("log", "status"))
-SECRETS = ResourceType("", "secrets", "Secret")
-QUOTAS = ResourceType("", "resourcequotas", "ResourceQuota", subresources=("status",))
-EVENTS = ResourceType("", "events", "Event")
-JOBS = ResourceType("batch", "jobs", "Job", subresources=("status",))
-CRONJOBS = ResourceType("batch", "cronjobs", "CronJob", subresources=("status",))
+NAMESPACES = ResourceType("", "namespaces", "Namespace", READ, namespaced=False)
+PODS = ResourceType("", "pods", "Pod", (*READ, "delete"), subresources=("log",))
+SECRETS = ResourceType("", "secrets", "Secret", (*READ, "create"))
+EVENTS = ResourceType("", "events", "Event", READ)
+JOBS = ResourceType("batch", "jobs", "Job", (*READ, "create", "delete", "patch"), subresources=("status",))
+CRONJOBS = ResourceType("batch", "cronjobs", "CronJob", (*READ, "patch"))
 ACCESS_REVIEWS = ResourceType(
-    "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False, verbs=("create",)
+    "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", ("create",), namespaced=False
 )
-RULES_REVIEWS = ResourceType(
-    "authorization.k8s.io", "selfsubjectrulesreviews", "SelfSubjectRulesReview", False, verbs=("create",)
-)
-ALL_TYPES = (NAMESPACES, PODS, SECRETS, QUOTAS, EVENTS, JOBS, CRONJOBS, ACCESS_REVIEWS, RULES_REVIEWS)
+ALL_TYPES = (NAMESPACES, PODS, SECRETS, EVENTS, JOBS, CRONJOBS, ACCESS_REVIEWS)
 _BY_PLURAL: Mapping[tuple[str, str], ResourceType] = {(t.group, t.plural): t for t in ALL_TYPES}
 _BY_KIND: Mapping[tuple[str, str], ResourceType] = {(t.api_version, t.kind): t for t in ALL_TYPES}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a URL addresses; ``namespace`` is None for cluster-wide requests."""
+    """What a URL addresses; ``namespace`` is None for types without one."""
 
     resource: ResourceType
     namespace: str | None
     name: str | None
     subresource: str | None
+
+    @property
+    def shown(self) -> str:
+        """The resource with its subresource, such as ``pods/log``, as rights name it."""
+        return f"{self.resource.plural}/{self.subresource}" if self.subresource else self.resource.plural
 
 
 def by_kind(api_version: str, kind: str) -> ResourceType | None:
@@ -75,36 +81,17 @@ def by_kind(api_version: str, kind: str) -> ResourceType | None:
 
 def parse_path(path: str) -> Target | None:
     """The target of an API path such as ``/apis/batch/v1/namespaces/ns/jobs/name``; None if it names none."""
-    parts = path.strip("/").split("/")
-    if parts[:2] == ["api", "v1"]:
-        group, rest = "", parts[2:]
-    elif parts[0] == "apis" and len(parts) > 3 and parts[2] == "v1":
-        group, rest = parts[1], parts[3:]
-    else:
+    found = _PATH.fullmatch(path)
+    resource = _BY_PLURAL.get((found["group"] or "", found["plural"])) if found else None
+    if found is None or resource is None or resource.namespaced != (found["namespace"] is not None):
         return None
-    namespace = None
-    if len(rest) >= 3 and rest[0] == "namespaces" and (group, rest[2]) in _BY_PLURAL:
-        namespace, rest = rest[1], rest[2:]
-    if not rest or len(rest) > 3 or "" in rest:
+    if found["subresource"] not in (None, *resource.subresources):
         return None
-    resource = _BY_PLURAL.get((group, rest[0]))
-    if resource is None or (namespace is not None and not resource.namespaced):
-        return None
-    name = rest[1] if len(rest) > 1 else None
-    subresource = rest[2] if len(rest) > 2 else None
-    if subresource is not None and subresource not in resource.subresources:
-        return None
-    if name is not None and resource.namespaced and namespace is None:
-        return None
-    return Target(resource, namespace, name, subresource)
+    return Target(resource, found["namespace"], found["name"], found["subresource"])
 
 
 def verb_of(method: str, target: Target, watch: bool) -> str | None:
     """The RBAC verb of an HTTP method on a target, or None if the method does not exist there."""
-    if method == "GET":
-        if target.name is not None:
-            return "get"
-        return "watch" if watch else "list"
     if target.name is None:
-        return {"POST": "create", "DELETE": "deletecollection"}.get(method)
-    return {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method)
+        return {"GET": "watch" if watch else "list", "POST": "create"}.get(method)
+    return {"GET": "get", "PATCH": "patch", "DELETE": "delete"}.get(method)

@@ -33,38 +33,30 @@ def read_manifests(folder: Path) -> list[tuple[Path, Obj]]:
     return documents
 
 
-def load(store: ObjectStore, api: Api, folder: Path, clickhouse_password: str | None) -> int:
-    """Create what is missing; objects that exist are left as they are. Returns how many were made."""
-    made = 0
+def load(store: ObjectStore, api: Api, folder: Path, clickhouse_password: str | None) -> None:
+    """Create what is missing; objects that exist are left as they are. Raises ManifestError, StatusError."""
     for name in BASE_NAMESPACES:
-        made += _create(store, api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        _create(store, api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for path, document in read_manifests(folder):
         if by_kind(document["apiVersion"], document["kind"]) is None:
             raise ManifestError(f"{path}: the sandbox has no {document['apiVersion']} {document['kind']}")
-        made += _create(store, api, document)
+        _create(store, api, document)
     if clickhouse_password is not None:
-        set_secret(store, api, clickhouse_password)
-    return made
+        _set_secret(store, api, clickhouse_password)
 
 
-def _create(store: ObjectStore, api: Api, document: Obj) -> int:
+def _create(store: ObjectStore, api: Api, document: Obj) -> None:
     resource = by_kind(document["apiVersion"], document["kind"])
-    if resource is None:
-        raise ManifestError(f"the sandbox has no {document['apiVersion']} {document['kind']}")
+    assert resource is not None  # looked up above
     meta = document.get("metadata") or {}
     namespace = meta.get("namespace", "default") if resource.namespaced else None
-    if store.find(resource, namespace, meta.get("name", "")) is not None:
-        return 0
-    store.add(resource, api.prepare(resource, namespace, document, strict=True))
-    return 1
+    if store.find(resource, namespace, meta.get("name", "")) is None:
+        store.add(resource, api.prepare(resource, namespace, document))
 
 
-def set_secret(store: ObjectStore, api: Api, password: str) -> None:
-    """Make the Secret with ClickHouse's password, anew if it is there already (the password may have
-    changed).
-    """
-    old = store.find(SECRETS, CLICKHOUSE_NAMESPACE, CLICKHOUSE_SECRET)
-    if old is not None:
+def _set_secret(store: ObjectStore, api: Api, password: str) -> None:
+    """Make the Secret with ClickHouse's password, anew if it is there already (the password may have changed)."""
+    if (old := store.find(SECRETS, CLICKHOUSE_NAMESPACE, CLICKHOUSE_SECRET)) is not None:
         store.remove(SECRETS, old)
     secret = {
         "apiVersion": "v1",

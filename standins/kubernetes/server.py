@@ -22,7 +22,6 @@ from standins.kubernetes.calls import Call, decode_body, subject_for
 from standins.kubernetes.clock import rfc3339_micro, utc_now
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.controllers import Controllers
-from standins.kubernetes.discovery import HEALTH_PATHS, VERSION
 from standins.kubernetes.errors import StatusError
 from standins.kubernetes.faults import RequestFacts
 from standins.kubernetes.injection import Injector
@@ -33,6 +32,8 @@ from standins.kubernetes.resources import JOBS, Obj, parse_path, verb_of
 log = logging.getLogger(__name__)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 ANONYMOUS = "system:anonymous"
+VERSION: Obj = {"major": "1", "minor": "37", "gitVersion": "v1.37.0+sandbox"}
+"""Nothing else is told of the server itself: there is no list of groups and resources."""
 SHUTDOWN_SECONDS = 2
 """How long open requests may take to end at the stop."""
 
@@ -40,9 +41,7 @@ SHUTDOWN_SECONDS = 2
 def anonymous(request: Request, call: Call | None) -> StatusError:
     """The refusal of a request without a token: a real server takes it for the user system:anonymous."""
     if call is not None:
-        target, resource = call.target, call.resource
-        shown = f"{resource.plural}/{target.subresource}" if target.subresource else resource.plural
-        return errors.forbidden(resource, target.name, ANONYMOUS, call.verb, shown, target.namespace)
+        return errors.forbidden(call.target, ANONYMOUS, call.verb)
     verb = request.method.lower()
     text = f'forbidden: User "{ANONYMOUS}" cannot {verb} path "{request.url.path}"'
     return StatusError(403, "Forbidden", text)
@@ -118,7 +117,7 @@ class ApiServer:
         return response
 
     async def _answer(self, request: Request, token: str, entry: dict[str, Any]) -> Response:
-        if request.url.path in HEALTH_PATHS:
+        if request.url.path == "/healthz":
             return PlainTextResponse("ok")
         refused: StatusError | None = None
         call, subject = None, None
@@ -152,7 +151,7 @@ class ApiServer:
         return Call(request.method, request.url.path, query, body, content_type, target, verb)
 
     async def _store_job(self, namespace: str | None, job: Obj) -> None:
-        self.cluster.store.add(JOBS, self.api.prepare(JOBS, namespace, job, strict=True))
+        self.cluster.store.add(JOBS, self.api.prepare(JOBS, namespace, job))
 
     async def _plain_answer(self, call: Call | None, request: Request) -> Response:
         if call is not None:

@@ -14,7 +14,7 @@ from standins.controlplane import build
 from standins.controlplane.access import grants, rules
 from standins.controlplane.seeding import accounts
 from standins.kubernetes.client import KIND, PROJECT, is_real
-from standins.kubernetes.rbac import parse_deny
+from standins.kubernetes.rbac import Deny
 
 
 def programs_in(folder: Path, *names: str) -> Path:
@@ -94,7 +94,7 @@ def test_a_role_leaves_out_what_is_denied_and_nothing_else() -> None:
     def held(*deny: dict[str, list[str]]) -> set[tuple[str, str, str]]:
         return {
             (rule["apiGroups"][0], rule["resources"][0], verb)
-            for rule in rules([parse_deny(raw) for raw in deny])
+            for rule in rules([Deny.model_validate(raw) for raw in deny])
             for verb in rule["verbs"]
         }
 

@@ -62,19 +62,6 @@ def test_a_job_fails_when_its_backoff_limit_is_exceeded(kube: Kube, limit: int, 
     assert kube.log(found[0]) == "boom\n"
 
 
-def test_on_failure_restarts_the_container_in_its_pod(kube: Kube) -> None:
-    name = unique("restart")
-    template: dict[str, Any] = kube.template()["template"]
-    template["spec"]["restartPolicy"] = "OnFailure"
-    kube.sandbox.set_faults({"kind": "fail_container", "match": {"name": name}, "times": 1, "log": "first"})
-    kube.make(name, template=template, backoffLimit=3)
-    status = kube.wait_condition(name, "Complete")["status"]
-    [pod] = kube.pods(name)
-    assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
-    assert kube.log(pod, previous=True) == "first\n"
-    assert "failed" not in status
-
-
 def test_completions_are_made_with_limited_parallelism(kube: Kube) -> None:
     name = unique("many")
     kube.make(name, completions=3, parallelism=2)

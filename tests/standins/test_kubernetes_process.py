@@ -213,7 +213,7 @@ def test_bad_input_ends_the_start_with_its_reason(tmp_path: Path, case: str) -> 
     argv = command(tmp_path / "k", manifests, images)
     result = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2
-    expected = {"images": "at least one", "manifest": "Wrong_Name", "kind": "Deployment"}[case]
+    expected = {"images": "at least 1 item", "manifest": "Wrong_Name", "kind": "Deployment"}[case]
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
 

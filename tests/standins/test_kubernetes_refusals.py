@@ -135,14 +135,6 @@ def test_the_template_of_a_job_cannot_be_changed(kube: Kube) -> None:
     assert "field is immutable" in status["message"]
 
 
-def test_an_update_of_an_old_version_is_a_conflict(kube: Kube) -> None:
-    name = unique("stale")
-    old = kube.make(name, parallelism=0)
-    kube.batch.patch_namespaced_job(name, NAMESPACE, {"metadata": {"annotations": {"seen": "yes"}}})
-    status = refused(409, lambda: kube.batch.replace_namespaced_job(name, NAMESPACE, old))
-    assert status["reason"] == "Conflict"
-
-
 def test_a_deletion_of_another_uid_is_a_conflict(kube: Kube) -> None:
     name = unique("uid")
     kube.make(name, parallelism=0)
