@@ -1,48 +1,15 @@
-"""What a node must know to route a statement: engines of tables, targets of Distributed tables, aggregate functions."""
+"""What a node must know to route a statement: engines and columns of tables, targets of Distributed tables."""
 
 from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 from standins.clickhouse.engine import Engine
+from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.lexer import render, split_commas, tokens_of, unquote
-
-_COMBINATORS = (
-    "MergeState",
-    "SimpleState",
-    "OrDefault",
-    "OrNull",
-    "Distinct",
-    "ForEach",
-    "Resample",
-    "ArgMin",
-    "ArgMax",
-    "Array",
-    "Merge",
-    "State",
-    "Null",
-    "Map",
-    "If",
-)
-_WINDOW_ONLY = frozenset(
-    [
-        "row_number",
-        "rank",
-        "dense_rank",
-        "denserank",
-        "percent_rank",
-        "percentrank",
-        "cume_dist",
-        "ntile",
-        "lag",
-        "lead",
-        "laginframe",
-        "leadinframe",
-        "nth_value",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +37,6 @@ class Catalog:
         self._engine = engine
         self._lock = threading.Lock()
         self._tables: Tables | None = None
-        self._exact, self._folded = self._load_aggregates()
 
     def tables(self) -> Tables:
         """All user tables as of the last change made through this node."""
@@ -92,30 +58,11 @@ class Catalog:
         """Target of a Distributed table, None for any other."""
         return self.tables().targets.get((database, table))
 
-    def aggregate(self, name: str) -> str | None:
-        """Canonical name of an aggregate function (combinators kept), None when it is not one."""
-        if name.lower() in _WINDOW_ONLY:
-            return None
-        found = self._exact.get(name) or self._folded.get(name.lower())
-        if found is not None:
-            return found
-        for suffix in _COMBINATORS:
-            if name.endswith(suffix) and len(name) > len(suffix):
-                base = self.aggregate(name.removesuffix(suffix))
-                return None if base is None else base + suffix
-        return None
-
-    def _load_aggregates(self) -> tuple[dict[str, str], dict[str, str]]:
-        with self._engine.session() as session:
-            rows = session.rows("SELECT name, case_insensitive, alias_to FROM system.functions WHERE is_aggregate")
-        # countDistinct is no function of its own: the parser makes it an exact or estimated uniq.
-        exact = {"countDistinct": "countDistinct"}
-        folded = {}
-        for name, insensitive, alias in rows:
-            exact[name] = alias or name
-            if insensitive == "1":
-                folded[name.lower()] = alias or name
-        return exact, folded
+    def columns(self, source: str, database: str) -> dict[str, bool]:
+        """The columns that a table or table function has here, and which are ALIAS; none if it cannot be described."""
+        with suppress(ClickHouseError), self._engine.session(database=database) as session:
+            return {row[0]: row[2] == "ALIAS" for row in session.rows(f"DESCRIBE TABLE {source}") if len(row) > 2}
+        return {}
 
     def _load_tables(self) -> Tables:
         sql = (

@@ -9,7 +9,7 @@ from standins.clickhouse.catalog import Catalog
 from standins.clickhouse.engine import Engine, Result
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.keeper import Keeper
-from standins.clickhouse.lexer import Token, closing, opaque, render, split_commas, tokens_of
+from standins.clickhouse.lexer import render, tokens_of
 from standins.clickhouse.local import Context, Files, Local
 from standins.clickhouse.mutations import Mutations
 from standins.clickhouse.spool import Spool
@@ -82,7 +82,7 @@ class Changes:
         try:
             own = context.with_settings(statement.settings)
             with self._engine.session(own.settings, own.params, own.database) as session:
-                return session.run(_plain_engine(statement), fmt)
+                return session.run(statement.text(), fmt)
         finally:
             self._forget(statement, context)
 
@@ -123,30 +123,6 @@ def flushed_table(statement: Statement, context: Context) -> tuple[str, str] | N
         return None
     names = [token.name for token in statement.tokens[3:] if token.name is not None]
     return (names[0] if len(names) > 1 else context.database or "default"), names[-1]
-
-
-def _plain_engine(statement: Statement) -> str:
-    """A CREATE with a Replicated engine becomes one without: replicas are kept equal by the sandbox itself."""
-    tokens = list(statement.tokens)
-    if statement.verb not in ("CREATE", "ATTACH", "REPLACE"):
-        return statement.text()
-    for index, token in enumerate(tokens):
-        if token.kind != "word" or not token.text.startswith("Replicated") or not token.text.endswith("MergeTree"):
-            continue
-        plain = Token("word", token.text.removeprefix("Replicated"))
-        arguments, end = _engine_arguments(tokens, index + 1)
-        kept = [render(part) for part in arguments]
-        if len(arguments) >= 2 and all(part[0].kind == "string" for part in arguments[:2]):
-            kept = kept[2:]
-        return render([*tokens[:index], plain, opaque(f"({', '.join(kept)})"), *tokens[end:]])
-    return statement.text()
-
-
-def _engine_arguments(tokens: list[Token], start: int) -> tuple[list[list[Token]], int]:
-    if start >= len(tokens) or tokens[start].text != "(":
-        return [], start
-    end = closing(tokens, start)
-    return split_commas(tokens[start + 1 : end]), end + 1
 
 
 def _kill_parts(statement: Statement) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from standins.clickhouse.topology import NodeAddress, Topology, make_topology, write_topology
+from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import PASSWORD_VARIABLE, USER
 from standins.serverprocess import SandboxError, ServerProcess, send
 
@@ -77,13 +77,13 @@ class ClickHouseSandbox:
         self.folder = folder
         places = [(shard, replica) for shard, count in enumerate(shards, 1) for replica in range(1, count + 1)]
         nodes = [
-            NodeAddress(f"node-{shard}-{replica}", shard, replica, "127.0.0.1", port)
+            NodeAddress(name=f"node-{shard}-{replica}", shard=shard, replica=replica, host="127.0.0.1", port=port)
             for (shard, replica), port in zip(places, free_ports(len(places)), strict=True)
         ]
-        self.topology: Topology = make_topology(cluster, nodes)
+        self.topology = Topology(cluster=cluster, nodes=tuple(nodes))
         self.password = password
         self._processes = {node.name: ServerProcess(node.name, folder / f"{node.name}.log") for node in nodes}
-        write_topology(self.topology, folder / "topology.json")
+        (folder / "topology.json").write_text(self.topology.model_dump_json(), encoding="utf-8")
 
     @property
     def names(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from standins.clickhouse.changes import Changes
@@ -27,29 +26,7 @@ _POLL_SECONDS = 0.02
 _NOT_QUEUED = ("distributed_ddl_task_timeout", "distributed_ddl_output_mode", "max_execution_time")
 
 
-@dataclass(frozen=True)
-class _Mode:
-    """One value of distributed_ddl_output_mode, taken apart."""
-
-    throw_on_timeout: bool
-    throw_on_error: bool
-    nullable: bool
-    rows: bool
-    only_active: bool
-
-
-def read_mode(name: str) -> _Mode:
-    """Raises ClickHouseError 36 for an unknown mode."""
-    base = name.removesuffix("_only_active")
-    if base not in ("throw", "null_status_on_timeout", "never_throw", "none") or name == "never_throw_only_active":
-        raise ClickHouseError(36, f"Unexpected value of DistributedDDLOutputMode: '{name}'")
-    return _Mode(
-        throw_on_timeout=base in ("throw", "none"),
-        throw_on_error=base != "never_throw",
-        nullable=base in ("null_status_on_timeout", "never_throw") or name.endswith("_only_active"),
-        rows=base != "none",
-        only_active=name.endswith("_only_active"),
-    )
+_MODES = ("throw", "null_status_on_timeout")
 
 
 class OnCluster:
@@ -67,7 +44,9 @@ class OnCluster:
         if statement.cluster not in (self._topology.cluster, "{cluster}"):
             raise ClickHouseError(701, f"Requested cluster '{statement.cluster}' not found")
         own = context.with_settings(statement.settings)
-        mode = read_mode(own.setting("distributed_ddl_output_mode", "throw"))
+        mode = own.setting("distributed_ddl_output_mode", "throw")
+        if mode not in _MODES:
+            raise ClickHouseError(36, f"the sandbox knows no DistributedDDLOutputMode {mode!r}, only {_MODES}")
         timeout = float(own.setting("distributed_ddl_task_timeout", DEFAULT_TIMEOUT))
         settings = {name: value for name, value in own.settings.items() if name not in _NOT_QUEUED}
         body = {
@@ -81,8 +60,10 @@ class OnCluster:
         self._wake_all()
         if timeout == 0:
             return Result(b"")
-        statuses, missing = self._wait(entry, timeout, mode)
-        return self._answer(entry, statuses, missing, mode, fmt, files)
+        statuses, missing = self._wait(entry, timeout)
+        if missing and mode == "throw":
+            raise ClickHouseError(159, self._timeout_text(entry, missing))
+        return self._answer(statuses, missing, mode, fmt, files)
 
     def _wake_all(self) -> None:
         self._replica.wake()
@@ -94,41 +75,32 @@ class OnCluster:
                     # It reads the queue when it is back.
                     continue
 
-    def _wait(self, entry: Entry, timeout: float, mode: _Mode) -> tuple[list[HostStatus], list[NodeAddress]]:
-        """(answers, hosts without one); a negative time-out waits for ever."""
+    def _wait(self, entry: Entry, timeout: float) -> tuple[list[HostStatus], list[NodeAddress]]:
+        """(answers, hosts without one); a negative time-out waits for ever. Raises what a host has answered."""
         end = time.monotonic() + timeout
         while True:
             statuses = self._keeper.statuses(entry.seq)
             answered = {status.node for status in statuses}
             missing = [node for node in self._topology.nodes if node.name not in answered]
-            waited_for = [node for node in missing if not mode.only_active or is_alive(node)]
-            if not waited_for or (timeout > 0 and time.monotonic() >= end):
-                return statuses, missing
+            if not missing or (timeout > 0 and time.monotonic() >= end):
+                break
             time.sleep(_POLL_SECONDS)
-
-    def _answer(
-        self,
-        entry: Entry,
-        statuses: list[HostStatus],
-        missing: list[NodeAddress],
-        mode: _Mode,
-        fmt: str,
-        files: Files,
-    ) -> Result:
         for status in statuses:
-            if status.code and mode.throw_on_error:
+            if status.code:
                 node = self._topology.node(status.node)
                 raise ClickHouseError(status.code, f"There was an error on [{node.name}:{node.port}]: {status.error}")
-        if missing and mode.throw_on_timeout and not mode.only_active:
-            raise ClickHouseError(159, self._timeout_text(entry, missing))
-        if not mode.rows:
-            return Result(b"")
+        return statuses, missing
+
+    def _answer(
+        self, statuses: list[HostStatus], missing: list[NodeAddress], mode: str, fmt: str, files: Files
+    ) -> Result:
+        """One row for each host; a host that has not answered has no status (NULL)."""
         rows = [
             _status_row(self._topology.node(s.node), s, len(self._topology.nodes) - n)
             for n, s in enumerate(statuses, 1)
         ]
         rows += [_missing_row(node, len(missing) - number) for number, node in enumerate(missing, 1)]
-        source = rows_source(rows, _columns(mode.nullable), files)
+        source = rows_source(rows, _columns(nullable=mode != "throw"), files)
         return self._local.run_text(Context(), f"SELECT * FROM {source}", fmt)
 
     def _timeout_text(self, entry: Entry, missing: list[NodeAddress]) -> str:

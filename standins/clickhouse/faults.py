@@ -21,8 +21,6 @@ rows_left       a matching mutation or DROP PARTITION ends well on this host, bu
 insert_drop     a matching INSERT is answered with success, but its rows are lost (like a deduplicated block)
 spool           a matching INSERT into a Distributed table stays in this host's spool until the rule is deleted or
                 `seconds` are over; `reason`: last_exception, and SYSTEM FLUSH DISTRIBUTED fails with it
-drop_limit      DROP PARTITION fails here with code 359 for partitions above `bytes`, unless the statement sets
-                max_partition_size_to_drop; to be set on all replicas of a shard
 kill_lists      a matching mutation that is killed here stays listed, with is_killed 1
 overlay         system table `table`: rows whose columns equal `where` (and whose JSON holds `match`) get the values
                 `set` or, with `drop`, are left out; `add` lists more rows, whose other columns have their default
@@ -62,7 +60,6 @@ LANGUAGE = Language(
         "silent": Kind({"mode": Field(str, choices=("omit", "error"))}),
         "mutation": Kind(_HELD | {"reason": Field(str), "killed": Field(bool), "parts": COUNT}),
         "spool": Kind(_HELD | {"reason": Field(str)}),
-        "drop_limit": Kind({"bytes": COUNT}, ("bytes",)),
         "overlay": Kind(_OVERLAY, ("table",)),
         "grants": Kind({"text": Field(str)}, ("text",)),
         "profile": Kind({"settings": Field(dict), "fixed": Field(bool)}, ("settings",)),

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import email.policy
 import gzip
 import hmac
 import os
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import Message
-from email.parser import BytesParser
 from io import BufferedIOBase
 from urllib.parse import parse_qsl
 
@@ -57,7 +54,7 @@ Headers = Message
 
 @dataclass(frozen=True)
 class Parameters:
-    """A request's URL (and form) parameters, sorted out."""
+    """A request's URL parameters, sorted out."""
 
     query: str
     plain: Mapping[str, str]
@@ -73,9 +70,9 @@ class Parameters:
         return Context(self.get("database"), dict(self.settings), dict(self.params))
 
 
-def read_parameters(query_string: str, form: Mapping[str, str]) -> Parameters:
+def read_parameters(query_string: str) -> Parameters:
     """Sort the parameters. Raises ClickHouseError 48 for what the sandbox does not speak."""
-    pairs = {**dict(parse_qsl(query_string, keep_blank_values=True)), **form}
+    pairs = dict(parse_qsl(query_string, keep_blank_values=True))
     for name in ("compress", "decompress"):
         if pairs.get(name) in ("1", "true"):
             raise ClickHouseError(48, f"{name}=1 (ClickHouse's own block compression) is not supported by the sandbox")
@@ -83,22 +80,6 @@ def read_parameters(query_string: str, form: Mapping[str, str]) -> Parameters:
     params = {k.removeprefix("param_"): v for k, v in pairs.items() if k.startswith("param_")}
     plain = {k: v for k, v in pairs.items() if k in RESERVED}
     return Parameters(pairs.get("query", ""), plain, settings, params)
-
-
-def read_form(content_type: str, body: bytes) -> dict[str, str] | None:
-    """Fields of a multipart form; None for any other body. Raises ClickHouseError 48 for external tables."""
-    if not content_type.lower().startswith("multipart/form-data"):
-        return None
-    head = f"Content-Type: {content_type}\r\n\r\n".encode()
-    message = BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
-    fields = {}
-    for part in message.iter_parts():
-        name = part.get_param("name", header="content-disposition")
-        if part.get_filename() is not None:
-            raise ClickHouseError(48, f"external table {name} is not supported by the sandbox")
-        content = part.get_payload(decode=True)
-        fields[str(name)] = content.decode() if isinstance(content, bytes) else ""
-    return fields
 
 
 def read_body(headers: Headers, stream: BufferedIOBase) -> bytes:
@@ -139,13 +120,11 @@ def _decoded(encoding: str, raw: bytes) -> bytes:
         return raw
     if encoding == "gzip":
         return gzip.decompress(raw)
-    if encoding == "deflate":
-        return zlib.decompress(raw)
     if encoding == "lz4":
         return _all_lz4_frames(raw)
     if encoding == "zstd":
         return zstd.decompress(raw)
-    raise ValueError(f"Content-Encoding {encoding!r} is not one of gzip, deflate, lz4, zstd")
+    raise ValueError(f"Content-Encoding {encoding!r} is not one of gzip, lz4, zstd")
 
 
 def _all_lz4_frames(raw: bytes) -> bytes:
@@ -165,8 +144,6 @@ def encoded(accepted: str, body: bytes) -> tuple[str, bytes]:
     for name in (part.split(";")[0].strip().lower() for part in accepted.split(",")):
         if name == "gzip":
             return name, gzip.compress(body, 1)
-        if name == "deflate":
-            return name, zlib.compress(body, 1)
         if name == "lz4":
             return name, bytes(lz4.frame.compress(body))
         if name == "zstd":

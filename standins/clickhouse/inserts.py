@@ -49,11 +49,8 @@ class Inserter:
         """Carry out one INSERT; returns the rows written. Raises ClickHouseError."""
         own = context.with_settings(read_settings(list(tokens_of(insert.settings))))
         source = self._source(insert, own, files)
-        table = None if insert.table is None else (insert.table[0] or own.database or "default", insert.table[1])
+        table = (insert.table[0] or own.database or "default", insert.table[1])
         with self._engine.session(own.settings, own.params, own.database) as session:
-            if table is None:
-                session.run(f"INSERT INTO FUNCTION {insert.target} {insert.columns} {source}")
-                return 0
             target = self._parts.catalog.target(*table)
             if target is None and not self._parts.catalog.is_merge_tree(*table):
                 session.run(f"INSERT INTO {insert.target} {insert.columns} {source}")

@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from standins.clickhouse.engine import Engine, Result
-from standins.clickhouse.lexer import Token, opaque, quote_name, quote_string, render
-from standins.clickhouse.query import (
-    Clause,
-    Item,
-    Select,
-    projection,
-    replace_source,
-    rewrite_queries,
-    sources,
-)
+from standins.clickhouse.lexer import Token, quote_name, quote_string
+from standins.clickhouse.query import HOST_FUNCTIONS, Select, replace_calls, replace_source, rewrite_queries, sources
 
-_HOST_FUNCTIONS = frozenset({"hostname", "fqdn", "fullhostname"})
 _USER_FUNCTIONS = frozenset({"currentuser", "user", "current_user"})
 
 
@@ -75,7 +66,7 @@ class Local:
     def __init__(self, engine: Engine, name: str, user: str, system: SystemSource) -> None:
         self._engine = engine
         self._literals = {
-            **dict.fromkeys(_HOST_FUNCTIONS, quote_string(name)),
+            **dict.fromkeys(HOST_FUNCTIONS, quote_string(name)),
             **dict.fromkeys(_USER_FUNCTIONS, quote_string(user)),
         }
         self._system = system
@@ -110,47 +101,7 @@ class Local:
                 if found is not None:
                     alias = quote_name(source.alias or source.table[1])
                     tokens = replace_source(tokens, source, f"{found} AS {alias}")
-        clauses = []
-        for clause in select.changed("FROM", tokens).clauses:
-            if clause.name == "SELECT" and self._names(clause.tokens):
-                clauses.append(Clause("SELECT", (opaque(self._projection(clause.tokens)),)))
-            else:
-                clauses.append(Clause(clause.name, tuple(self._replaced(clause.tokens))))
-        return Select(tuple(clauses)).sql()
-
-    def _projection(self, tokens: Sequence[Token]) -> str:
-        distinct, items = projection(tokens)
-        texts = [self._item(item) for item in items]
-        return ("DISTINCT " if distinct else "") + ", ".join(texts)
-
-    def _item(self, item: Item) -> str:
-        text = render(self._replaced(item.expression))
-        if item.alias is not None or self._names(item.expression):
-            return f"{text} AS {quote_name(item.label)}"
-        return text
-
-    def _names(self, tokens: Sequence[Token]) -> bool:
-        return any(self._literal(tokens, index) is not None for index in range(len(tokens)))
-
-    def _replaced(self, tokens: Sequence[Token]) -> list[Token]:
-        result: list[Token] = []
-        index = 0
-        while index < len(tokens):
-            literal = self._literal(tokens, index)
-            if literal is None:
-                result.append(tokens[index])
-                index += 1
-            else:
-                result.append(replace(opaque(literal), space=tokens[index].space))
-                index += 3
-        return result
-
-    def _literal(self, tokens: Sequence[Token], index: int) -> str | None:
-        if [token.text for token in tokens[index + 1 : index + 3]] != ["(", ")"] or tokens[index].kind != "word":
-            return None
-        if index and tokens[index - 1].text == ".":
-            return None
-        return self._literals.get(tokens[index].text.lower())
+        return replace_calls(select.changed("FROM", tokens), self._literals).sql()
 
 
 def structure_of(columns: Mapping[str, str]) -> str:

@@ -50,7 +50,7 @@ class Mutations:
         if rule is not None:
             self._settle(*table)
             self._stop(table)
-        settings = {**self._drop_limit(statement), **context.settings, **_ASYNCHRONOUS}
+        settings = {**context.settings, **_ASYNCHRONOUS}
         with self._engine.session(settings, context.params, context.database) as session:
             made = self._orphans(session, table, statement) if statement.is_mutation else []
             if not made:
@@ -61,12 +61,6 @@ class Mutations:
             number = None if rule is None else int(rule["id"])
             record = MutationRecord(*table, native, mutation_id or native, shown, number, time.time())
             self._keeper.save_mutation(record)
-
-    def _drop_limit(self, statement: Statement) -> dict[str, str]:
-        if [token.upper for token in statement.command[:2]] != ["DROP", "PARTITION"]:
-            return {}
-        rule = self._faults.hit("drop_limit", statement.text())
-        return {} if rule is None else {"max_partition_size_to_drop": str(rule["bytes"])}
 
     def rows(self) -> list[Row]:
         """Rows of system.mutations; columns that are missing have their type's default."""

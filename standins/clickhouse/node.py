@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +43,6 @@ class Request:
     context: Context
     format: str = "TabSeparated"
     """Format of the answer when the statement names none."""
-    readonly: bool = False
-    """Sent by GET: only reading is allowed."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,6 @@ class Node:
         self._replica.run_ddl = worker.run
         self._on_cluster = OnCluster(self._keeper, topology, self.address, self._local, self._replica)
         self.faults.on_change = self._rules_changed
-        self._sessions: set[str] = set()
-        self._sessions_lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to follow the shared log."""
@@ -119,19 +113,6 @@ class Node:
         self._replica.rules_changed()
         self._spool.look()
 
-    @contextmanager
-    def session(self, session_id: str) -> Iterator[None]:
-        """Hold a client's session. Raises ClickHouseError 373 when another statement runs in it."""
-        with self._sessions_lock:
-            if session_id and session_id in self._sessions:
-                raise ClickHouseError(373, f"Session {session_id} is locked by a concurrent client")
-            self._sessions.add(session_id)
-        try:
-            yield
-        finally:
-            with self._sessions_lock:
-                self._sessions.discard(session_id)
-
     def run(self, request: Request) -> Answer:
         """Carry out one statement of a client. Raises ClickHouseError."""
         request = replace(request, context=self._with_profile(request.context))
@@ -141,9 +122,6 @@ class Node:
             text = request.raw.decode()
             statement = parse(text)
             self._check_fixed(written_settings(statement.tokens) | statement.settings)
-            if request.readonly and not statement.is_query and statement.is_ddl:
-                message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly."
-                raise ClickHouseError(164, f"{message} You should use method POST for modifying queries")
             fmt = statement.format or request.format
             if statement.cluster is not None:
                 result = self._on_cluster.run(request.context, text, statement, fmt, files)
@@ -151,20 +129,14 @@ class Node:
             return self._single(statement, request.context, fmt, files)
 
     def _insert(self, request: Request, files: Files) -> Answer:
-        if request.readonly:
-            raise ClickHouseError(164, "Cannot execute query in readonly mode. Use method POST for modifying queries")
         insert = parse_insert(request.raw)
         return Answer(Result(b""), None, self._inserter.run(insert, request.context, files))
 
     def _single(self, statement: Statement, context: Context, fmt: str, files: Files) -> Answer:
         if statement.is_query:
             return Answer(self._reader.query(context, statement.tokens, fmt, files), fmt)
-        words_ = [token.upper for token in statement.tokens[:3]]
-        if words_[:2] in (["SHOW", "GRANTS"], ["CHECK", "GRANT"]):
+        if [token.upper for token in statement.tokens[:2]] in (["SHOW", "GRANTS"], ["CHECK", "GRANT"]):
             return Answer(self._grants(statement, fmt), fmt)
-        if words_ == ["SYSTEM", "SYNC", "REPLICA"]:
-            self._replica.catch_up()
-            return Answer(Result(b""), None)
         if (flushed := flushed_table(statement, context)) is not None:
             self._spool.flush(*flushed)
             return Answer(Result(b""), None)

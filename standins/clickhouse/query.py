@@ -1,11 +1,11 @@
-"""Reads the outline of a SELECT: its clauses, projection items and sources. Expressions stay token lists."""
+"""Reads the outline of a SELECT: its clauses and sources. Expressions stay token lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from standins.clickhouse.lexer import Token, closing, opaque, render, split_commas, top_level
+from standins.clickhouse.lexer import Token, closing, opaque, quote_name, render, split_commas, top_level
 
 Tokens = list[Token]
 
@@ -51,30 +51,7 @@ _JOIN_WORDS = frozenset(
     ]
 )
 _NOT_ALIAS = _JOIN_WORDS | {"FINAL", "SAMPLE", "AS", "OFFSET", "WHERE", "UNION", "SETTINGS", "FORMAT"}
-_NOT_IMPLICIT = frozenset(["END", "NULL", "TRUE", "FALSE", "ASC", "DESC"])
-_OPERATORS = frozenset(
-    [
-        "AND",
-        "OR",
-        "NOT",
-        "IN",
-        "LIKE",
-        "ILIKE",
-        "IS",
-        "BETWEEN",
-        "THEN",
-        "ELSE",
-        "WHEN",
-        "CASE",
-        "DIV",
-        "MOD",
-        "INTERVAL",
-        "SELECT",
-        "DISTINCT",
-        "GLOBAL",
-        "REGEXP",
-    ]
-)
+HOST_FUNCTIONS = frozenset({"hostname", "fqdn", "fullhostname"})
 
 
 @dataclass(frozen=True)
@@ -110,23 +87,6 @@ class Select:
     def sql(self) -> str:
         """Text of the whole SELECT."""
         return " ".join(f"{clause.name} {render(clause.tokens)}" for clause in self.clauses)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One item of a projection: the expression and its alias (None when it has none)."""
-
-    expression: tuple[Token, ...]
-    alias: str | None
-
-    @property
-    def label(self) -> str:
-        """Name of the column in the answer: the alias, or the expression as written."""
-        if self.alias is not None:
-            return self.alias
-        if len(self.expression) == 1 and self.expression[0].name is not None:
-            return self.expression[0].name
-        return render(self.expression)
 
 
 @dataclass(frozen=True)
@@ -263,28 +223,32 @@ def _is_settings(tokens: Sequence[Token], index: int) -> bool:
     return len(follows) == 2 and follows[0].name is not None and follows[1].text == "="
 
 
-def projection(tokens: Sequence[Token]) -> tuple[bool, list[Item]]:
-    """(DISTINCT?, items) of a SELECT clause."""
-    distinct = bool(tokens) and tokens[0].upper == "DISTINCT"
-    body = tokens[1:] if distinct else tokens
-    return distinct, [_item(part) for part in split_commas(body)]
+def calls(tokens: Sequence[Token], names: Collection[str]) -> list[int]:
+    """Where these functions (in small letters) are called without arguments."""
+    return [
+        index
+        for index, token in enumerate(tokens)
+        if token.kind == "word"
+        and token.text.lower() in names
+        and [follows.text for follows in tokens[index + 1 : index + 3]] == ["(", ")"]
+        and (index == 0 or tokens[index - 1].text != ".")
+    ]
 
 
-def _item(part: Tokens) -> Item:
-    if len(part) >= 3 and part[-2].upper == "AS" and part[-1].name is not None:
-        return Item(tuple(part[:-2]), part[-1].name)
-    if len(part) >= 2 and _is_implicit_alias(part):
-        return Item(tuple(part[:-1]), part[-1].name)
-    return Item(tuple(part), None)
-
-
-def _is_implicit_alias(part: Tokens) -> bool:
-    last, before = part[-1], part[-2]
-    if last.name is None or last.upper in _NOT_IMPLICIT or before.upper in _OPERATORS:
-        return False
-    if len(part) >= 3 and part[-3].upper == "INTERVAL":
-        return False
-    return before.kind != "op" or before.text in (")", "]", "}")
+def replace_calls(select: Select, texts: Mapping[str, str]) -> Select:
+    """The SELECT with calls without arguments replaced by SQL; a column that is only such a call keeps its name."""
+    clauses = []
+    for clause in select.clauses:
+        tokens = list(clause.tokens)
+        for index in reversed(calls(tokens, texts)):
+            text = texts[tokens[index].text.lower()]
+            before, follows = tokens[index - 1 : index], tokens[index + 3 : index + 4]
+            begins = not before or before[0].text == "," or before[0].upper == "DISTINCT"
+            if clause.name == "SELECT" and begins and (not follows or follows[0].text == ","):
+                text += f" AS {quote_name(tokens[index].text + '()')}"
+            tokens[index : index + 3] = [replace(opaque(text), space=tokens[index].space)]
+        clauses.append(Clause(clause.name, tuple(tokens)))
+    return Select(tuple(clauses))
 
 
 def sources(tokens: Sequence[Token]) -> list[Source]:

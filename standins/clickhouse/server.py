@@ -19,14 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.faults import Rule, default_message
-from standins.clickhouse.http_parts import (
-    Parameters,
-    check_credentials,
-    encoded,
-    read_body,
-    read_form,
-    read_parameters,
-)
+from standins.clickhouse.http_parts import Parameters, check_credentials, encoded, read_body, read_parameters
 from standins.clickhouse.node import Answer, Node, Request
 from standins.clickhouse.reads import NodeUnavailable
 from standins.clickhouse.statements import HEAD_BYTES, insert_head, is_insert, parse
@@ -144,11 +137,8 @@ class Handler(BaseHTTPRequestHandler):
             self._error(error, {})
 
     def _statement(self, user: str, query_string: str, body: bytes) -> None:
-        form = read_form(self.headers.get("Content-Type", ""), body)
-        parameters = read_parameters(query_string, form or {})
-        raw = body if form is None else b""
-        if parameters.query:
-            raw = parameters.query.rstrip().encode() + b"\n" + raw
+        parameters = read_parameters(query_string)
+        raw = parameters.query.rstrip().encode() + b"\n" + body if parameters.query else body
         query_id = parameters.get("query_id") or str(uuid.uuid4())
         text, changes = _shown(raw)
         number = self.server.node.recorder.started(
@@ -209,9 +199,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _run(self, raw: bytes, parameters: Parameters) -> Answer:
         fmt = parameters.get("default_format") or self.headers.get("X-ClickHouse-Format") or "TabSeparated"
-        readonly = self.command != "POST"
-        with self.server.node.session(parameters.get("session_id")):
-            return self.server.node.run(Request(raw, parameters.context(), fmt, readonly))
+        return self.server.node.run(Request(raw, parameters.context(), fmt))
 
     def _answer(self, answer: Answer, parameters: Parameters, headers: dict[str, str], cut: Rule | None) -> None:
         result = answer.result

@@ -76,8 +76,7 @@ class Statement:
 class Insert:
     """One INSERT: target, columns as written (with brackets, or empty), and where its rows come from."""
 
-    table: tuple[str | None, str] | None
-    """None when the target is a table function."""
+    table: tuple[str | None, str]
     target: str
     columns: str
     settings: str
@@ -124,13 +123,10 @@ def parse_insert(raw: bytes) -> Insert:
     reader.expect("INSERT")
     reader.expect("INTO")
     reader.accept("TABLE")
-    function = reader.accept("FUNCTION")
     target = reader.name()
-    if function:
-        target += reader.brackets()
     columns = reader.brackets()
     settings = reader.settings() if reader.accept("SETTINGS") else ""
-    table = None if function else _split_name(target)
+    table = _split_name(target)
     if reader.peek() in QUERY_WORDS:
         statement = parse(raw[len(head[: reader.position].encode("utf-8", "surrogateescape")) :].decode())
         return Insert(table, target, columns, settings, None, statement.tokens)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 
 class TopologyError(ValueError):
     """The topology file cannot be used; the text names the file, the field and the value."""
 
 
-@dataclass(frozen=True)
-class NodeAddress:
+class NodeAddress(BaseModel, frozen=True):
     """One node: its name (what `hostName()` answers), its place in the cluster and where its HTTP port is."""
 
     name: str
@@ -29,12 +29,25 @@ class NodeAddress:
         return f"http://{self.host}:{self.port}"
 
 
-@dataclass(frozen=True)
-class Topology:
+class Topology(BaseModel, frozen=True):
     """A cluster: its ClickHouse name and its nodes, ordered by shard and replica."""
 
     cluster: str
-    nodes: tuple[NodeAddress, ...]
+    nodes: tuple[NodeAddress, ...] = Field(min_length=1)
+
+    @field_validator("nodes")
+    @classmethod
+    def _in_order(cls, nodes: tuple[NodeAddress, ...]) -> tuple[NodeAddress, ...]:
+        return tuple(sorted(nodes, key=lambda node: (node.shard, node.replica)))
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for field in (("name",), ("shard", "replica"), ("host", "port")):
+            values = [tuple(getattr(node, part) for part in field) for node in self.nodes]
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"{' and '.join(field)} {value!r} is used by more than one node")
+        return self
 
     def node(self, name: str) -> NodeAddress:
         """The node called `name`. Raises TopologyError that lists the known names."""
@@ -55,44 +68,9 @@ class Topology:
         return tuple(node for node in self.nodes if node.shard == shard)
 
 
-def make_topology(cluster: str, nodes: list[NodeAddress]) -> Topology:
-    """Check and order the nodes. Raises TopologyError for no node, or a name, place or address used twice."""
-    if not nodes:
-        raise TopologyError(f"cluster {cluster!r} has no nodes; list at least one under 'nodes'")
-    uses: dict[str, list[object]] = {
-        "name": [node.name for node in nodes],
-        "shard and replica": [(node.shard, node.replica) for node in nodes],
-        "host and port": [(node.host, node.port) for node in nodes],
-    }
-    for field, values in uses.items():
-        for value in values:
-            if values.count(value) > 1:
-                raise TopologyError(f"cluster {cluster!r}: {field} {value!r} is used by more than one node")
-    return Topology(cluster, tuple(sorted(nodes, key=lambda node: (node.shard, node.replica))))
-
-
 def load_topology(path: Path) -> Topology:
     """Read a topology file. Raises TopologyError naming file and field; OSError when it cannot be read."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        nodes = [
-            NodeAddress(
-                name=str(entry["name"]),
-                shard=int(entry["shard"]),
-                replica=int(entry["replica"]),
-                host=str(entry["host"]),
-                port=int(entry["port"]),
-            )
-            for entry in data["nodes"]
-        ]
-        return make_topology(str(data["cluster"]), nodes)
-    except KeyError as error:
-        raise TopologyError(f"{path}: field {error.args[0]!r} is missing") from error
-    except (TypeError, ValueError) as error:
+        return Topology.model_validate_json(path.read_bytes())
+    except ValidationError as error:
         raise TopologyError(f"{path}: {error}") from error
-
-
-def write_topology(topology: Topology, path: Path) -> None:
-    """Write the file that `load_topology` reads."""
-    data = {"cluster": topology.cluster, "nodes": [asdict(node) for node in topology.nodes]}
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

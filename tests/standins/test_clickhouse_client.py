@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import threading
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from standins.clickhouse.client import ClickHouseSandbox, NodeClient, SandboxError
-from tests.standins.clickhouse_fixtures import cluster, connected, counts, new_database, nodes, until
+from tests.standins.clickhouse_fixtures import cluster, connected, counts, new_database, nodes
 
 __all__ = ["cluster", "nodes"]
 
@@ -128,34 +127,9 @@ def test_settings_and_query_id(nodes: ClickHouseSandbox) -> None:
 
 def test_setting_of_the_client_reaches_the_other_nodes(nodes: ClickHouseSandbox) -> None:
     with connected(nodes) as client:
-        sql = "SELECT DISTINCT getSetting('max_threads') FROM clusterAllReplicas(conversations, system.one)"
+        view = "view(SELECT getSetting('max_threads') AS threads)"
+        sql = f"SELECT DISTINCT threads FROM clusterAllReplicas(conversations, {view})"
         assert client.query(sql, settings={"max_threads": 5}).result_rows == [(5,)]
-
-
-def test_session_is_locked_while_it_runs(nodes: ClickHouseSandbox) -> None:
-    node = nodes.node("node-1-1")
-    node.add_faults({"kind": "ddl_hold", "match": "session_test"})
-    statement = "CREATE DATABASE session_test ON CLUSTER conversations"
-    queued = "SELECT count() FROM system.distributed_ddl_queue WHERE position(query, 'session_test') > 0"
-    first = threading.Thread(target=lambda: node.query(statement, session_id="s1"))
-    first.start()
-    try:
-        until(lambda: node.query(queued) != [["0"]], "the statement waits for its hosts")
-        with pytest.raises(SandboxError, match=r"Code: 373.*Session s1 is locked"):
-            node.query("SELECT 1", session_id="s1")
-        assert node.query("SELECT 1", session_id="s2") == [["1"]]
-    finally:
-        node.clear_faults()
-        first.join()
-    assert node.query("SELECT 1", session_id="s1") == [["1"]]
-
-
-def test_get_only_reads(nodes: ClickHouseSandbox) -> None:
-    node = nodes.node("node-1-1")
-    assert node.request("GET", "/?query=SELECT%201") == b"1\n"
-    for query in ("CREATE%20DATABASE%20by_get", "INSERT%20INTO%20a.b%20VALUES%20(1)"):
-        with pytest.raises(SandboxError, match=r"Code: 164.*readonly"):
-            node.request("GET", f"/?query={query}")
 
 
 @pytest.mark.parametrize(

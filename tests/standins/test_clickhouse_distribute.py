@@ -11,20 +11,18 @@ from standins.clickhouse.distribute import Plan, Planner
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.lexer import tokens_of
 
-AGGREGATES = {"count", "sum", "uniqExact", "quantile", "max", "countIf"}
-
 
 class FakeCatalog:
-    """One Distributed table `db.t_d` over `db.t`, and a few aggregate functions."""
+    """One Distributed table `db.t_d` over `db.t`, which has the columns a to e."""
 
     def target(self, database: str, table: str) -> Target | None:
         """Target of `db.t_d`."""
         known = (database, table) == ("db", "t_d")
         return Target("conversations", "db", "t", "cityHash64(id)") if known else None
 
-    def aggregate(self, name: str) -> str | None:
-        """The name itself when it is an aggregate."""
-        return name if name in AGGREGATES else None
+    def columns(self, source: str, database: str) -> dict[str, bool]:
+        """Those of `db.t`, of which `e` is ALIAS; of nothing else they are known."""
+        return {name: name == "e" for name in "abcde"} if source in ("`db`.`t`", "db.t") else {}
 
 
 def plan(sql: str, database: str = "") -> Plan:
@@ -39,45 +37,58 @@ def test_local_query_has_no_reads() -> None:
     assert plan("SELECT a FROM db.t WHERE b").reads == []
 
 
-def test_aggregation_becomes_states_and_merges() -> None:
+def test_nodes_filter_and_the_rest_is_done_over_their_rows() -> None:
     made = plan("SELECT a AS k, count() AS n FROM db.t_d FINAL WHERE b = 1 GROUP BY k HAVING n > 2 ORDER BY n DESC")
     (read,) = made.reads
-    assert read.sql == ("SELECT a AS `_k0`, countState() AS `_a0` FROM `db`.`t` FINAL WHERE b = 1 GROUP BY `_k0`")
+    assert read.sql == "SELECT `a`, `b` FROM `db`.`t` AS `t_d` FINAL WHERE b = 1"
     assert not read.all_replicas
+    assert made.sql == "SELECT a AS k, count() AS n FROM READ0 AS `t_d` GROUP BY k HAVING n > 2 ORDER BY n DESC"
+
+
+@pytest.mark.parametrize(
+    ("columns", "read"),
+    [
+        ("count()", "1"),
+        ("count(*)", "1"),
+        ("*", "*"),
+        ("x.*, _part", "*, _part"),
+        ("x.d + sum(a)", "`a`, `d`"),
+        ("COLUMNS('a|b')", "*"),
+        ("_partition_id, `c`", "`c`, _partition_id"),
+        ("e", "`e`"),
+        ("a AS e", "`a`"),
+    ],
+)
+def test_only_columns_that_are_named_are_read(columns: str, read: str) -> None:
+    (found,) = plan(f"SELECT {columns} FROM clusterAllReplicas('conversations', db.t) AS x").reads
+    assert found.all_replicas
+    assert found.sql == f"SELECT {read} FROM db.t AS `x`"
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT a + 1 AS b FROM db.t_d WHERE b = 2", "WITH 2 AS x SELECT a FROM db.t_d WHERE a = x"]
+)
+def test_a_filter_over_an_alias_stays_here(query: str) -> None:
+    made = plan(query)
+    assert "WHERE" not in made.reads[0].sql
+    assert made.sql.endswith(query[query.index("WHERE") :])
+
+
+def test_the_name_of_the_host_comes_with_the_rows() -> None:
+    made = plan("SELECT hostName(), hostName() AS h, count() FROM db.t_d WHERE hostName() != 'x' GROUP BY hostName()")
+    assert made.reads[0].sql == "SELECT hostName() AS _sandbox_host FROM `db`.`t` AS `t_d` WHERE hostName() != 'x'"
     assert made.sql == (
-        "SELECT `_k0` AS `k`, countMerge(`_a0`) AS `n` FROM READ0 GROUP BY `_k0`"
-        " HAVING ( countMerge(`_a0`) ) > 2 ORDER BY ( countMerge(`_a0`) ) DESC"
+        "SELECT _sandbox_host AS `hostName()`, _sandbox_host AS h, count() FROM READ0 AS `t_d` GROUP BY _sandbox_host"
     )
 
 
-def test_key_that_is_an_expression() -> None:
-    made = plan("SELECT toString(a) AS day, sum(b) FROM clusterAllReplicas('conversations', db.t) GROUP BY day")
-    (read,) = made.reads
-    assert read.all_replicas
-    assert read.sql == "SELECT toString(a) AS `_k0`, sumState(b) AS `_a0` FROM db.t GROUP BY `_k0`"
-    assert made.sql == "SELECT `_k0` AS `day`, sumMerge(`_a0`) AS `sum(b)` FROM READ0 GROUP BY `_k0`"
-
-
-def test_calls_with_parameters_and_distinct() -> None:
-    made = plan("SELECT quantile(0.5)(a), count(DISTINCT b), max(c) - max(c) FROM db.t_d")
-    (read,) = made.reads
-    assert read.sql == (
-        "SELECT quantileState(0.5)(a) AS `_a0`, countDistinctState(b) AS `_a1`, maxState(c) AS `_a2` FROM `db`.`t`"
-    )
-    assert "quantileMerge(0.5)(`_a0`)" in made.sql
-    assert "maxMerge(`_a2`) - maxMerge(`_a2`)" in made.sql
-
-
-def test_listing_pushes_order_and_limit_down() -> None:
-    made = plan("SELECT a, b FROM db.t_d WHERE c ORDER BY d LIMIT 3 OFFSET 2")
-    (read,) = made.reads
-    assert read.sql == "SELECT a, b, d AS `_o0` FROM `db`.`t` WHERE c ORDER BY `_o0` LIMIT 5"
-    assert made.sql == "SELECT * EXCEPT (`_o0`) FROM READ0 ORDER BY `_o0` LIMIT 3 OFFSET 2"
-
-
-def test_join_reads_both_sides_whole() -> None:
-    made = plan("SELECT x.a FROM db.t_d AS x INNER JOIN cluster(conversations, db, u) AS y ON x.a = y.a")
-    assert sorted(read.sql for read in made.reads) == ["SELECT * FROM `db`.`t`", "SELECT * FROM `db`.`u`"]
+def test_join_reads_both_sides_unfiltered() -> None:
+    made = plan("SELECT x.a FROM db.t_d AS x INNER JOIN cluster(conversations, db, u) AS y ON x.a = y.a WHERE x.b")
+    assert sorted(read.sql for read in made.reads) == [
+        "SELECT * FROM `db`.`u` AS `y`",
+        "SELECT `a`, `b` FROM `db`.`t` AS `x`",
+    ]
+    assert made.sql.endswith("WHERE x.b")
 
 
 def test_every_leg_of_a_union_is_planned() -> None:

@@ -11,7 +11,7 @@ from standins.clickhouse.client import ClickHouseSandbox
 from standins.clickhouse.engine import Engine
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.lexer import tokens_of
-from standins.clickhouse.topology import NodeAddress, make_topology
+from standins.clickhouse.topology import NodeAddress, Topology
 from tests.standins.clickhouse_fixtures import cluster, connected, nodes
 
 __all__ = ["cluster", "nodes"]
@@ -21,7 +21,8 @@ USER = "admin"
 
 @pytest.fixture(scope="module")
 def privileges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grants.Privileges]:
-    topology = make_topology("c", [NodeAddress("n", 1, 1, "127.0.0.1", 1)])
+    node = NodeAddress(name="n", shard=1, replica=1, host="127.0.0.1", port=1)
+    topology = Topology(cluster="c", nodes=(node,))
     engine = Engine(tmp_path_factory.mktemp("engine"), topology)
     yield grants.Privileges(engine)
     engine.close()

@@ -10,7 +10,7 @@ import pytest
 from standins.clickhouse.faults import Faults
 from standins.clickhouse.keeper import Keeper, MutationRecord
 from standins.clickhouse.recorder import Recorder
-from standins.clickhouse.topology import NodeAddress, TopologyError, load_topology, make_topology, write_topology
+from standins.clickhouse.topology import Topology, TopologyError, load_topology
 from standins.faults import FaultRuleError
 
 
@@ -147,17 +147,23 @@ def test_record_of_a_killed_node(tmp_path: Path) -> None:
     ]
 
 
-def test_topology_file(tmp_path: Path) -> None:
-    nodes = [NodeAddress("b", 2, 1, "127.0.0.1", 2), NodeAddress("a", 1, 1, "127.0.0.1", 1)]
-    topology = make_topology("c", nodes)
-    path = tmp_path / "t.json"
-    write_topology(topology, path)
-    assert load_topology(path) == topology
+def test_topology_is_checked_and_ordered(tmp_path: Path) -> None:
+    path = tmp_path / "topology.json"
+    second = {"name": "b", "shard": 2, "replica": 1, "host": "127.0.0.1", "port": 2}
+    first = {"name": "a", "shard": 1, "replica": 1, "host": "127.0.0.1", "port": 1}
+
+    def load(*nodes: dict[str, object]) -> Topology:
+        path.write_text(json.dumps({"cluster": "c", "nodes": nodes}), encoding="utf-8")
+        return load_topology(path)
+
+    topology = load(second, first)
     assert [node.name for node in topology.nodes] == ["a", "b"]
     with pytest.raises(TopologyError, match="no node 'x'; known nodes: a, b"):
         topology.node("x")
-    path.write_text(json.dumps({"cluster": "c", "nodes": [{"name": "a"}]}))
-    with pytest.raises(TopologyError, match="field 'shard' is missing"):
-        load_topology(path)
-    with pytest.raises(TopologyError, match="is used by more than one node"):
-        make_topology("c", [nodes[0], nodes[0]])
+    for nodes, text in (
+        ([], "at least 1 item"),
+        ([{"name": "a"}], r"(?s)topology\.json.*nodes\.0\.shard.*required"),
+        ([first, first], "is used by more than one node"),
+    ):
+        with pytest.raises(TopologyError, match=text):
+            load(*nodes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from standins.clickhouse.lexer import render, tokens_of
-from standins.clickhouse.query import Select, projection, rewrite_queries, sources, split_clauses
+from standins.clickhouse.query import Select, replace_calls, rewrite_queries, sources, split_clauses
 
 
 def select(sql: str) -> Select:
@@ -39,22 +39,16 @@ def test_clause_words_as_names(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "label"),
+    ("sql", "replaced"),
     [
-        ("a", "a"),
-        ("a AS b", "b"),
-        ("count() n", "n"),
-        ("`x y`", "x y"),
-        ("sum(a) + 1", "sum(a) + 1"),
-        ("a IS NOT NULL", "a IS NOT NULL"),
-        ("a - INTERVAL 1 day", "a - INTERVAL 1 day"),
-        ("CASE WHEN a THEN b END", "CASE WHEN a THEN b END"),
+        ("SELECT DISTINCT hostName(), a", "SELECT DISTINCT 'n' AS `hostName()`, a"),
+        ("SELECT HOSTNAME() AS h", "SELECT 'n' AS h"),
+        ("SELECT upper(hostName()) WHERE hostName() = 'x'", "SELECT upper('n') WHERE 'n' = 'x'"),
+        ("SELECT t.hostName, hostName", "SELECT t.hostName, hostName"),
     ],
 )
-def test_label_of_an_item(item: str, label: str) -> None:
-    distinct, items = projection(list(tokens_of(f"DISTINCT {item}, z")))
-    assert distinct
-    assert [found.label for found in items] == [label, "z"]
+def test_calls_are_replaced_and_keep_their_name(sql: str, replaced: str) -> None:
+    assert replace_calls(select(sql), {"hostname": "'n'"}).sql() == replaced
 
 
 def test_sources_of_joins() -> None:

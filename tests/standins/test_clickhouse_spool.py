@@ -1,4 +1,4 @@
-"""Rows in a Distributed table's spool, partitions too large to drop, mutations that were killed and stay listed."""
+"""Rows in a Distributed table's spool, mutations that were killed and stay listed."""
 
 from __future__ import annotations
 
@@ -71,21 +71,6 @@ def test_the_spool_survives_its_node(nodes: ClickHouseSandbox) -> None:
     assert sum(counts(nodes, f"{database}.t").values()) == 0
     nodes.nodes()[0].clear_faults()
     until(lambda: sum(counts(nodes, f"{database}.t").values()) == 40, "the rows arrive")
-
-
-def test_a_partition_above_the_limit_of_one_shard_is_dropped_on_the_other_only(nodes: ClickHouseSandbox) -> None:
-    database = new_database(nodes)
-    fill(nodes.nodes()[0], database, 20)
-    for name in ("node-2-1", "node-2-2"):
-        nodes.node(name).add_faults({"kind": "drop_limit", "bytes": 1})
-    drop = f"ALTER TABLE {database}.t ON CLUSTER {CLUSTER} DROP PARTITION ID '202601'"
-    with pytest.raises(SandboxError, match=r"(?s)Code: 359.*TABLE_SIZE_EXCEEDS_MAX_DROP_SIZE_LIMIT"):
-        nodes.nodes()[0].query(drop)
-    left = counts(nodes, f"{database}.t")
-    assert (left["node-1-1"], left["node-1-2"]) == (0, 0)
-    assert left["node-2-1"] == left["node-2-2"] > 0
-    nodes.nodes()[0].query(f"{drop} SETTINGS max_partition_size_to_drop = 0")
-    until(lambda: sum(counts(nodes, f"{database}.t").values()) == 0, "dropped by override")
 
 
 def test_a_killed_mutation_may_stay_listed(nodes: ClickHouseSandbox) -> None:

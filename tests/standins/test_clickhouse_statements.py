@@ -77,8 +77,6 @@ def test_values_and_select() -> None:
     query = parse_insert(b"INSERT INTO d.t (a) WITH 1 AS x SELECT x FROM y")
     assert query.format is None
     assert query.query[0].upper == "WITH"
-    function = parse_insert(b"INSERT INTO FUNCTION null('a Int8') VALUES (1)")
-    assert (function.table, function.target) == (None, "null('a Int8')")
 
 
 @pytest.mark.parametrize("raw", [b"INSERT", b"INSERT INTO t", b"INSERT INTO t FORMAT", b"INSERT t VALUES (1)"])
