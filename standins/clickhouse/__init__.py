@@ -40,7 +40,7 @@ What it does NOT do
       order, own node first.
     - Nodes send rows, not aggregate states: the columns that the SELECT names, filtered by its WHERE when the source
       stands alone and no alias is meant. Aliases need AS. hostName() with several sources, and everywhere outside
-      cluster sources, is the node that was asked. `_shard_num` is unknown.
+      cluster sources, is the node that was asked.
     - CREATE TABLE ... AS SELECT and views over cluster() or Distributed tables are not planned. remote() is not
       supported; loopback, quorum and parallel replicas are not either.
     - No sessions: no lock (code 373), no temporary tables and no SET from one request to the next. A GET may change

@@ -26,7 +26,7 @@ from standins.clickhouse.query import (
     sources,
 )
 
-_VIRTUAL = ("_database", "_table", "_part", "_partition_id")
+_VIRTUAL = ("_database", "_table", "_part", "_partition_id", "_shard_num")
 _HOST = "_sandbox_host"
 """Column with the name of the node that a row comes from, where the SELECT asks for hostName()."""
 
