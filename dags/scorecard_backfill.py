@@ -59,7 +59,9 @@ LABEL = "{{ task.window['label'] }}"
 def retries(config: ClusterConfig, count: int) -> dict[str, Any]:
     """Return the retries of a task: for killed workers and lost connections; what they cannot mend fails at once."""
     delay = timedelta(seconds=config.retry_delay_seconds)
-    return {"retries": count, "retry_delay": delay, "retry_exponential_backoff": True}
+    # Airflow doubles it with each try, and each clear is one: without an end it would be hours after some clears.
+    most = delay * 2**count
+    return {"retries": count, "retry_delay": delay, "retry_exponential_backoff": True, "max_retry_delay": most}
 
 
 def stages(group: str, windows: Any, config: ClusterConfig) -> Any:

@@ -7,9 +7,10 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,24 @@ def test_shipped_schedules_delete_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     load_dags(CLUSTERS_FOLDER, monkeypatch)
     for config in settings.load_all():
         assert config.schedule.mode == "reindex"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("tries", [1, 4, 9, 40])
+def test_a_task_that_was_cleared_often_is_repeated_as_soon_as_any_other(sandbox_dag: Any, tries: int) -> None:
+    """Airflow doubles the delay with each try, and a clear is a try: after eight of them it would be hours."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    ended = datetime(2026, 1, 1, tzinfo=UTC)
+    for task in DagSerialization.from_dict(DagSerialization.to_dict(sandbox_dag)).tasks:
+        if not task.retries:
+            continue
+        one = SimpleNamespace(
+            task=task, try_number=tries, end_date=ended, retry_delay_override=None, dag_id="d", task_id=task.task_id,
+            logical_date=None,
+        )  # fmt: skip
+        later = TaskInstance.next_retry_datetime(one) - ended
+        assert task.retry_delay <= later <= task.retry_delay * 2**task.retries, task.task_id
 
 
 def test_survives_serialization(sandbox_dag: Any) -> None:

@@ -49,7 +49,9 @@ class ClusterConfig(Frozen):
     name: ClusterName = Field(description="Name of the cluster, and of its file without .yaml.")
     enabled: bool = Field(default=True, description="False = no DAG is made.")
     # Retries are for killed workers and lost connections; what a retry cannot mend fails at once.
-    retry_delay_seconds: Seconds = Field(default=30, description="Before Airflow repeats a task, doubled each time.")
+    retry_delay_seconds: Seconds = Field(
+        default=30, description="Before Airflow repeats a task; doubled each time, to eight times this at most."
+    )
     owner: Text = Field(default="data-platform", description="Owner shown by Airflow.")
     tags: Annotated[tuple[Text, ...], Strict(False)] = Field(
         default=("scorecard-backfill",), max_length=20, description="Tags shown by Airflow."
