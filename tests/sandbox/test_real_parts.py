@@ -120,7 +120,7 @@ def run_chaos(driver: Driver, faults: Iterable[str], customers: list[str], days:
     }
     runs: list[str] = []
     while chaos.more() or not runs:
-        runs.append(driver.start(f"real-{len(runs) + 1}", **form, **days))
+        runs.append(driver.start(f"real-{len(runs) + 1}", **form))
         chaos.through(runs[-1])
         chaos.settle()
         chaos.say(f"{runs[-1]} is green")
