@@ -131,7 +131,7 @@ def test_a_task_that_was_cleared_often_is_repeated_as_soon_as_any_other(sandbox_
     for task in DagSerialization.from_dict(DagSerialization.to_dict(sandbox_dag)).tasks:
         if not task.retries:
             continue
-        one = SimpleNamespace(
+        one: Any = SimpleNamespace(
             task=task, try_number=tries, end_date=ended, retry_delay_override=None, dag_id="d", task_id=task.task_id,
             logical_date=None,
         )  # fmt: skip
