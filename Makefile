@@ -81,10 +81,10 @@ test-kubernetes: $(STAMP) ## the tests of Kubernetes' stand-in and of the produc
 	$(BIN)/python -m standins.controlplane.build
 	SANDBOX_KUBERNETES=real $(BIN)/pytest $(REAL_KUBERNETES) -n 2 --dist loadfile --timeout 300 --durations 20
 
-test-real: $(STAMP) ## the main job and a few faults on PostgreSQL and Celery, two of each (skipped without postgresql, redis-server)
+test-real: $(STAMP) ## the main job on PostgreSQL and Celery, two of each (skipped without postgresql, redis-server)
 	$(BIN)/pytest tests/sandbox/test_real_parts.py -m "real and not chaos" -rs --durations 5
 
-chaos-real: $(STAMP) ## twenty faults over a real control plane, PostgreSQL and Celery: killed, frozen, restarted (long)
+chaos-real: $(STAMP) ## faults over PostgreSQL and Celery, then twenty over a real control plane, too: killed, frozen, restarted (long)
 	$(BIN)/python -m standins.controlplane.build
 	$(BIN)/pytest tests/sandbox/test_real_parts.py -m "real and chaos" -s -rs
 

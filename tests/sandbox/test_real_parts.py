@@ -1,6 +1,6 @@
 """PostgreSQL, Celery and two of each part: the main job, then faults; with a real control plane twenty faults.
 
-`make test-real` runs the first two, `make chaos-real` the last. CHAOS_SEED repeats the choices (not their timing).
+`make test-real` runs the first, `make chaos-real` the others. CHAOS_SEED repeats the choices (not their timing).
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def test_main_job_with_two_of_each(twice: tuple[Stack, AirflowApi]) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.chaos
 @pytest.mark.timeout(1500)
 def test_faults_of_database_broker_and_frozen_parts(twice: tuple[Stack, AirflowApi]) -> None:
     stack, api = twice
