@@ -66,6 +66,14 @@ def test_one_dag_for_each_of_the_eight_shipped_clusters(monkeypatch: pytest.Monk
     assert set(dags) == {f"scorecard_backfill__{name}" for name in files}
 
 
+def test_a_task_that_was_cleared_often_waits_no_longer_for_its_next_try(sandbox_dag: Any) -> None:
+    # Airflow's own count of tries, by which it doubles the delay, goes on over every clear.
+    repeated = [task for task in sandbox_dag.tasks if task.retries]
+    assert len(repeated) > 10
+    for task in repeated:
+        assert task.max_retry_delay == task.retry_delay * 2**task.retries, task.task_id
+
+
 def test_shape_of_a_run(sandbox_dag: Any) -> None:
     for group in ("windows", "smaller_windows", "single_days"):
         tasks = [sandbox_dag.get_task(f"{group}.{stage}") for stage in STAGES]

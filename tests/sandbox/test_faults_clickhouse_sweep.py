@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.api_fastapi.execution_api.datamodels.hitl import HITLDetailRequest
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
 
 from backfill.deleting import sweep
 from backfill.hooks.clickhouse import BackfillClickHouse
@@ -110,9 +112,17 @@ def copies(scene: Scene) -> int:
 
 
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Json]:
-    """What a person is asked."""
+    """What a person is asked, as Airflow's API server takes it from the worker."""
     found: list[Json] = []
-    monkeypatch.setattr(sweep, "upsert_hitl_detail", lambda **fields: found.append(fields))
+
+    def upsert(*, defaults: Any = None, multiple: bool = False, params: Any = None, **fields: Any) -> None:
+        payload = CreateHITLDetailPayload(
+            **fields, defaults=defaults, multiple=multiple, params=params, assigned_users=[]
+        )
+        HITLDetailRequest.model_validate(payload.model_dump(mode="json", exclude={"type"}))
+        found.append(fields)
+
+    monkeypatch.setattr(sweep, "upsert_hitl_detail", upsert)
     return found
 
 
@@ -280,7 +290,7 @@ def test_a_sweep_whose_worker_dies_is_not_asked_about_again(sweeping: Scene, mon
     assert sweeping.total() == 2 * 28 + 7
 
 
-def test_a_sweep_that_would_take_more_than_was_approved_is_asked_about_again(
+def test_a_sweep_that_would_take_more_than_a_person_is_shown_goes_no_further(
     sweeping: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window, found = large(sweeping, monkeypatch)
@@ -288,11 +298,14 @@ def test_a_sweep_that_would_take_more_than_was_approved_is_asked_about_again(
         die_at_send(patch, number=1, sent=True)
         with pytest.raises(KilledWorkerError):
             approved(sweeping, window)
+    sent = sweeping.markers()
     # Rows with an old time that come in late: a reindexer of before, a spool that was held.
     write(sweeping, 3, first=200, day=NEXT_DAY)
-    approved(sweeping, window)
-    assert len(found) == 2
-    assert sweeping.total() == 2 * 28 + 7
+    # Airflow would show the first question again, with its smaller numbers.
+    with pytest.raises(AirflowFailException, match=r"sweep_outgrown: more rows .* than the question shows"):
+        run(sweeping, window)
+    assert len(found) == 1
+    assert sweeping.markers() == sent == ["1.1"]
 
 
 def test_every_sweep_asks_where_the_file_says_so_and_an_answer_that_was_lost_is_taken(

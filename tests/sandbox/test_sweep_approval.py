@@ -13,6 +13,7 @@ from sandbox.stack import running_stack
 from sandbox.stack_airflow import CLUSTER_FILES
 from sandbox.stack_layout import Options
 from sandbox.stack_model import AIRFLOW_USER
+from sandbox.stack_wait import wait_for
 from tests.sandbox.drive import TABLES, Driver
 
 CUSTOMERS = ["cyberdyne", "soylent"]
@@ -37,7 +38,11 @@ def test_one_sweep_is_rejected_and_one_is_approved(tmp_path: Path) -> None:
         truth = driver.truth(DAYS["start_date"], DAYS["end_date"])
 
         refused = api.reject(driver.dag_id, run, ASKED_SECONDS, SWEEP, 0)
-        api.approve(driver.dag_id, run, ASKED_SECONDS, SWEEP, 1)
+        # At once, and once: Airflow may fail a task that is answered before its scheduler has seen it wait.
+        wait_for(
+            lambda: api.states(driver.dag_id, run, SWEEP).get(1) == "awaiting_input", ASKED_SECONDS, "it asks", 0.2
+        )
+        api.respond(driver.dag_id, run, "Approve", SWEEP, 1)
         assert driver.finish(run) == "failed"
         assert api.xcom(driver.dag_id, run, "approve")["chosen_options"] == ["not needed"]
         assert driver.failed(run) == {SWEEP: [0], "report": [-1]}

@@ -230,6 +230,11 @@ _LISTED = (
     Cause("sweep_rejected", "look", ("delete",),
         "Order reindex_first: a person rejected the sweep. What it has not deleted yet is there, old beside new.",
         "Clear the sweep to be asked again, or leave it: every row that was written again is there."),
+    Cause("sweep_outgrown", "look", ("delete",),
+        "Order reindex_first: more old rows are there than when a person was asked, and Airflow shows a task's first"
+        " question for as long as its run lives.",
+        "Find out who writes rows with an old time. Start a new run for these days: it asks with the new numbers. A"
+        " clear looks again, and asks if they are as few as they were."),
     Cause("meant_came_back", "never", ("verify",),
         "Rows that are meant to go were written again: the reindexer that ran is an old one.",
         "Bring the new reindexer out, then start a new run for these days."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
@@ -38,6 +38,10 @@ APPROVE, REJECT = "Approve", "Reject"
 
 ASKED, ANSWER = "sweep_asked", "sweep_answer"
 """Digests of the numbers about which a person was asked, and that a person has approved, for this window."""
+
+SHOWN = "sweep_shown"
+"""Rows of the question that a person sees. Airflow keeps a task's first question as long as its run lives, whatever is
+asked later."""
 
 FIRST, COVERED = "sweep_first", "sweep_covered"
 """Rows that the sweep was to take when it began, by which its steps are numbered; rows that it may take unasked."""
@@ -197,15 +201,27 @@ class SweepApproval:
             self.take(context, answer)
             store.set(COVERED, _written(surveyed.old))
             return
-        store.set(ASKED, surveyed.digest)
+        shown = store.get(SHOWN)
+        if shown is not None and not surveyed.within(_read(shown)):
+            self._outgrown(context, window, surveyed)
         self.operator.log.info("the sweep of %s waits for a person\n%s", window.label, surveyed.markdown)
         upsert_hitl_detail(
             ti_id=context["ti"].id,
             options=[APPROVE, REJECT],
             subject=f"Sweep {window.label} on {self.cluster}?",
             body=f"{surveyed.markdown}\n\nDigest: `{surveyed.digest}`",
+            params={},
         )
+        store.set(ASKED, surveyed.digest)
+        if shown is None:
+            store.set(SHOWN, _written(surveyed.old))
         raise TaskAwaitingInput(method_name="answered", kwargs={})
+
+    def _outgrown(self, context: Mapping[str, Any], window: Window, surveyed: Survey) -> NoReturn:
+        """End the task: a person would be shown the smaller numbers of before."""
+        cause = "sweep_outgrown"
+        reason = f"more rows of {window.label} would go than the question shows:\n{surveyed.markdown}"
+        fail(context, Failure(key=window.key, stage="delete", cause=cause, reason=reason, what_to_do=what_to_do(cause)))
 
     def take(self, context: Mapping[str, Any], event: Any) -> None:
         """Keep an approval; a rejection ends the task for good, with nothing deleted."""
