@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import Variable
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, ErrorType, TaskAwaitingInput
+from airflow.sdk.execution_time.comms import ErrorResponse
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from backfill.kit import answers
@@ -24,7 +26,7 @@ from backfill.settings import cluster_config
 from include.scorecard_backfill.params.form import params_schema
 from include.scorecard_backfill.planning import plan
 from tests.kit.store import AssetState, Store
-from tests.kit.waits import NAME, assets, cluster, context
+from tests.kit.waits import NAME, assets, cluster, context, deferral, only_event
 
 __all__ = ["assets", "cluster"]
 
@@ -268,10 +270,21 @@ def test_an_approved_plan_goes_on() -> None:
 def detail(*chosen: str) -> Any:
     """What the API server keeps of a question."""
     return SimpleNamespace(chosen_options=list(chosen), response_received=bool(chosen), params_input={},
-                           responded_at=MARCH, responded_by_user={"id": "1", "name": "jane"})  # fmt: skip
+                           responded_at=MARCH, responded_by_user=SimpleNamespace(id="1", name="jane"))  # fmt: skip
 
 
-def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def looked_up(operator: PlanApproval, made: Json) -> Json:
+    """Run the approval again, as a retry does, and return what its trigger finds."""
+    found = deferral(operator.execute, made)
+    assert found.method_name == "looked_back"
+    path, kwargs = found.trigger.serialize()
+    assert path == "backfill.kit.answers.AnswerTrigger"
+    return dict(asyncio.run(only_event(answers.AnswerTrigger(**kwargs | {"not_before": 0.0}))).payload)
+
+
+def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(
+    monkeypatch: pytest.MonkeyPatch, cluster: str
+) -> None:
     asked: list[Json] = []
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: asked.append(fields))
     operator, made = approval(ASKS)
@@ -279,7 +292,9 @@ def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(monkeypatch: p
         operator.execute(made)
     # Answered before the scheduler has seen it wait: Airflow fails the task, and its retry comes.
     monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
-    assert operator.execute(made)["chosen_options"] == ["Approve"]
+    found = looked_up(operator, made)
+    assert operator.looked_back(made, event=found)["chosen_options"] == ["Approve"]
+    assert made["ti"].xcoms["approve", "terms"] == TERMS
     assert len(asked) == 1
     # Cleared by a person after that, it asks again: the old answer is spent.
     with pytest.raises(TaskAwaitingInput):
@@ -287,14 +302,32 @@ def test_an_answer_that_airflow_has_lost_is_taken_by_the_next_try(monkeypatch: p
     assert len(asked) == 2
 
 
-def test_an_answer_about_other_terms_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def unknown(ti_id: str) -> Any:
+    raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+
+@pytest.mark.parametrize("known", [lambda ti_id: detail(), unknown])
+def test_a_question_without_an_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch, cluster: str, known: Any) -> None:
+    asked: list[Json] = []
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: asked.append(fields))
+    monkeypatch.setattr(answers, "get_hitl_detail_content_detail", known)
+    operator, made = approval(ASKS)
+    with pytest.raises(TaskAwaitingInput):
+        operator.execute(made)
+    found = looked_up(operator, made)
+    assert found == {}
+    with pytest.raises(TaskAwaitingInput):
+        operator.looked_back(made, event=found)
+    assert len(asked) == 2
+
+
+def test_another_plan_is_not_asked_about_under_the_text_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **fields: None)
-    monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: detail("Approve"))
     operator, made = approval(ASKS)
     with pytest.raises(TaskAwaitingInput):
         operator.execute(made)
     made["ti"].xcoms["plan", "terms"] = TERMS | {"mode": "reindex"}
-    with pytest.raises(TaskAwaitingInput):
+    with pytest.raises(AirflowFailException, match=r"the plan is another one .* start a new run"):
         operator.execute(made)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.api_fastapi.execution_api.datamodels.hitl import HITLDetailRequest
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
 
 from backfill.deleting import sweep
@@ -19,6 +20,7 @@ from backfill.kit.stages import StageError
 from backfill.operators.delete import DeleteOperator
 from include.scorecard_backfill.records import Deleted, Failure, Reindexed, Window
 from tests.kit.memory import finish
+from tests.kit.waits import only_event
 from tests.sandbox.faults_clickhouse_fixtures import (
     NAME,
     Json,
@@ -325,7 +327,11 @@ def test_every_sweep_asks_where_the_file_says_so_and_an_answer_that_was_lost_is_
     # Airflow has failed the task, because the answer came before the scheduler had seen it wait.
     given = SimpleNamespace(chosen_options=["Approve"], response_received=True)
     monkeypatch.setattr(answers, "get_hitl_detail_content_detail", lambda ti_id: given)
-    run(sweeping, window)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    assert deferred.value.method_name == "looked_back"
+    answer = asyncio.run(only_event(deferred.value.trigger)).payload
+    finish(operator, lambda ctx: operator.looked_back(ctx, event=answer), context)
     assert len(found) == 1
     assert sweeping.wait_mutations().status == "gone"
     assert sweeping.total() == 37

@@ -40,7 +40,10 @@ def test_one_sweep_is_rejected_and_one_is_approved(tmp_path: Path) -> None:
         refused = api.reject(driver.dag_id, run, ASKED_SECONDS, SWEEP, 0)
         # At once, and once: Airflow may fail a task that is answered before its scheduler has seen it wait.
         wait_for(
-            lambda: api.states(driver.dag_id, run, SWEEP).get(1) == "awaiting_input", ASKED_SECONDS, "it asks", 0.2
+            lambda: api.states(driver.dag_id, run, SWEEP).get(1) == "awaiting_input",
+            ASKED_SECONDS,
+            "it asks",
+            poll_seconds=0.2,
         )
         api.respond(driver.dag_id, run, "Approve", SWEEP, 1)
         assert driver.finish(run) == "failed"

@@ -78,7 +78,7 @@ _LISTED = (
         "Start a new run when you want another plan."),
     Cause("approval_changed", "never", ("delete", "wait_mutations", "reindex"),
         "What would run is not what was approved: the cluster's file, the statement or the plan has changed since.",
-        "Clear plan and approve the new plan, or undo the change and clear the task."),
+        "Undo the change and clear the task, or start a new run: in this one Airflow would show the old plan again."),
     Cause("breaker", "look", ("admit",),
         "Too many windows have failed, so no further one is started.",
         "Find what the failed ones have in common, clear them, then clear the admit tasks."),

@@ -13,10 +13,11 @@ from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
-from backfill.kit.answers import given_answer
+from backfill.kit.answers import look_back
 from backfill.kit.counting import days_record
 from backfill.kit.stages import StageError, fail
 from backfill.kit.store import RunStore
+from backfill.settings import cluster_config
 from include.scorecard_backfill.config.rules import census_part, judging
 from include.scorecard_backfill.life import Balance
 from include.scorecard_backfill.names import digest
@@ -185,6 +186,7 @@ class SweepApproval:
 
         Raises:
             TaskAwaitingInput: a person must answer.
+            TaskDeferred: an earlier try has asked the same; whether it was answered must be looked up first.
         """
         store = RunStore(context)
         if (covered := store.get(COVERED)) is not None and surveyed.within(_read(covered)):
@@ -196,11 +198,8 @@ class SweepApproval:
         if unasked or store.get(ANSWER) == surveyed.digest:
             store.set(COVERED, _written(surveyed.old))
             return
-        if store.get(ASKED) == surveyed.digest and (answer := given_answer(context["ti"], self.operator.log)):
-            self.operator.log.info("the answer that was given to the question before is taken")
-            self.take(context, answer)
-            store.set(COVERED, _written(surveyed.old))
-            return
+        if store.get(ASKED) == surveyed.digest:
+            look_back(self.operator, context, cluster_config(self.cluster).waits.first_poll_after_seconds)
         shown = store.get(SHOWN)
         if shown is not None and not surveyed.within(_read(shown)):
             self._outgrown(context, window, surveyed)
@@ -222,6 +221,14 @@ class SweepApproval:
         cause = "sweep_outgrown"
         reason = f"more rows of {window.label} would go than the question shows:\n{surveyed.markdown}"
         fail(context, Failure(key=window.key, stage="delete", cause=cause, reason=reason, what_to_do=what_to_do(cause)))
+
+    def looked_back(self, context: Mapping[str, Any], event: Any) -> None:
+        """Take the answer that was given to the question of the try before; without one it is asked again."""
+        if event:
+            self.operator.log.info("the answer that was given to the question before is taken")
+            self.take(context, event)
+        else:
+            RunStore(context).set(ASKED, "")
 
     def take(self, context: Mapping[str, Any], event: Any) -> None:
         """Keep an approval; a rejection ends the task for good, with nothing deleted."""

@@ -9,15 +9,19 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.kit import xcoms
-from backfill.kit.answers import given_answer
+from backfill.kit.answers import look_back
 from backfill.kit.store import RunStore
 from backfill.notify.tell import run_of, tell
 from backfill.settings import DAG_ID_PREFIX, cluster_config
+from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.notices import approval_notice
 from include.scorecard_backfill.planning.terms import Terms, asked_at, digest
 
 ASKED = "asked"
 """Digest about which a person is being asked; '' once the answer was taken."""
+
+SHOWN = "shown"
+"""Digest of the question that a person sees: the first one. Airflow keeps its text, whatever is asked later."""
 
 
 class PlanApproval(ApprovalOperator):
@@ -36,18 +40,36 @@ class PlanApproval(ApprovalOperator):
             ti.xcom_push(key=xcoms.TERMS, value=dict(terms))
             return {"chosen_options": ["not needed"], "reason": why}
         store = RunStore(context)
-        if store.get(ASKED) == digest(terms) and (answer := given_answer(ti, self.log)):
-            self.log.info("the answer that was given to the question before is taken")
-            return self.execute_complete(context, answer)
+        shown = store.get(SHOWN)
+        if shown is not None and shown != digest(terms):
+            raise AirflowFailException(
+                f"the plan is another one (digest {digest(terms)}) than the one that a person was shown ({shown}), and"
+                " Airflow shows a task's first question for as long as its run lives: start a new run, or undo the"
+                " change and clear plan and this task"
+            )
+        if store.get(ASKED) == digest(terms):
+            look_back(self, context, self._config(ti).waits.first_poll_after_seconds)
         store.set(ASKED, digest(terms))
+        store.set(SHOWN, digest(terms))
         self._tell(ti, terms)
         return super().execute(context)
+
+    def looked_back(self, context: Any, event: Any = None) -> Any:
+        """Take the answer that was given to the question of the try before, or ask again."""
+        if event:
+            self.log.info("the answer that was given to the question before is taken")
+            return self.execute_complete(context, event)
+        RunStore(context).set(ASKED, "")
+        return self.execute(context)
+
+    def _config(self, ti: Any) -> ClusterConfig:
+        return cluster_config(str(ti.dag_id).removeprefix(DAG_ID_PREFIX))
 
     def _tell(self, ti: Any, terms: Terms) -> None:
         """Tell people that the plan waits for them. Never raises."""
         try:
             planned = xcoms.pull(ti, "plan", xcoms.PLANNED) or []
-            config = cluster_config(str(ti.dag_id).removeprefix(DAG_ID_PREFIX))
+            config = self._config(ti)
             customers = len({str(window["customer_id"]) for window in planned})
             tell(config, approval_notice(run_of(ti, config.name), digest(terms), len(planned), customers))
         except Exception:

@@ -77,6 +77,11 @@ class DeleteOperator(BaseOperator):
         SweepApproval(self, self.cluster).take(context, event)
         return self.execute(context)
 
+    def looked_back(self, context: Any, event: Any = None) -> Any:
+        """Go on with what a person had said to the sweep before this try, or ask again."""
+        SweepApproval(self, self.cluster).looked_back(context, event)
+        return self.execute(context)
+
     def _deleted(self, context: Any, window: Window) -> Deleted:
         hook = BackfillClickHouse(cluster_config(self.cluster))
         counted = self._counted(context, window, hook)
