@@ -34,10 +34,15 @@ HANG_SECONDS = 120
 """A held request goes on by itself after this, so that a failed test leaves nothing that hangs."""
 STORING = ("stored_then_500", "stored_then_cut", "stored_then_hang")
 _HTTP_SERVER_ERROR = 500
+_TWICE = "Unique constraint violation"
 
 
 def patiently(ask: Callable[[], T], seconds: float = UP_SECONDS) -> T:
-    """Return what ``ask`` returns, asking again while Airflow's API is away or cannot answer."""
+    """Return what ``ask`` returns, asking again while Airflow's API is away or cannot answer.
+
+    A clear that meets the scheduler at the same task instance is refused by Airflow as a whole (the history of a try would
+    be written twice), and asked again as a person would.
+    """
     answers: list[T] = []
 
     def asked() -> bool:
@@ -46,7 +51,7 @@ def patiently(ask: Callable[[], T], seconds: float = UP_SECONDS) -> T:
         except httpx.TransportError:
             return False
         except ApiError as error:
-            if error.status < _HTTP_SERVER_ERROR:
+            if error.status < _HTTP_SERVER_ERROR and _TWICE not in str(error):
                 raise
             return False
         return True
