@@ -40,8 +40,8 @@ _TWICE = "Unique constraint violation"
 def patiently(ask: Callable[[], T], seconds: float = UP_SECONDS) -> T:
     """Return what ``ask`` returns, asking again while Airflow's API is away or cannot answer.
 
-    A clear that meets the scheduler at the same task instance is refused by Airflow as a whole (the history of a try would
-    be written twice), and asked again as a person would.
+    A clear that meets the scheduler at the same task instance is refused by Airflow as a whole (the history of a try
+    would be written twice), and asked again as a person would.
     """
     answers: list[T] = []
 
