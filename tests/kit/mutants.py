@@ -45,7 +45,14 @@ OF_ENGINE = ("sql.", "config.rules", "verdicts.census")
 PLUGINS = "plugins/backfill/"
 """Modules below it are judged by the tests in tests/airflow."""
 
-NOT_OF_PLUGINS = ("test_dag_file", "test_deploy_role", "test_operators_dag", "test_package", "test_port_forward")
+NOT_OF_PLUGINS = (
+    "test_costs",
+    "test_dag_file",
+    "test_deploy_role",
+    "test_operators_dag",
+    "test_package",
+    "test_port_forward",
+)
 """Tests in tests/airflow that start processes of their own, or read the repository's files."""
 
 ALONE_SECONDS = 120.0
