@@ -211,12 +211,13 @@ def maybe(house: House, step: Step = STEP) -> Deleter:
     return deleter
 
 
+@pytest.mark.parametrize("chunk", [0, 3])
 @pytest.mark.parametrize(("running", "queued"), [(["node-1"], []), ([], ["node-2"])])
-def test_what_is_executed_or_queued_is_neither_lost_nor_done(running: list[str], queued: list[str]) -> None:
-    house = House(running=running, queued=queued)
-    assert maybe(house).seen(STEP, []) == "queued"
+def test_what_is_executed_or_queued_is_neither_lost_nor_done(running: list[str], queued: list[str], chunk: int) -> None:
+    house, step = House(running=running, queued=queued), Step("scorecard", PART, chunk=chunk)
+    assert maybe(house, step).seen(step, []) == "queued"
     marks = {entry[1] for entry in house.asked}
-    assert marks == {(sql.marker_literal(KEY, 1, 0),)}
+    assert marks == {(sql.marker_literal(KEY, 1, chunk),)}
 
 
 def test_a_mutation_that_appears_while_it_looks_is_seen() -> None:
