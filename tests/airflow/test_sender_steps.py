@@ -12,7 +12,7 @@ import pytest
 from backfill.deleting.sender import DeleteSender, Order, _joined
 from include.scorecard_backfill import life
 from include.scorecard_backfill.planning.deletes import Step
-from include.scorecard_backfill.records import Numbers, Sent, TableDays
+from include.scorecard_backfill.records import Database, Numbers, Sent, TableDays
 from include.scorecard_backfill.sql import Names
 from include.scorecard_backfill.verdicts.counts import Host
 from tests.kit.waits import NAME, cluster, configure, window
@@ -30,7 +30,7 @@ def order(*, drop: bool = True, bound: float | None = None, days: dict[str, int]
     return Order(window(), (table,), 1, bound, drop, life.Facts())
 
 
-def steps(wanted: Order, *, before: Step | None = None, refused: bool = False, held: Any = None, keys: Any = (MONTHLY,),
+def steps(wanted: Order, *, before: Step | None = None, refused: tuple[str, ...] = (), held: Any = None, keys: Any = (MONTHLY,),
           drop_partition: bool = True, most: int = 1_000) -> tuple[list[Step], list[str]]:  # fmt: skip
     """The steps of an order, and what the servers were asked for them."""
     asked: list[str] = []
@@ -53,7 +53,7 @@ def steps(wanted: Order, *, before: Step | None = None, refused: bool = False, h
     deleter: Any = SimpleNamespace(
         hook=hook,
         hosts=[Host("node-1", 1), Host("node-2", 2)],
-        drop_was_refused=lambda *_: refused,
+        drop_was_refused=lambda table, part: table in refused,
         dropped=lambda *_: before,
     )
     operator: Any = SimpleNamespace(log=logging.getLogger(__name__))
@@ -74,7 +74,7 @@ def test_a_window_of_whole_partitions_is_dropped(cluster: str) -> None:
     "told",
     [
         {"drop_partition": False},
-        {"refused": True},
+        {"refused": ("scorecard",)},
         {"keys": ()},
         {"keys": (MONTHLY, "toYYYYMMDD(scorecard_time)")},
         {"held": {"node-1": [("202601", 110, 3)], "node-2": []}},
@@ -87,6 +87,15 @@ def test_where_that_may_not_be_rows_are_deleted(told: dict[str, Any], cluster: s
     found, _ = steps(order(), **told)
     assert kinds(found) == [("delete", 0, ())]
     assert found[0].condition == ""
+
+
+def test_a_table_whose_partitions_are_refused_does_not_keep_another_from_being_dropped(cluster: str) -> None:
+    both = (Database(name="acme_voice", profile_id="voice", tables=("score", "scorecard")),)
+    rows = {day: Numbers(rows=n) for day, n in DAYS.items()}
+    tables = tuple(TableDays(database="acme_voice", table=name, days=rows) for name in ("score", "scorecard"))
+    wanted = Order(window(databases=both), tables, 1, None, True, life.Facts())
+    found, _ = steps(wanted, refused=("score",))
+    assert [(step.table, step.kind) for step in found] == [("scorecard", "drop"), ("score", "delete")]
 
 
 def test_a_later_generation_and_a_bounded_delete_never_ask_for_partitions(
