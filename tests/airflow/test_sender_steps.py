@@ -30,8 +30,16 @@ def order(*, drop: bool = True, bound: float | None = None, days: dict[str, int]
     return Order(window(), (table,), 1, bound, drop, life.Facts())
 
 
-def steps(wanted: Order, *, before: Step | None = None, refused: tuple[str, ...] = (), held: Any = None, keys: Any = (MONTHLY,),
-          drop_partition: bool = True, most: int = 1_000) -> tuple[list[Step], list[str]]:  # fmt: skip
+def steps(
+    wanted: Order,
+    *,
+    before: Step | None = None,
+    refused: tuple[str, ...] = (),
+    held: Any = None,
+    keys: Any = (MONTHLY,),
+    drop_partition: bool = True,
+    most: int = 1_000,
+) -> tuple[list[Step], list[str]]:
     """The steps of an order, and what the servers were asked for them."""
     asked: list[str] = []
 
