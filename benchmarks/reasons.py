@@ -65,7 +65,7 @@ GOALS = (
         "replay",
         lambda found: found["ours"]["cpu_per_window"],
         2.5,
-        "three worker starts and what runs beside them whether there is work or not (DAG processor, API server, idle"
+        "two worker starts and what runs beside them whether there is work or not (DAG processor, API server, idle"
         " loops), which the short run of the benchmark divides by few windows",
     ),
     Goal(

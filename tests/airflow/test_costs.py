@@ -108,7 +108,7 @@ def test_a_waiting_trigger_does_not_keep_the_dag(east: Any) -> None:
 def test_only_delete_and_reindex_start_a_worker(east: Any) -> None:
     for group in ("windows", "smaller_windows", "single_days"):
         on_worker = [stage for stage in STAGES if not east.get_task(f"{group}.{stage}").start_from_trigger]
-        # delete once; reindex to make its Job, and to look at its end: three starts for a window.
+        # Once each; what reindex has deferred to wakes a worker again only when the Job has not ended well.
         assert on_worker == ["delete", "reindex"]
 
 
