@@ -14,7 +14,7 @@ from sandbox.stack_model import Cluster, Stack
 from standins.clickhouse.client import NodeClient
 from standins.kubernetes.client import KubernetesAdmin
 
-RUN_CALL = re.compile(r"method=PATCH path=/execution/task-instances/[0-9a-f-]{36}/run status_code=200")
+RUN_CALL = re.compile(r"method=PATCH path=/execution/task-instances/[0-9a-f-]{36}/run query=\S* status_code=200")
 """The API server's line for a task that begins on a worker; one that begins in the triggerer has none."""
 
 
