@@ -178,7 +178,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = kept(results_path)
         results["machine"] = machine()
         before = results["parts"].get(name, {}).get("found", {})
-        results["parts"][name] = {"at": f"{datetime.now(UTC):%Y-%m-%d}", "found": merged(name, before, found)}
+        results["parts"][name] = {
+            "at": f"{datetime.now(UTC):%Y-%m-%d}",
+            # Of the whole machine, ours included: what else ran on it while it was measured.
+            "load": round(os.getloadavg()[2], 1),
+            "found": merged(name, before, found),
+        }
         write(results, results_path)
     document(kept(results_path), page_path, images)
     say(f"written: {results_path}, {page_path}")

@@ -39,8 +39,13 @@ def page(results: Json) -> str:
     for name, section in sections.items():
         lines += ["", f"## {TITLES[name]}", "", TEXTS[name], ""]
         part = parts.get(name)
-        lines += [*section(part["found"]), "", f"Measured {part['at']}."] if part else ["Not measured."]
+        lines += [*section(part["found"]), "", _when(part)] if part else ["Not measured."]
     return "\n".join(lines) + "\n"
+
+
+def _when(part: Json) -> str:
+    load = part.get("load")
+    return f"Measured {part['at']}{'' if load is None else f', load average of the machine {load}'}."
 
 
 TITLES = {
