@@ -63,7 +63,10 @@ TEXTS = {
         " contenders, each in a sandbox of its own with nothing else in it. The bound is the longest chain of one"
         " customer's windows, or all work by windows at once: nothing can be faster. CPU is that of all of Airflow's"
         " processes, workers included; a stock DAG's sensors poke as often as ours look. The old scripts run without"
-        " Airflow: their CPU is not comparable, and nobody had to start the next batch for them here."
+        " Airflow: their CPU is not comparable, and nobody had to start the next batch for them here. Everything is"
+        " looked at each second, as the sandbox does; production's intervals are 10 to 30 s, and most of what is"
+        " counted and used here is looks. A workflow that runs is described at each fourth look of its window, so that"
+        " the calls to Temporal grow with the windows in flight."
     ),
     "waiting": (
         "A run of many single days of which one goes at a time; all others wait for their turn. Nothing is asked of"

@@ -65,8 +65,8 @@ GOALS = (
         "replay",
         lambda found: found["ours"]["cpu_per_window"],
         2.5,
-        "two worker starts and what runs beside them whether there is work or not (DAG processor, API server, idle"
-        " loops), which the short run of the benchmark divides by few windows",
+        "two worker starts, and what runs as long as the run does: a look each second at everything that waits, the"
+        " idle loops, the DAG processor each ten seconds; it falls with more windows at once and longer intervals",
     ),
     Goal(
         "CPU a window by the stock DAG's as from the docs, at most 0.1",

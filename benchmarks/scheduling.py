@@ -17,7 +17,7 @@ STAGES = 6
 BATCHES = 5
 """As look_dags.py has them, which imports Airflow."""
 
-PAUSES = (0.5, 1.0, 5.0)
+PAUSES = (0.5, 1.0, 3.0)
 """Seconds of ``[scheduler] scheduler_idle_sleep_time``: the sandbox's, Airflow's default, what compose ships."""
 
 MAX_WINDOWS = "5000"
