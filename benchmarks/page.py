@@ -66,7 +66,9 @@ TEXTS = {
         " Airflow: their CPU is not comparable, and nobody had to start the next batch for them here. Everything is"
         " looked at each second, as the sandbox does; production's intervals are 10 to 30 s, and most of what is"
         " counted and used here is looks. A workflow that runs is described at each fourth look of its window, so that"
-        " the calls to Temporal grow with the windows in flight."
+        " the calls to Temporal grow with the windows in flight. Nobody reaches the bound: it knows the long windows"
+        " beforehand. And `max_active_tasks` of a stock DAG limits tasks, not windows: with the preload 14 workflows"
+        " were seen open at once where 10 may be."
     ),
     "waiting": (
         "A run of many single days of which one goes at a time; all others wait for their turn. Nothing is asked of"
