@@ -15,6 +15,7 @@ from include.scorecard_backfill.overview.export import markdown, windows_csv
 from include.scorecard_backfill.overview.facts import Approval, DebtFact, Result, Seen, TaskFact
 from include.scorecard_backfill.overview.model import Overview
 from include.scorecard_backfill.overview.results import moment, planned_of, result_of, seen_of
+from include.scorecard_backfill.overview.rows import Known
 from include.scorecard_backfill.planning.learned import Customer
 from include.scorecard_backfill.planning.overrides import Override
 from tests.unit.overview_fixtures import at, planned, run, window
@@ -86,6 +87,26 @@ def test_pause_and_unanswered_plan_hold_everybody_back() -> None:
     assert view.windows[0].reason == "the plan waits for approval"
     first = view.attention[0]
     assert (first.kind, first.level, first.since, first.count) == ("approval", "act", at(1), 1)
+
+
+def test_a_later_look_takes_over_only_rows_of_which_nothing_has_changed() -> None:
+    first = [window(planned("acme"), 2, "running"), window(planned("globex"), 0, "deferred", index=1)]
+    known: Known = {}
+    old = overview(run(first), at(20), known)
+    assert overview(run(first), at(21), known).windows[0] is old.windows[0]
+    assert overview(run(first), at(21), known).windows[1] is old.windows[1]
+
+    paused = Override(author="jane", until=at(600), reason="deploy", pause=True)
+    held = overview(run(first, override=paused), at(22), known)
+    assert (held.windows[0] is old.windows[0], held.windows[1].reason[:7]) == (True, "paused ")
+    assert overview(run(first), at(23), known).windows == old.windows
+
+    owed = DebtFact(first[0].window.key, "acme", "2026-01-01", "2026-02-01", at(1), "earlier")
+    assert overview(run(first, debts=[owed]), at(24), known).windows[0].gone_since == at(1)
+    ended = overview(run(first, state="failed"), at(25), known)
+    assert [row.state for row in ended.windows] == ["working", "not_started"]
+    for facts in (run(first), run(first, override=paused), run(first, debts=[owed]), run(first, state="failed")):
+        assert overview(facts, at(26), known) == overview(facts, at(26))
 
 
 def test_deleted_and_not_yet_reindexed_stands_on_top_with_since_when() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts, TaskFact, WindowFacts
-from include.scorecard_backfill.overview.rows import LIVE
+from include.scorecard_backfill.verdicts.admission import LIVE
 
 TaskPlace = tuple[str, int]
 """Task id and map index (-1: not mapped)."""

@@ -8,7 +8,7 @@ from datetime import date
 
 from include.scorecard_backfill.overview.act import RetryError, TaskPlace, every_task
 from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts, WindowFacts
-from include.scorecard_backfill.overview.rows import LIVE
+from include.scorecard_backfill.verdicts.admission import LIVE
 
 REPORT = "report"
 

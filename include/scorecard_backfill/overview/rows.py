@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from include.scorecard_backfill.overview.facts import NO_TASK, DebtFact, Result, RunFacts, TaskFact, WindowFacts
 from include.scorecard_backfill.overview.links import links_of
 from include.scorecard_backfill.overview.model import Numbers, Stage, State, WindowRow
 from include.scorecard_backfill.overview.queue import Waiting, waiting_reasons
-from include.scorecard_backfill.verdicts.admission import phase_of
+from include.scorecard_backfill.verdicts.admission import LIVE, phase_of
 
-LIVE = frozenset({"running", "queued", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "restarting"})
 BROKEN = frozenset({"failed", "upstream_failed", "skipped", "removed"})
 
 VERIFIED = "verified"
@@ -20,17 +20,27 @@ FIGURES = tuple(Numbers.model_fields)
 NO_RECORD = "the task has failed without a record; the end of its log says why"
 
 
-Known = MutableMapping[str, tuple[TaskFact, WindowRow]]
-"""Rows of verified windows by key, each with the verify task that it was made of; a look adds its own."""
+@dataclass(frozen=True, slots=True)
+class KnownRow:
+    """A row that an earlier look has made. ``made_of``: all that it was made of; ``waiting``: what was added to it."""
+
+    made_of: tuple[object, ...]
+    bare: WindowRow
+    waiting: Waiting | None
+    row: WindowRow
+
+
+Known = MutableMapping[str, KnownRow]
+"""Rows by the window's key; a look adds its own and takes over those of which nothing has changed."""
 
 
 def window_rows(facts: RunFacts, *, going: bool, known: Known | None = None) -> tuple[WindowRow, ...]:
     """Return the rows of all windows and parts, each window followed by its parts.
 
     ``going``: False when the run will start nothing any more by itself (ended, rejected, dry run). ``known``: rows of
-    an earlier look at the same run, so that verified windows are not made again each time.
+    an earlier look at the same run: of a large run most windows are verified or wait, and nothing of them changes.
     """
-    verified: Known = {} if known is None else known
+    kept: Known = {} if known is None else known
     listed = [window for windows in facts.passes for window in windows]
     parts = defaultdict(list)
     for window in listed:
@@ -42,8 +52,7 @@ def window_rows(facts: RunFacts, *, going: bool, known: Known | None = None) -> 
     # The parts come first, because a window that was cut is judged by them.
     for window in reversed(listed):
         own = parts.get(window.window.key, [])
-        row = _verified_row(facts, window, verified) if _is_verified(window) else None
-        row = row or _row(facts, window, reasons.get(window.window.key), going=going, debts=debts)
+        row = _known_row(kept, facts, window, reasons.get(window.window.key), going, debts.get(window.window.key))
         rows[window.window.key] = _cut(row, [rows[p.window.key] for p in own]) if own else row
     return tuple(rows[w.window.key] for w in _in_order(listed, parts))
 
@@ -53,6 +62,8 @@ def leaves(rows: Sequence[WindowRow]) -> list[WindowRow]:
 
     A window that was verified although it has parts decides for itself.
     """
+    if not any(row.part_of for row in rows):
+        return list(rows)
     children: dict[str, list[WindowRow]] = defaultdict(list)
     for row in rows:
         children[row.part_of].append(row)
@@ -81,27 +92,33 @@ def _in_order(listed: Sequence[WindowFacts], parts: Mapping[str, Sequence[Window
     return found
 
 
-def _verified_row(facts: RunFacts, window: WindowFacts, known: Known) -> WindowRow:
-    """Return the row of a verified window; nothing of it changes unless its verify task runs again."""
-    key, task = window.window.key, window.tasks.get("verify", NO_TASK)
-    if key not in known or known[key][0] != task:
-        known[key] = task, _row(facts, window, None, going=False, debts={})
-    return known[key][1]
-
-
-def _row(
-    facts: RunFacts,
-    window: WindowFacts,
-    waiting: Waiting | None,
-    *,
-    going: bool,
-    debts: Mapping[str, DebtFact],
+def _known_row(
+    kept: Known, facts: RunFacts, window: WindowFacts, waiting: Waiting | None, going: bool, debt: DebtFact | None
 ) -> WindowRow:
+    """Return the row of a window, the one of an earlier look when it was made of the same."""
+    key = window.window.key
+    approved = facts.approval.answered_at if facts.approval else None
+    made_of = (window, going, debt, approved, facts.started, facts.job_url, facts.workflow_url)
+    held = kept.get(key)
+    if held is None or held.made_of != made_of:
+        bare = _row(facts, window, going=going, debt=debt)
+    elif held.waiting == waiting:
+        return held.row
+    else:
+        bare = held.bare
+    row = bare
+    if waiting is not None and bare.state == "waiting":
+        row = bare.model_copy(update={"reason": waiting.reason, "blocker": waiting.blocker, "place": waiting.place})
+    kept[key] = KnownRow(made_of, bare, waiting, row)
+    return row
+
+
+def _row(facts: RunFacts, window: WindowFacts, *, going: bool, debt: DebtFact | None) -> WindowRow:
     planned = window.window
     states = [window.tasks.get(stage, NO_TASK) for stage in planned.stages]
     stage, state = _place(window, states, going=going)
     reason, cause, todo = _why(window, stage, state)
-    row = WindowRow(
+    return WindowRow(
         key=planned.key,
         label=planned.label,
         customer=planned.customer_id,
@@ -120,13 +137,10 @@ def _row(
         tables=_tables(window),
         attempts=max((r.attempt for r in window.results.values()), default=0),
         part_of=planned.part_of,
-        gone_since=_gone_since(window, state, stage, debts.get(planned.key)),
+        gone_since=_gone_since(window, state, stage, debt),
         may_end_job=any(t.state in LIVE and t.waits_for == "job_ended" for t in states),
-        links=links_of(facts, window),
+        links=links_of(facts, window) if window.results else (),
     )
-    if waiting is None or state != "waiting":
-        return row
-    return row.model_copy(update={"reason": waiting.reason, "blocker": waiting.blocker, "place": waiting.place})
 
 
 def _place(window: WindowFacts, states: Sequence[TaskFact], *, going: bool) -> tuple[Stage, State]:

@@ -21,6 +21,9 @@ Phase = Literal["waiting", "running", "verified", "failed"]
 FAR = 20
 """Windows this far back in the queue are not told their exact place: it would be another text at each step."""
 
+LIVE = frozenset({"running", "queued", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "restarting"})
+"""Airflow's words for a task that has not ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -82,8 +85,7 @@ def phase_of(admit: str | None, later: Sequence[str | None]) -> Phase:
         return "failed" if admit in ("failed", "upstream_failed", "skipped", "removed") else "waiting"
     if later and later[-1] == "success":
         return "verified"
-    live = {"running", "queued", "scheduled", "deferred", "up_for_retry", "up_for_reschedule", "restarting"}
-    if any(state in live for state in later):
+    if any(state in LIVE for state in later):
         return "running"
     if any(state in ("failed", "upstream_failed", "skipped", "removed") for state in later):
         return "failed"

@@ -91,7 +91,7 @@ def _cluster(session: Session, newest: Newest) -> ClusterLine:
     facts = run_facts(session, newest.dag_id, newest.run_id) if newest.run_id else None
     if facts is None:
         return line
-    view = overview(facts, datetime.now(UTC))
+    view = overview(facts, datetime.now(UTC), memory_of(newest.dag_id, newest.run_id).rows)
     return line.model_copy(
         update={
             "run_id": view.run_id,

@@ -6,6 +6,7 @@ parsed again at each look.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from typing import Any
 from include.scorecard_backfill.overview.facts import Planned, Result, TaskFact
 from include.scorecard_backfill.overview.rows import Known
 
-RUNS = 50
-"""Runs that are remembered, the last ones that were looked at; a run of 3,000 windows is about 10 MB."""
+WINDOWS = 10_000
+"""Windows that are remembered, those of the runs that were looked at last; 3,000 verified ones are about 34 MB."""
 
 Place = tuple[str, int]
 """Task id and map index."""
@@ -38,19 +39,29 @@ class RunMemory:
     proofs: dict[Place, tuple[TaskFact, Mapping[str, Result]]] = field(default_factory=dict)
     rows: Known = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Windows that are remembered."""
+        return sum(len(source.windows) for source in self.sources.values())
 
+
+_lock = threading.Lock()
 _runs: OrderedDict[tuple[str, str], RunMemory] = OrderedDict()
 
 
 def memory_of(dag_id: str, run_id: str) -> RunMemory:
     """Return what is remembered of a run, nothing at first."""
-    found = _runs.setdefault((dag_id, run_id), RunMemory())
-    _runs.move_to_end((dag_id, run_id))
-    while len(_runs) > RUNS:
-        _runs.popitem(last=False)
+    key = (dag_id, run_id)
+    with _lock:
+        found = _runs.setdefault(key, RunMemory())
+        _runs.move_to_end(key)
+        size = sum(one.size for one in _runs.values())
+        while size > WINDOWS and next(iter(_runs)) != key:
+            size -= _runs.popitem(last=False)[1].size
     return found
 
 
 def forget() -> None:
     """Forget all runs (for tests)."""
-    _runs.clear()
+    with _lock:
+        _runs.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from airflow.models.asset import AssetModel
@@ -21,8 +21,10 @@ from backfill.api.memory import Place, memory_of
 from backfill.api.windows import (
     HASH,
     SETTLING,
+    ByWindow,
     as_json,
     as_list,
+    by_window,
     read_results,
     read_sources,
     read_stages,
@@ -52,7 +54,9 @@ from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.planning.learned import Customer, parse_learned
 from include.scorecard_backfill.planning.overrides import Override, OverrideError, in_force
 from include.scorecard_backfill.planning.terms import digest
-from include.scorecard_backfill.records import STAGES, Order
+from include.scorecard_backfill.records import STAGES, Order, Stage
+
+T = TypeVar("T")
 
 
 class Settings(NamedTuple):
@@ -104,10 +108,13 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         run=parameters,
         plan_hash=_digest(plan),
         tasks={task_id: fact for (task_id, index), fact in tasks.items() if index < 0},
-        passes=[
-            [_window(planned, one.group, index, orders, tasks, results, seen) for index, planned in enumerate(listed)]
-            for one, listed in zip(PASSES, windows, strict=True)
-        ],
+        passes=_passes(
+            windows,
+            orders,
+            by_window(tasks, orders),
+            by_window(results, orders),
+            by_window(seen, orders),
+        ),
         approval=read_approval(session, dag_id, run_id),
         refusal=_refusal(tasks, results, run.note or ""),
         override=settings.override,
@@ -195,28 +202,54 @@ def _parameters(plan: Mapping[str, Any], run: DagRun) -> Mapping[str, Any]:
     return dict(found) if isinstance(found, dict) else dict(run.conf or {})
 
 
+def _passes(
+    windows: Sequence[Sequence[Planned]],
+    orders: Sequence[Order],
+    tasks: ByWindow[TaskFact],
+    results: ByWindow[Result],
+    seen: ByWindow[Seen],
+) -> list[list[WindowFacts]]:
+    """Return the windows of each pass with what is known of them, by stage."""
+    passes = []
+    for one, listed in zip(PASSES, windows, strict=True):
+        places = [(one.group, index) for index in range(len(listed))]
+        passes.append(
+            [
+                _window(planned, at, orders, tasks.get(at, {}), results.get(at, {}), seen.get(at, {}))
+                for planned, at in zip(listed, places, strict=True)
+            ]
+        )
+    return passes
+
+
 def _window(
     planned: Planned,
-    group: str,
-    index: int,
+    at: Place,
     orders: Sequence[Order],
-    tasks: Mapping[Place, TaskFact],
-    results: Mapping[Place, Result],
-    seen: Mapping[Place, Seen],
+    tasks: Mapping[str, TaskFact],
+    results: Mapping[str, Result],
+    seen: Mapping[str, Seen],
 ) -> WindowFacts:
+    """Return the facts of a window; what is known of it is given by the names of its tasks."""
+    if len(set(orders)) == 1:
+        # Every task is called like its stage.
+        return WindowFacts(planned, *at, tasks, results, seen)
     names = {stage: task_of(stage, planned.order, orders) for stage in STAGES}
-    at = {stage: (f"{group}.{name}", index) for stage, name in names.items()}
-    idle = {name: (f"{group}.{name}", index) for name in tasks_of(orders) if name not in names.values()}
+    others = [name for name in tasks_of(orders) if name not in names.values()]
     return WindowFacts(
         window=planned,
-        group=group,
-        index=index,
-        tasks={stage: tasks[place] for stage, place in at.items() if place in tasks},
-        results={stage: results[place] for stage, place in at.items() if place in results},
-        seen={stage: seen[place] for stage, place in at.items() if place in seen},
+        group=at[0],
+        index=at[1],
+        tasks=_by_stage(names, tasks),
+        results=_by_stage(names, results),
+        seen=_by_stage(names, seen),
         task_ids={stage: name for stage, name in names.items() if name != stage},
-        idle={name: tasks[place] for name, place in idle.items() if place in tasks},
+        idle={name: tasks[name] for name in others if name in tasks},
     )
+
+
+def _by_stage(names: Mapping[Stage, str], known: Mapping[str, T]) -> dict[str, T]:
+    return {stage: known[name] for stage, name in names.items() if name in known}
 
 
 def _orders(cluster: str) -> tuple[Order, ...]:

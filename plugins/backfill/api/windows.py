@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
@@ -20,7 +20,9 @@ from backfill.kit.xcoms import LOOK, NOTES, PLANNED, REFUSED, RESULT, RUN, TERMS
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.overview.facts import NO_TASK, Planned, Result, Seen, TaskFact
 from include.scorecard_backfill.overview.results import planned_of, result_of, seen_of
-from include.scorecard_backfill.records import RecordError, plain
+from include.scorecard_backfill.records import Order, RecordError, plain
+
+T = TypeVar("T")
 
 SETTLING = ("preflight", "plan")
 """Tasks that come before anything is deleted; a failure of theirs refuses the run."""
@@ -41,6 +43,21 @@ MANY = 400
 
 NEXT_ONES = 50
 """Waiting windows whose own reason is read: more than any limit of windows at once leaves free."""
+
+
+ByWindow = Mapping[tuple[str, int], Mapping[str, T]]
+"""What is known of windows, by group and map index, then by the task's name within the group."""
+
+
+def by_window(found: Mapping[Place, T], orders: Sequence[Order]) -> ByWindow[T]:
+    """Return what was found by window; of tasks that a cluster of these orders does not have, nothing."""
+    names = {f"{group}.{name}": (group, name) for group in GROUPS for name in tasks_of(orders)}
+    windows: dict[tuple[str, int], dict[str, T]] = {}
+    for (task_id, index), one in found.items():
+        if task_id in names:
+            group, name = names[task_id]
+            windows.setdefault((group, index), {})[name] = one
+    return windows
 
 
 def read_tasks(session: Session, dag_id: str, run_id: str) -> dict[Place, TaskFact]:

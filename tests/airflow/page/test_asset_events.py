@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from backfill.kit.debts import cluster_asset, verified_alias
 from backfill.operators.tidy import TidyOperator
-from tests.airflow.page.conftest import DAG, Story
+from tests.kit.page_story import DAG, Story
 
 RUN = "manual__events"
 CLUSTER = "sandbox-east"

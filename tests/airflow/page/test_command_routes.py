@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from backfill.cli.main import main
 from backfill.cli.output import Output
-from tests.airflow.page.conftest import DAG, STAGES, Story, token, window_record
+from tests.airflow.page.conftest import token
+from tests.kit.page_story import DAG, STAGES, Story, window_record
 
 RUN = "manual__2026-03-01T12:00:00+00:00"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,12 +17,17 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 from fastapi import FastAPI
-from sqlalchemy import event, select
+from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
 
+from backfill.api import looks, memory, windows
 from backfill.api.app import build_app
-from tests.airflow.page.conftest import DAG, OTHER, Story, person, window_record
+from include.scorecard_backfill.overview import rows
+from include.scorecard_backfill.overview.facts import NO_TASK
+from include.scorecard_backfill.overview.results import planned_of
+from tests.airflow.page.conftest import person
 from tests.kit.airflow_home import ROOT
+from tests.kit.page_story import DAG, OTHER, Story, window_record
 
 RUN = "manual__2026-03-01T12:00:00+00:00"
 OVERRIDE = "scorecard_backfill_override__sandbox-east"
@@ -140,6 +146,56 @@ async def test_the_number_of_queries_does_not_depend_on_the_number_of_windows(
     assert not [s for s in second if "xcom" in s or "task_instance" in s]
 
 
+async def test_what_has_not_changed_is_neither_parsed_nor_made_again(
+    fresh: FastAPI, story: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Story(story, RUN)
+    listed = [window_record(f"customer-{n}") for n in range(30)]
+    told.plan(listed)
+    for index, one in enumerate(listed):
+        done, now = (6, None) if index < 20 else (4, "deferred") if index < 22 else (0, "deferred")
+        told.window(one, index, done, now)
+    story.commit()
+    made: Counter[str] = Counter()
+    for module, name in ((windows, "planned_of"), (windows, "result_of"), (rows, "_row")):
+        count_calls(monkeypatch, module, name, made)
+    query = {"dag_id": DAG, "run_id": RUN}
+    async with person(fresh, "viewer") as client:
+        first = (await client.get("/run", params=query)).json()
+        assert made == {"planned_of": 30, "result_of": 22, "_row": 30}
+        made.clear()
+        looks.answers.forget()
+        second = (await client.get("/run", params=query)).json()
+        assert made == {"result_of": 2}, "only what is under way is read again"
+        assert second["windows"] == first["windows"]
+        made.clear()
+        change(20, "windows.wait_workflows", "failed")
+        looks.answers.forget()
+        third = (await client.get("/run", params=query)).json()
+    assert made == {"result_of": 2, "_row": 1}
+    changed = [new for old, new in zip(first["windows"], third["windows"], strict=True) if old != new]
+    # The slot of the one that failed goes to the waiting ones: their words change, they are not made anew.
+    assert [w["customer"] for w in changed if w["state"] != "waiting"] == ["customer-20"]
+    assert [w["state"] for w in third["windows"]].count("failed") == 1
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, made: Counter[str]) -> None:
+    real = getattr(module, name)
+
+    def counting(*args: Any, **more: Any) -> Any:
+        made[name] += 1
+        return real(*args, **more)
+
+    monkeypatch.setattr(module, name, counting)
+
+
+def change(index: int, task_id: str, state: str) -> None:
+    """Give a task instance another state, as Airflow does."""
+    with create_session() as session:
+        mine = (TaskInstance.run_id == RUN, TaskInstance.task_id == task_id, TaskInstance.map_index == index)
+        session.execute(update(TaskInstance).where(*mine).values(state=state))
+
+
 async def test_a_retry_clears_only_what_failed_and_is_in_the_audit_log(fresh: FastAPI, story: Session) -> None:
     half_done(story)
     async with person(fresh, "user", "mary") as client:
@@ -242,3 +298,16 @@ def test_only_the_api_server_pays_for_the_page(airflow_environment: dict[str, st
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "['backfill.api', 'backfill.api.plugin']"
+
+
+def test_runs_that_nobody_looks_at_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "WINDOWS", 5)
+    memory.forget()
+    kept = {run: memory.memory_of(DAG, run) for run in ("first", "second", "third")}
+    listed = [planned_of(window_record(f"customer-{n}")) for n in range(9)]
+    for run, found in kept.items():
+        found.sources["plan"] = memory.Source(NO_TASK, listed if run == "third" else listed[:2], {})
+    memory.memory_of(DAG, "third")
+    assert memory.memory_of(DAG, "third") is kept["third"], "the one in hand stays, however large"
+    assert memory.memory_of(DAG, "second") is not kept["second"]
+    memory.forget()
