@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from sandbox.airflow_api import AirflowApi
+from sandbox.stack_airflow import database_path
+from sandbox.stack_model import Stack
 from sandbox.stack_wait import wait_for
 from tests.browser.conftest import logged_in
 from tests.sandbox.drive import APPROVAL_SECONDS, RUN_SECONDS, Driver
@@ -161,6 +166,8 @@ def test_a_failure_is_named_with_its_windows_and_retried_alone(page: Page, east:
     expect(page.get_by_role("region", name="Report by customer")).to_contain_text(GOOD)
     picture(page, "page-failed")
     east.set_worker_faults()
+    deleted = {t.map_index: t.try_number for t in east.api.tasks(east.dag_id, run, "windows.delete")}
+    again, *retried = reset_one(page, view(east, run))
     note.get_by_role("button", name="Retry what failed").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("the approval that was given stays given")
@@ -171,6 +178,9 @@ def test_a_failure_is_named_with_its_windows_and_retried_alone(page: Page, east:
     wait_for(lambda: view(east, run)["state"] == "complete", 60, "the page shows the end", poll_seconds=1)
     after = view(east, run)
     assert after["counts"]["verified"] == 12
+    tries = {t.map_index: t.try_number for t in east.api.tasks(east.dag_id, run, "windows.delete")}
+    assert tries[again] > deleted[again], "every stage of the window that was reset, also those that had ended well"
+    assert [tries[index] for index in retried] == [deleted[index] for index in retried], "only what failed"
     assert verified < 12
     assert before == {t.task_id: t.try_number for t in east.api.tasks(east.dag_id, run) if t.task_id == "approve"}
     page.goto(path(east, run))
@@ -180,10 +190,50 @@ def test_a_failure_is_named_with_its_windows_and_retried_alone(page: Page, east:
     picture(page, "page-complete")
 
 
+def reset_one(page: Page, seen: dict[str, Any]) -> list[int]:
+    """Reset the first failed window of BROKEN by the page and leave its others; return their map indexes."""
+    failed = [w for w in seen["windows"] if w["customer"] == BROKEN and w["state"] == "failed"]
+    page.get_by_role("button", name=f"Reset {BROKEN}").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("A DELETE that was taken is not sent again")
+    expect(dialog.get_by_role("checkbox")).to_have_count(len(failed))
+    picture(page, "page-reset")
+    for window in failed[1:]:
+        dialog.get_by_role("checkbox", name=window["label"]).uncheck()
+    dialog.get_by_role("button", name="Reset").click()
+    expect(page.get_by_text(f"1 window of {BROKEN} is done again from the first stage on")).to_be_visible()
+    return [int(window["index"]) for window in failed]
+
+
+def test_a_missed_slot_is_said_and_its_button_starts_it(page: Page, stack: Stack, api: AirflowApi) -> None:
+    dag_id = stack.cluster("west").dag_id
+    api.unpause(dag_id)
+    database = database_path(stack.state / "airflow")
+    if not database.exists():
+        pytest.skip("the DAG is made older in Airflow's SQLite file")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE dag_version SET created_at = '2020-01-01 00:00:00' WHERE dag_id = ?", (dag_id,))
+    page.goto("/plugin/scorecard-backfills")
+    page.get_by_role("row", name=re.compile("sandbox-west")).get_by_role("link", name=re.compile("^Missed: ")).click()
+    note = page.get_by_role("region", name="What needs a person")
+    expect(note).to_contain_text("Nothing makes up for it by itself")
+    picture(page, "page-missed")
+    note.get_by_role("button", name="Start it now").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("mode reindex, tyrell")
+    dialog.get_by_role("button", name="Start").click()
+    expect(page.get_by_text(re.compile("The run slot__.* was started"))).to_be_visible()
+    expect(note).to_have_count(0)
+    (run,) = api.request("GET", f"/dags/{dag_id}/dagRuns", params={"run_id_pattern": "slot__"})["dag_runs"]
+    month = run["conf"]["start_date"], run["conf"]["end_date"]
+    assert (run["conf"]["customers"], month[0][5:], month[1][5:]) == (["tyrell"], "12-01", "01-01")
+    assert (run["run_type"], run["triggering_user_name"]) == ("manual", "admin")
+    api.wait_for_run(dag_id, run["dag_run_id"], RUN_SECONDS)
+
+
 def test_the_dags_tab_names_runs_and_customers_and_the_menu_all_clusters(page: Page, east: Driver, run: str) -> None:
     page.goto(f"/dags/{east.dag_id}")
-    # Airflow's own tab of that name is there for a moment, until it knows that the DAG has no schedule.
-    page.locator("a[href$='/plugin/backfills']").click()
+    page.get_by_role("link", name="Scorecards", exact=True).click()
     runs = page.get_by_role("region", name=re.compile("^Runs"))
     expect(runs.get_by_role("row", name=re.compile(RUN))).to_contain_text("complete")
     customers = page.get_by_role("region", name=re.compile("^Customers and when"))
@@ -218,7 +268,7 @@ def test_the_first_view_is_quick_and_the_bundle_small(page: Page, east: Driver, 
 
 
 def test_a_dag_that_is_not_ours_says_so_in_one_line(page: Page, east: Driver) -> None:
-    page.goto("/dags/scorecard_backfill_undo__sandbox-west/plugin/backfills")
+    page.goto("/dags/scorecard_backfill_undo__sandbox-west/plugin/scorecards")
     expect(page.get_by_text("This DAG is not a scorecard backfill")).to_be_visible()
     expect(page.locator(".bf-card")).to_have_count(0)
 

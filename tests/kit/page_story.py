@@ -17,6 +17,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
+from airflow.utils.db import synchronize_log_template
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from sqlalchemy.orm import Session
@@ -34,6 +35,7 @@ def make_tables() -> None:
     """Make Airflow's tables, and a DAG of ours and one of somebody else in them."""
     import_all_models()
     Base.metadata.create_all(airflow_settings.get_engine())
+    synchronize_log_template()
     with create_session() as session:
         session.merge(DagBundleModel(name=BUNDLE))
         session.flush()

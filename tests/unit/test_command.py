@@ -10,6 +10,7 @@ import pytest
 
 from include.scorecard_backfill.overview import Overview
 from include.scorecard_backfill.overview.facts import Approval
+from include.scorecard_backfill.overview.missed import Missed
 from tests.kit.fake_airflow import PAGE, FakeAirflow
 from tests.unit.command_fixtures import DAG, FAILED, RUN, TOKEN, VERIFIED, airflow, call, line, view
 from tests.unit.overview_fixtures import at, planned, window
@@ -25,6 +26,13 @@ def test_status_of_all_clusters_has_a_line_each_and_is_no_when_one_of_them_has_f
     assert "1 of 1 window verified." in ended.out
     assert "west: !! 1 window failed: heartbeat_timeout in wait_workflows." in ended.out
     assert call(airflow(VERIFIED), "status").code == 0
+
+
+def test_a_slot_that_was_missed_is_said_and_is_no_failure() -> None:
+    slot = Missed(slot=at(0), days=("2026-02-01", "2026-03-01"), what="The run of 2 March did not start.",
+                  mode="reindex", whom="all customers")  # fmt: skip
+    ended = call(airflow(missed=slot), "status")
+    assert (ended.code, ended.out.splitlines()[-1]) == (0, "missed: east: The run of 2 March did not start.")
 
 
 def test_status_of_a_run_shows_what_a_person_must_do_and_each_open_window() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from include.scorecard_backfill.config.fields import Frozen
-from include.scorecard_backfill.overview import history, model
+from include.scorecard_backfill.overview import history, missed, model
 
 TYPES = (Path(__file__).resolve().parents[2] / "ui" / "src" / "types.ts").read_text()
 INTERFACES = {
@@ -17,7 +17,7 @@ INTERFACES = {
 }
 MODELS = [
     one
-    for module in (model, history)
+    for module in (model, history, missed)
     for one in vars(module).values()
     if isinstance(one, type) and issubclass(one, Frozen) and one is not Frozen and one.__module__ == module.__name__
 ]

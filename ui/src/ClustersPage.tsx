@@ -30,6 +30,8 @@ export const ClustersPage: FC = () => {
   );
 };
 
+const dagTab = (dag: string): string => `${path(dag)}/plugin/scorecards`;
+
 function clusterColumns(): Column<ClusterLine>[] {
   return [
     {
@@ -37,7 +39,7 @@ function clusterColumns(): Column<ClusterLine>[] {
       head: "Cluster",
       rowHead: true,
       sort: (row) => row.cluster,
-      cell: (row) => <Link to={`${path(row.dag_id)}/plugin/backfills`}>{row.cluster}</Link>,
+      cell: (row) => <Link to={dagTab(row.dag_id)}>{row.cluster}</Link>,
     },
     {
       name: "state",
@@ -54,7 +56,18 @@ function clusterColumns(): Column<ClusterLine>[] {
     {
       name: "notes",
       head: "What needs a person",
-      cell: (row) => <Lines items={row.attention.filter((note) => note.level === "act").map((note) => note.what)} />,
+      cell: (row) => (
+        <Lines
+          items={[
+            ...row.attention.filter((note) => note.level === "act").map((note) => note.what),
+            row.missed && (
+              <Link title={row.missed.what} to={dagTab(row.dag_id)}>
+                Missed: {row.missed.days[0]}..{row.missed.days[1]}
+              </Link>
+            ),
+          ]}
+        />
+      ),
     },
     { name: "started", head: "Started", sort: (row) => row.started, cell: (row) => moment(row.started) },
     {

@@ -1,10 +1,13 @@
-import { type FC, useMemo } from "react";
+import { type FC, useMemo, useState } from "react";
 import { Link } from "react-router-dom";
 
-import { useLook } from "./api";
+import { post, useLook } from "./api";
 import { count, minutes, moment, path, sumText } from "./format";
 import { Page, Problem } from "./Page";
+import { Dialog, type Question } from "./parts/Dialog";
 import { type Column, Table } from "./parts/Table";
+import { startSlot } from "./questions";
+import { useRights } from "./RunTab";
 import type { CustomerLine, DagHistory, DebtLine, RunLine } from "./types";
 
 const SECONDS = 15;
@@ -12,16 +15,55 @@ const SECONDS = 15;
 const range = (days: [string, string] | null): string => (days ? `${days[0]}..${days[1]}` : "–");
 const total = (rows: Record<string, number>): number => Object.values(rows).reduce((sum, value) => sum + value, 0);
 
-/** The tab *Backfills* of a DAG: its runs, and when each customer was last cleaned. */
+/** The tab *Scorecards* of a DAG: its runs, and when each customer was last cleaned. */
 export const DagTab: FC<{ dagId?: string }> = ({ dagId = "" }) => {
-  const { data, error } = useLook<DagHistory>("dag", { dag_id: dagId }, () => SECONDS);
+  const { data, error, refresh } = useLook<DagHistory>("dag", { dag_id: dagId }, () => SECONDS);
+  const rights = useRights(dagId);
+  const [question, setQuestion] = useState<Question | null>(null);
+  const [done, setDone] = useState("");
   const runs = useMemo(() => runColumns(dagId), [dagId]);
   const debts = useMemo(() => debtColumns(dagId), [dagId]);
   const customers = useMemo(() => customerColumns(dagId), [dagId]);
   if (!data) return <Page>{error ? <Problem error={error} /> : <p role="status">Loading…</p>}</Page>;
+  const { missed } = data;
+  const start = (): void => {
+    if (missed) setQuestion(startSlot(missed, (body) => post("actions/start-slot", { dag_id: dagId }, body)));
+  };
+  const close = (said: string): void => {
+    setQuestion(null);
+    if (said) {
+      setDone(said);
+      refresh();
+    }
+  };
   return (
     <Page>
       {error && <Problem error={error} />}
+      {done && (
+        <p className="bf-note bf-note-done" role="status">
+          {done}
+        </p>
+      )}
+      {missed && (
+        <section aria-label="What needs a person">
+          <div className="bf-note bf-look">
+            <div>
+              <strong>
+                Missed: {missed.days[0]}..{missed.days[1]}
+              </strong>
+              <p>{missed.what}</p>
+              {data.paused && <p>The DAG is paused in Airflow: unpause it before you start the run.</p>}
+            </div>
+            <div className="bf-buttons">
+              {rights.start && !data.paused && (
+                <button className="bf-button" onClick={start} type="button">
+                  Start it now
+                </button>
+              )}
+            </div>
+          </div>
+        </section>
+      )}
       {data.debts.length > 0 && (
         <section aria-labelledby="bf-debts" className="bf-card">
           <h2 id="bf-debts">Deleted, not yet verified</h2>
@@ -54,6 +96,7 @@ export const DagTab: FC<{ dagId?: string }> = ({ dagId = "" }) => {
           />
         )}
       </section>
+      <Dialog onClose={close} question={question} />
     </Page>
   );
 };

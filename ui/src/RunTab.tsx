@@ -1,6 +1,6 @@
 import { type FC, type ReactNode, useCallback, useEffect, useState } from "react";
 
-import { get, post, useLook } from "./api";
+import { get, post, send, useLook } from "./api";
 import { Page, Problem } from "./Page";
 import { Dialog, type Question } from "./parts/Dialog";
 import { Facts } from "./parts/Facts";
@@ -10,9 +10,9 @@ import { Progress } from "./parts/Progress";
 import { Plan, Report } from "./parts/Tables";
 import { Windows } from "./parts/Windows";
 import * as questions from "./questions";
-import type { Attention, Overview, Rights, WindowRow } from "./types";
+import type { Attention, Overview, Resets, Rights, WindowRow } from "./types";
 
-const NONE: Rights = { retry: false, end_job: false, pause: false, limit: false };
+const NONE: Rights = { retry: false, reset: false, end_job: false, pause: false, limit: false, start: false };
 const GOING_SECONDS = 3;
 const ENDED_SECONDS = 30;
 
@@ -35,12 +35,25 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
   const rights = useRights(dagId);
   const [question, setQuestion] = useState<Question | null>(null);
   const [done, setDone] = useState("");
+  const [refused, setRefused] = useState("");
   const [chosen, setChosen] = useState("");
 
   const at = { dag_id: dagId, run_id: runId };
   const retry = useCallback(
     (customer: string) =>
       setQuestion(questions.retry(customer, (body) => post("actions/retry", { dag_id: dagId, run_id: runId }, body))),
+    [dagId, runId],
+  );
+  const reset = useCallback(
+    (customer: string) => {
+      const query = { dag_id: dagId, run_id: runId };
+      setRefused("");
+      send<Resets>("actions/reset", query, { customer })
+        .then((shown) =>
+          setQuestion(questions.reset(customer, shown, (body) => post("actions/reset", query, body))),
+        )
+        .catch((problem: unknown) => setRefused(problem instanceof Error ? problem.message : String(problem)));
+    },
     [dagId, runId],
   );
   const endJob = useCallback(
@@ -71,6 +84,11 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
   return (
     <Page>
       {error && <Problem error={error} />}
+      {refused && (
+        <p className="bf-note bf-act" role="alert">
+          {refused}
+        </p>
+      )}
       {done && (
         <p className="bf-note bf-note-done" role="status">
           {done}
@@ -86,7 +104,15 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
         </div>
       )}
       <Matrix chosen={chosen} onChoose={setChosen} rows={data.windows} />
-      <Windows chosen={chosen} now={now} onEndJob={endJob} onRetry={retry} rights={rights} view={data} />
+      <Windows
+        chosen={chosen}
+        now={now}
+        onEndJob={endJob}
+        onReset={reset}
+        onRetry={retry}
+        rights={rights}
+        view={data}
+      />
       <Report view={data} />
       <Plan view={data} />
       <Facts view={data} />

@@ -43,14 +43,21 @@ export async function get<T>(path: string, query: Record<string, string>, signal
   return answer<T>(await fetch(address(path, query), signal ? { signal } : {}));
 }
 
-export async function post(path: string, query: Record<string, string>, body: unknown): Promise<string> {
+export async function send<T extends { done: string }>(
+  path: string,
+  query: Record<string, string>,
+  body: unknown,
+): Promise<T> {
   const response = await fetch(address(path, query), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   });
-  return (await answer<{ done: string }>(response)).done;
+  return answer<T>(response);
 }
+
+export const post = async (path: string, query: Record<string, string>, body: unknown): Promise<string> =>
+  (await send(path, query, body)).done;
 
 export interface Look<T> {
   data: T | null;

@@ -5,6 +5,6 @@ import { RunTab } from "./RunTab";
 // Airflow looks for a component under the name of the view (plugins/backfill/api/plugin.py).
 Object.assign(globalThis, {
   Backfill: RunTab,
-  Backfills: DagTab,
+  Scorecards: DagTab,
   "Scorecard backfills": ClustersPage,
 });

@@ -1,5 +1,6 @@
+import { moment } from "./format";
 import type { Question } from "./parts/Dialog";
-import type { Overview, WindowRow } from "./types";
+import type { Missed, Overview, Resets, WindowRow } from "./types";
 
 type Send = (body: unknown) => Promise<string>;
 
@@ -19,6 +20,42 @@ export const retry = (customer: string, send: Send): Question => ({
   ),
   button: "Retry",
   act: () => send(customer ? { customer } : {}),
+});
+
+/** The same words as the command's `reset`; `shown` is what the server would clear. */
+export const reset = (customer: string, shown: Resets, send: Send): Question => ({
+  title: `Do windows of ${customer} again from the first stage on?`,
+  text: (
+    <>
+      <p>{shown.what}</p>
+      {shown.left.length > 0 && (
+        <ul className="bf-muted">
+          {shown.left.map(([label, why]) => (
+            <li key={label}>
+              left alone: {label}: {why}
+            </li>
+          ))}
+        </ul>
+      )}
+    </>
+  ),
+  choices: shown.windows,
+  button: "Reset",
+  danger: true,
+  act: (_, keys) => send({ customer, keys }),
+});
+
+export const startSlot = (missed: Missed, send: Send): Question => ({
+  title: `Start the run of ${moment(missed.slot)} now?`,
+  text: (
+    <p>
+      One run is started as the schedule would have done: mode {missed.mode}, {missed.whom}, {missed.days[0]} to{" "}
+      {missed.days[1]} (exclusive).
+      {missed.mode === "cleanup" && " It asks for approval before it deletes anything."}
+    </p>
+  ),
+  button: "Start",
+  act: () => send({ slot: missed.slot }),
 });
 
 export const pause = (send: Send): Question => ({

@@ -188,6 +188,14 @@ export interface DebtLine {
   swept: boolean;
 }
 
+export interface Missed {
+  slot: string;
+  days: [string, string];
+  what: string;
+  mode: string;
+  whom: string;
+}
+
 export interface DagHistory {
   dag_id: string;
   cluster: string;
@@ -195,6 +203,8 @@ export interface DagHistory {
   runs: RunLine[];
   customers: CustomerLine[];
   debts: DebtLine[];
+  missed: Missed | null;
+  paused: boolean;
 }
 
 export interface ClusterLine {
@@ -208,6 +218,7 @@ export interface ClusterLine {
   started: string | null;
   counts: Counts | null;
   attention: Attention[];
+  missed: Missed | null;
 }
 
 export interface Clusters {
@@ -217,7 +228,17 @@ export interface Clusters {
 
 export interface Rights {
   retry: boolean;
+  reset: boolean;
   end_job: boolean;
   pause: boolean;
   limit: boolean;
+  start: boolean;
+}
+
+/** What a reset would clear, as the server says it. */
+export interface Resets {
+  done: string;
+  windows: [string, string][];
+  left: [string, string][];
+  what: string;
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from include.scorecard_backfill.config.fields import Frozen
 from include.scorecard_backfill.overview.facts import DebtFact
+from include.scorecard_backfill.overview.missed import Missed
 from include.scorecard_backfill.overview.model import Attention, Counts
 from include.scorecard_backfill.params.chosen import Chosen
 
@@ -91,7 +92,10 @@ class DebtLine(Frozen):
 
 
 class DagHistory(Frozen):
-    """What a cluster's DAG has done, and what it owes."""
+    """What a cluster's DAG has done, and what it owes. ``missed``: the last slot of its schedule, if nobody did it.
+
+    ``paused``: Airflow starts no run of it, whoever asks.
+    """
 
     dag_id: str
     cluster: str
@@ -99,10 +103,15 @@ class DagHistory(Frozen):
     runs: tuple[RunLine, ...]
     customers: tuple[CustomerLine, ...]
     debts: tuple[DebtLine, ...] = ()
+    missed: Missed | None = None
+    paused: bool = False
 
 
 class ClusterLine(Frozen):
-    """A cluster and its newest run. ``next_run``: of the schedule, None when there is none."""
+    """A cluster and its newest run. ``next_run``: of the schedule, None when there is none.
+
+    ``missed``: the last slot of the schedule, if it started nothing and nobody has made up for it.
+    """
 
     dag_id: str
     cluster: str
@@ -114,6 +123,7 @@ class ClusterLine(Frozen):
     started: datetime | None = None
     counts: Counts | None = None
     attention: tuple[Attention, ...] = ()
+    missed: Missed | None = None
 
 
 class Clusters(Frozen):
@@ -124,7 +134,14 @@ class Clusters(Frozen):
 
 
 def history_of(
-    dag_id: str, cluster: str, runs: Sequence[PastRun], debts: Sequence[DebtFact], now: datetime
+    dag_id: str,
+    cluster: str,
+    runs: Sequence[PastRun],
+    debts: Sequence[DebtFact],
+    now: datetime,
+    *,
+    missed: Missed | None = None,
+    paused: bool = False,
 ) -> DagHistory:
     """Return the history. ``runs`` are the newest first."""
     customers: dict[str, CustomerLine] = {}
@@ -142,6 +159,8 @@ def history_of(
             DebtLine(customer=d.customer_id, start=d.start, end=d.end, since=d.since, run_id=d.run_id, swept=d.swept)
             for d in sorted(debts, key=lambda d: (d.since is None, d.since, d.label))
         ),
+        missed=missed,
+        paused=paused,
     )
 
 

@@ -22,8 +22,8 @@ MAY_LOOK = (
 MAY_RETRY = Depends(requires_access_dag("PUT", DagAccessEntity.TASK_INSTANCE))
 """The right to clear a task or to mark one."""
 
-MAY_CHANGE_DAG = Depends(requires_access_dag("PUT"))
-"""The right to pause a DAG."""
+MAY_START = Depends(requires_access_dag("POST", DagAccessEntity.RUN))
+"""The right to trigger a run."""
 
 
 def our_dag(dag_id: Annotated[str, Query(max_length=250)]) -> str:
@@ -69,5 +69,6 @@ def rights(dag_id: str, user: Any) -> dict[str, bool]:
     tasks = manager.is_authorized_dag(
         method="PUT", access_entity=DagAccessEntity.TASK_INSTANCE, details=details, user=user
     )
+    start = manager.is_authorized_dag(method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user)
     override = may_override(dag_id, user)
-    return {"retry": tasks, "end_job": tasks, "pause": override, "limit": override}
+    return {"retry": tasks, "reset": tasks, "end_job": tasks, "pause": override, "limit": override, "start": start}

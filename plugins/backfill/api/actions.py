@@ -13,27 +13,35 @@ from typing import Any
 
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.models.dag import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.models.variable import Variable
 from airflow.utils.state import DagRunState, TaskInstanceState
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from fastapi import APIRouter, Depends, HTTPException, status
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from backfill.api.access import MAY_RETRY, OurDag, cluster_of, requires_override
+from backfill.api.access import MAY_RETRY, MAY_START, OurDag, cluster_of, requires_override
 from backfill.api.looks import RunId, answers
+from backfill.api.missed import missed_slots
 from backfill.api.read import read_settings, run_facts
-from backfill.settings import OVERRIDE_VARIABLE
+from backfill.settings import OVERRIDE_VARIABLE, cluster_config
 from include.scorecard_backfill.config.fields import Parallel
 from include.scorecard_backfill.overview.act import FAILED, RetryError, job_task, retry_tasks
 from include.scorecard_backfill.overview.reset import reset_tasks
 from include.scorecard_backfill.planning.overrides import MAX_AGE, Override
 
 router = APIRouter(prefix="/actions")
+
+RESET_MEANS = (
+    "All their stages and the report are cleared. A DELETE that was taken is not sent again; a new reindex Job is made"
+    " when none of theirs runs."
+)
 
 MAX_HOURS = int(MAX_AGE.total_seconds() // 3600)
 
@@ -76,6 +84,12 @@ class Limit(Asked):
     hours: int = Field(ge=1, le=MAX_HOURS)
 
 
+class StartSlot(Asked):
+    """Start the run of the slot that was missed: the one that the person was shown."""
+
+    slot: datetime
+
+
 class EndJob(Asked):
     """End the live Job of a window."""
 
@@ -89,10 +103,20 @@ class Done(BaseModel):
 
 
 class Resets(Done):
-    """What a reset has cleared or would clear: keys and labels of windows, and labels and reasons of those left."""
+    """What a reset has cleared or would clear: keys and labels of windows, and labels and reasons of those left.
+
+    ``what`` says what that means.
+    """
 
     windows: tuple[tuple[str, str], ...]
     left: tuple[tuple[str, str], ...]
+    what: str = RESET_MEANS
+
+
+class Started(Done):
+    """A run that was started."""
+
+    run_id: str
 
 
 @router.post("/retry", dependencies=[MAY_RETRY])
@@ -131,7 +155,7 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
         raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
     one = len(wanted.windows) == 1
     count = f"{len(wanted.windows)} {'window' if one else 'windows'} of {body.customer}"
-    shown = {"windows": wanted.windows, "left": wanted.left}
+    shown: dict[str, Any] = {"windows": wanted.windows, "left": wanted.left}
     if body.keys is None:
         return Resets(done=f"{count} would be done again from the first stage on; nothing was changed.", **shown)
     places = set(wanted.places)
@@ -209,6 +233,43 @@ def end_job(dag_id: OurDag, run_id: RunId, body: EndJob, session: SessionDep, us
     _audit(session, user, "backfill_end_job", dag_id, run_id, extra, task_id=task_id, map_index=index)
     answers.forget()
     return Done(done=f"The Job of {label} is being deleted; its rows are not back until you retry the window.")
+
+
+@router.post("/start-slot", dependencies=[MAY_START])
+def start_slot(dag_id: OurDag, body: StartSlot, session: SessionDep, user: GetUserDep) -> Started:
+    """Start the run that the schedule would have started at a slot that was missed; each slot once."""
+    now = datetime.now(UTC)
+    missed = missed_slots(session, [dag_id], now).get(dag_id)
+    if missed is None or missed.slot != body.slot:
+        raise HTTPException(
+            status.HTTP_409_CONFLICT,
+            "This slot is not missed any more: it was started, or a later one counts. Look again.",
+        )
+    if session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id)):
+        raise HTTPException(
+            status.HTTP_409_CONFLICT, f"The DAG {dag_id} is paused in Airflow: a run would not start. Unpause it first."
+        )
+    dag = DBDagBag(load_op_links=False).get_latest_version_of_dag(dag_id, session=session)
+    if dag is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, f"DAG {dag_id} is not known to Airflow any more.")
+    run_id = f"slot__{missed.slot.isoformat()}"
+    # Two people at once: only one of them makes the run, whose name is unique in Airflow's database.
+    if session.scalar(select(DagRun.id).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)):
+        raise HTTPException(status.HTTP_409_CONFLICT, f"This slot was started before: see the run {run_id}.")
+    conf = cluster_config(cluster_of(dag_id)).schedule.conf_for(missed.days)
+    dag.create_dagrun(
+        run_id=run_id,
+        run_after=now,
+        conf=conf,
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.UI,
+        triggering_user_name=user.get_name(),
+        state=DagRunState.QUEUED,
+        session=session,
+    )
+    _audit(session, user, "backfill_start_slot", dag_id, run_id, {"slot": missed.slot.isoformat(), "conf": conf})
+    answers.forget()
+    return Started(done=f"The run {run_id} was started for {missed.days.label}.", run_id=run_id)
 
 
 def _write(session: Session, user: Any, dag_id: str, hours: int, fields: Mapping[str, Any]) -> datetime:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import GetUserDep
+from airflow.models.dag import DagModel
 from fastapi import APIRouter, HTTPException, Query, Response, status
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from backfill.api.access import OurDag, cluster_of, rights
 from backfill.api.cache import AnswerCache
 from backfill.api.memory import memory_of
+from backfill.api.missed import missed_slots
 from backfill.api.past import Newest, newest_runs, past_runs
 from backfill.api.read import read_debts, run_facts
-from backfill.settings import DAG_ID_PREFIX
+from backfill.settings import DAG_ID_PREFIX, cluster_config
 from include.scorecard_backfill.overview import Overview, overview
 from include.scorecard_backfill.overview.export import KINDS, exported
 from include.scorecard_backfill.overview.history import ClusterLine, Clusters, history_of
+from include.scorecard_backfill.overview.missed import Missed, missed_view
+from include.scorecard_backfill.planning.schedule import MissedSlot
 
 router = APIRouter()
 answers = AnswerCache()
@@ -60,9 +66,17 @@ def look_at_dag(dag_id: OurDag, session: SessionDep) -> Response:
     """Return the runs of a DAG and each customer's last one."""
 
     def make() -> bytes:
-        cluster = cluster_of(dag_id)
-        debts = read_debts(session, cluster)
-        view = history_of(dag_id, cluster, past_runs(session, dag_id), debts, datetime.now(UTC))
+        cluster, now = cluster_of(dag_id), datetime.now(UTC)
+        paused = session.scalar(select(DagModel.is_paused).where(DagModel.dag_id == dag_id))
+        view = history_of(
+            dag_id,
+            cluster,
+            past_runs(session, dag_id),
+            read_debts(session, cluster),
+            now,
+            missed=missed_of(missed_slots(session, [dag_id], now), dag_id),
+            paused=bool(paused),
+        )
         return view.model_dump_json().encode()
 
     return packed(answers.get(("dag", dag_id), make))
@@ -79,14 +93,26 @@ def look_at_clusters(session: SessionDep, user: GetUserDep) -> Response:
 
 def clusters(session: Session, dag_ids: frozenset[str]) -> Clusters:
     """Return the clusters of these DAGs."""
+    now = datetime.now(UTC)
+    missed = missed_slots(session, dag_ids, now)
     return Clusters(
-        made_at=datetime.now(UTC), clusters=tuple(_cluster(session, one) for one in newest_runs(session, dag_ids))
+        made_at=now,
+        clusters=tuple(_cluster(session, one, missed_of(missed, one.dag_id)) for one in newest_runs(session, dag_ids)),
     )
 
 
-def _cluster(session: Session, newest: Newest) -> ClusterLine:
+def missed_of(missed: Mapping[str, MissedSlot], dag_id: str) -> Missed | None:
+    """Return what is said of a DAG's missed slot, None when it has none."""
+    return missed_view(cluster_config(cluster_of(dag_id)), missed[dag_id]) if dag_id in missed else None
+
+
+def _cluster(session: Session, newest: Newest, missed: Missed | None) -> ClusterLine:
     line = ClusterLine(
-        dag_id=newest.dag_id, cluster=cluster_of(newest.dag_id), paused=newest.paused, next_run=newest.next_run
+        dag_id=newest.dag_id,
+        cluster=cluster_of(newest.dag_id),
+        paused=newest.paused,
+        next_run=newest.next_run,
+        missed=missed,
     )
     facts = run_facts(session, newest.dag_id, newest.run_id) if newest.run_id else None
     if facts is None:

@@ -12,8 +12,11 @@ URL_PREFIX = "/scorecard-backfill"
 BUNDLE_URL = f"{URL_PREFIX.removeprefix('/')}/static/backfill.js"
 """Without a leading slash: resolved against Airflow's base address, which may be a sub-path."""
 
-RUN_TAB, DAG_TAB, NAV_ENTRY = "Backfill", "Backfills", "Scorecard backfills"
-"""Labels of the views, and the names under which the bundle sets its components."""
+RUN_TAB, DAG_TAB, NAV_ENTRY = "Backfill", "Scorecards", "Scorecard backfills"
+"""Labels of the views, and the names under which the bundle sets its components.
+
+Not "Backfills" for a DAG: where a DAG has a schedule, Airflow shows a tab of its own by this name.
+"""
 
 
 class OnDemand:
@@ -35,7 +38,7 @@ def react_apps() -> list[ForeignJson]:
     """Return the tabs and the entry in the menu; all are one bundle."""
     return [
         {"name": RUN_TAB, "bundle_url": BUNDLE_URL, "destination": "dag_run", "url_route": "backfill"},
-        {"name": DAG_TAB, "bundle_url": BUNDLE_URL, "destination": "dag", "url_route": "backfills"},
+        {"name": DAG_TAB, "bundle_url": BUNDLE_URL, "destination": "dag", "url_route": "scorecards"},
         {
             "name": NAV_ENTRY,
             "bundle_url": BUNDLE_URL,

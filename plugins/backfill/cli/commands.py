@@ -98,8 +98,7 @@ class Commands:
             f"Run {run_id} of {line.cluster}: these windows are done again from the first stage on:",
             *(f"  {label}" for _, label in windows),
             *(f"  left alone: {label}: {why}" for label, why in shown.get("left") or ()),
-            "All their stages and the report are cleared. A DELETE that was taken is not sent again; a new reindex Job"
-            " is made when none of theirs runs.",
+            str(shown.get("what", "")),
         ]
         self.output.confirm(lines, yes=self.options.yes)
         return self._done(self.client.act("/actions/reset", {**body, "keys": [key for key, _ in windows]}, **place))

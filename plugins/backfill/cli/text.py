@@ -37,12 +37,13 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
 
 
 def cluster_lines(clusters: Sequence[ClusterLine]) -> list[str]:
-    """Return one line for each cluster."""
+    """Return one line for each cluster, then the slots that were missed."""
     body = [
         [c.cluster, c.state or "no run yet", "paused" if c.paused else "", moment(c.started), c.headline]
         for c in clusters
     ]
-    return table(["cluster", "state", "DAG", "started (UTC)", "newest run"], body)
+    missed = [f"missed: {c.cluster}: {c.missed.what}" for c in clusters if c.missed]
+    return [*table(["cluster", "state", "DAG", "started (UTC)", "newest run"], body), *map(clean, missed)]
 
 
 def run_lines(view: Overview, *, everything: bool) -> list[str]:

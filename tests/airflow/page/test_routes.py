@@ -37,7 +37,7 @@ LOOKS = [("run", {"dag_id": DAG, "run_id": RUN}), ("dag", {"dag_id": DAG}), ("me
 ACTIONS = [("retry", {}), ("reset", {"customer": "acme"}), ("reset", {"customer": "acme", "keys": []}),
            ("pause", {"reason": "disk", "hours": 1}), ("resume", {}),
            ("limit", {"max_parallel": 2, "reason": "disk", "hours": 1}),
-           ("end-job", {"key": "acme-2026-01-01"})]  # fmt: skip
+           ("end-job", {"key": "acme-2026-01-01"}), ("start-slot", {"slot": "2026-01-02T06:00:00Z"})]  # fmt: skip
 
 
 def half_done(session: Session, run_id: str = RUN) -> None:
@@ -110,7 +110,8 @@ async def test_a_look_at_a_run_says_how_far_it_is(fresh: FastAPI, story: Session
     assert view["windows"][2]["may_end_job"]
     assert view["figures"]["removed"] == {"scorecard": 10}
     assert view["who"]["answered_by"] == "jane"
-    assert rights == {"retry": False, "end_job": False, "pause": False, "limit": False}
+    assert set(rights) == {"retry", "reset", "end_job", "pause", "limit", "start"}
+    assert not any(rights.values())
 
 
 async def test_what_is_not_ours_is_said_in_one_line(fresh: FastAPI) -> None:

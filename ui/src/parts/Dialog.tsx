@@ -7,7 +7,9 @@ export interface Question {
   button: string;
   danger?: boolean;
   fields?: Field[];
-  act: (values: Record<string, string>) => Promise<string>;
+  /** What it is done to; all are ticked at first, and one at least must be. */
+  choices?: [string, string][];
+  act: (values: Record<string, string>, chosen: string[]) => Promise<string>;
 }
 
 export interface Field {
@@ -19,6 +21,8 @@ export interface Field {
   max?: number;
   required?: boolean;
 }
+
+const CHOICE = "choice";
 
 /** Asks once, says what it will do, and then what was done. The browser's own dialog keeps the focus inside. */
 export const Dialog: FC<{ question: Question | null; onClose: (done: string) => void }> = ({ question, onClose }) => {
@@ -37,13 +41,17 @@ export const Dialog: FC<{ question: Question | null; onClose: (done: string) => 
   const send = (event: FormEvent<HTMLFormElement>): void => {
     event.preventDefault();
     if (!question) return;
-    const values = Object.fromEntries(
-      [...new FormData(event.currentTarget)].map(([name, value]) => [name, String(value).trim()]),
-    );
+    const data = new FormData(event.currentTarget);
+    const values = Object.fromEntries([...data].map(([name, value]) => [name, String(value).trim()]));
+    const ticked = data.getAll(CHOICE).map(String);
+    if (question.choices && ticked.length === 0) {
+      setError("Nothing is chosen.");
+      return;
+    }
     setBusy(true);
     setError("");
     question
-      .act(values)
+      .act(values, ticked)
       .then(onClose)
       .catch((problem: unknown) => setError(problem instanceof Error ? problem.message : String(problem)))
       .finally(() => setBusy(false));
@@ -55,6 +63,16 @@ export const Dialog: FC<{ question: Question | null; onClose: (done: string) => 
         <form onSubmit={send}>
           <h2 id="bf-question">{question.title}</h2>
           <div>{question.text}</div>
+          {question.choices && (
+            <fieldset className="bf-choices">
+              <legend className="bf-hidden">Windows</legend>
+              {question.choices.map(([value, label]) => (
+                <label key={value}>
+                  <input defaultChecked name={CHOICE} type="checkbox" value={value} /> {label}
+                </label>
+              ))}
+            </fieldset>
+          )}
           {question.fields?.map((field) => (
             <label key={field.name}>
               {field.label}

@@ -14,10 +14,11 @@ interface Props {
   chosen: string;
   onEndJob: (row: WindowRow) => void;
   onRetry: (customer: string) => void;
+  onReset: (customer: string) => void;
 }
 
 /** The windows as a table with filter, sort and search. */
-export const Windows: FC<Props> = ({ view, now, rights, chosen, onEndJob, onRetry }) => {
+export const Windows: FC<Props> = ({ view, now, rights, chosen, onEndJob, onRetry, onReset }) => {
   const [filter, setFilter] = useState<Filter>("all");
   const [search, setSearch] = useState("");
   const section = useRef<HTMLElement>(null);
@@ -43,8 +44,8 @@ export const Windows: FC<Props> = ({ view, now, rights, chosen, onEndJob, onRetr
     );
   }, [view.windows, filter, search]);
   const columns = useMemo(
-    () => windowColumns({ view, now, rights, onEndJob, onRetry }),
-    [view, now, rights, onEndJob, onRetry],
+    () => windowColumns({ view, now, rights, onEndJob, onRetry, onReset }),
+    [view, now, rights, onEndJob, onRetry, onReset],
   );
   const gone = view.windows.filter((row) => row.gone_since !== null).length;
 
@@ -88,7 +89,8 @@ export const Windows: FC<Props> = ({ view, now, rights, chosen, onEndJob, onRetr
   );
 };
 
-function windowColumns({ view, now, rights, onEndJob, onRetry }: Omit<Props, "chosen">): Column<WindowRow>[] {
+function windowColumns({ now, ...look }: Omit<Props, "chosen">): Column<WindowRow>[] {
+  const { view } = look;
   const each = (row: WindowRow, name: "before" | "after" | "removed"): ReactNode => (
     <Lines items={Object.values(row.tables).map((numbers) => count(numbers[name]))} />
   );
@@ -174,14 +176,21 @@ function windowColumns({ view, now, rights, onEndJob, onRetry }: Omit<Props, "ch
     {
       name: "links",
       head: "Look at",
-      cell: (row) => <Look onEndJob={onEndJob} onRetry={onRetry} rights={rights} row={row} view={view} />,
+      cell: (row) => <Look {...look} row={row} />,
     },
   ];
 }
 
 const kinds = { job: "Job", workflow: "workflow", mutation: "mutation" } as const;
 
-const Look: FC<Omit<Props, "chosen" | "now"> & { row: WindowRow }> = ({ row, view, rights, onEndJob, onRetry }) => (
+const Look: FC<Omit<Props, "chosen" | "now"> & { row: WindowRow }> = ({
+  row,
+  view,
+  rights,
+  onEndJob,
+  onRetry,
+  onReset,
+}) => (
   <div className="bf-links">
     <Link aria-label={`Task and log of ${row.label}`} to={taskPath(view.dag_id, view.run_id, row)}>
       task and log
@@ -208,6 +217,16 @@ const Look: FC<Omit<Props, "chosen" | "now"> & { row: WindowRow }> = ({ row, vie
         type="button"
       >
         retry {row.customer}
+      </button>
+    )}
+    {row.state === "failed" && rights.reset && (
+      <button
+        aria-label={`Reset ${row.customer}: choose windows to be done again from the first stage on`}
+        className="bf-link"
+        onClick={() => onReset(row.customer)}
+        type="button"
+      >
+        reset {row.customer}
       </button>
     )}
   </div>
