@@ -17,13 +17,13 @@ UNDO_DAG_ID_PREFIX = "scorecard_backfill_undo__"
 BROKEN_DAG_ID_PREFIX = "scorecard_backfill_broken__"
 
 OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"
-"""Airflow Variable: a person's override of a cluster's limits as JSON (include/scorecard_backfill/overrides.py)."""
+"""Airflow Variable: a person's override of a cluster's limits as JSON (planning/overrides.py of include)."""
 
 LEARNED_VARIABLE = "scorecard_backfill_learned__{cluster}"
-"""Airflow Variable with what finished windows say about customers as JSON (include/scorecard_backfill/learned.py)."""
+"""Airflow Variable with what finished windows say about customers as JSON (planning/learned.py of include)."""
 
 HISTORY_VARIABLE = "scorecard_backfill_history__{cluster}"
-"""Airflow Variable with what the old scripts did as JSON (include/scorecard_backfill/tracking/history.py)."""
+"""Airflow Variable with what the old scripts did as JSON (tracking/history.py of include)."""
 
 
 def clusters_folder() -> Path:

@@ -94,8 +94,59 @@ def test_what_is_to_be_said_of_a_plan_is_left_for_the_page(
     monkeypatch.setattr(Variable, "get", lambda key, default=None: "{ broken")
     made = task(customers=["acme"], **JANUARY)
     planner().execute(made)
-    (note,) = made["ti"].xcoms["plan", "notes"]
-    assert note.startswith(f"the Airflow Variable scorecard_backfill_learned__{NAME} cannot be read and is not used")
+    learned, history = made["ti"].xcoms["plan", "notes"]
+    assert learned.startswith(f"the Airflow Variable scorecard_backfill_learned__{NAME} cannot be read and is not used")
+    assert history.startswith(f"the Airflow Variable scorecard_backfill_history__{NAME} cannot be read: ")
+    assert history.endswith("; it is not used")
+
+
+HISTORY = f"scorecard_backfill_history__{NAME}"
+
+
+def keep_history(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Put a history into Airflow's Variables."""
+    monkeypatch.setattr(Variable, "get", lambda key, default=None: text if key == HISTORY else default)
+
+
+def imported(**states: str) -> str:
+    """The history of customers, each in one state for January."""
+    entries = [{"customer_id": c, "start": "2026-01-01", "end": "2026-02-01", "state": state, "source": "old.json"}
+               for c, state in states.items()]  # fmt: skip
+    return json.dumps({"v": 1, "cluster": NAME, "entries": entries})
+
+
+@pytest.mark.parametrize(
+    ("asked", "planned", "notes"),
+    [
+        ({"all_customers": True}, ["acme", "globex", "initech"],
+         ["left out, excluded in the old scripts' history: hooli",
+          "the old scripts' history: rows may be deleted and not written again: globex 2026-01-01..2026-02-01",
+          "the old scripts' history: done by the scripts, which is no proof: done again: acme 2026-01-01..2026-02-01"]),
+        ({"all_customers": True, "skip_imported": True}, ["globex", "initech"],
+         ["left out, excluded in the old scripts' history: hooli",
+          "left out, done by the old scripts' history (never proven here): acme",
+          "the old scripts' history: rows may be deleted and not written again: globex 2026-01-01..2026-02-01"]),
+        ({"customers": ["hooli", "initech"], "skip_imported": True}, ["hooli", "initech"],
+         ["the old scripts' history: excluded, and in this plan because it is named or owed:"
+          " hooli 2026-01-01..2026-02-01"]),
+    ],
+)  # fmt: skip
+def test_the_imported_history_is_asked(
+    cluster: str, stock: list[str], monkeypatch: pytest.MonkeyPatch, asked: Json, planned: list[str], notes: list[str]
+) -> None:
+    stock += ["hooli", "initech"]
+    keep_history(monkeypatch, imported(acme="done", globex="open", hooli="excluded"))
+    made = task(mode="cleanup", **asked, **JANUARY)
+    assert [w["customer_id"] for w in planner().execute(made)] == planned
+    assert made["ti"].xcoms["plan", "notes"] == notes
+
+
+def test_a_history_that_cannot_be_read_stops_a_plan_for_everybody(
+    cluster: str, stock: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_history(monkeypatch, "{ broken")
+    with pytest.raises(AirflowFailException, match="Whom it excludes is not known"):
+        planner().execute(task(mode="cleanup", all_customers=True, **JANUARY))
 
 
 def test_a_plan_with_too_many_windows_is_refused_with_the_number(cluster: str, stock: list[str]) -> None:

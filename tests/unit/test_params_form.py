@@ -27,6 +27,7 @@ def test_the_form_has_every_parameter_of_the_design_in_order() -> None:
         "all_customers",
         "start_date",
         "end_date",
+        "skip_imported",
         "order",
         "window",
         "max_parallel",
@@ -114,7 +115,7 @@ def test_an_emptied_date_is_no_date(value: object) -> None:
     assert "write it as YYYY-MM-DD" in problem({"start_date": 20260101})
 
 
-@pytest.mark.parametrize("name", ["all_customers", "overlap", "dry_run", "kill_stalled_mutations"])
+@pytest.mark.parametrize("name", ["all_customers", "skip_imported", "overlap", "dry_run", "kill_stalled_mutations"])
 def test_an_emptied_switch_is_off(name: str) -> None:
     assert getattr(RunParams.read({name: None}), name) is False
 

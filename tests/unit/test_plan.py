@@ -67,6 +67,14 @@ def request(*customers: str, **changes: Any) -> Request:
     return replace(base, **changes)
 
 
+def test_all_customers_does_not_mean_those_that_are_left_out() -> None:
+    owners = {"acme": ["voice"], "globex": ["voice"]}
+    plan = build_plan(request(left_out=frozenset({"globex"})), stock(owners))
+    assert {w.customer_id for w in plan.windows} == {"acme"}
+    named = build_plan(request("globex", left_out=frozenset({"globex"})), stock(owners))
+    assert {w.customer_id for w in named.windows} == {"globex"}
+
+
 def problems(wanted: Request, inventory: Inventory, table_problems: Mapping[str, Sequence[str]] | None = None) -> str:
     with pytest.raises(PlanError) as caught:
         build_plan(wanted, inventory, table_problems)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.scorecard_backfill.planning.windows import DateRange
+from include.scorecard_backfill.tracking.advice import Advice, advice
 from include.scorecard_backfill.tracking.history import Entry, History, HistoryError, State
 from include.scorecard_backfill.tracking.read import Found, Known, mapping_of, read_tracking
 from include.scorecard_backfill.tracking.words import WORDS, state_of
@@ -292,6 +293,28 @@ def test_of_two_entries_the_later_counts() -> None:
 def test_a_text_that_is_no_history_is_refused(text: str) -> None:
     with pytest.raises(HistoryError):
         History.from_json(text)
+
+
+FIFTH = DateRange.parse("2026-01-05", "2026-01-06")
+
+
+def test_what_a_history_says_to_a_plan() -> None:
+    kept = history(entry("acme", JAN, "done"), entry("globex", JAN, "excluded"), entry("hooli", JAN, "open"))
+    assert advice(kept, FIFTH, named=(), skip_done=False).left_out == {"globex"}
+    assert advice(kept, FIFTH, named=(), skip_done=True).left_out == {"acme", "globex"}
+    # What is owed or named is never left out.
+    assert advice(kept, FIFTH, named=(), skip_done=True, owed=("acme", "globex")).left_out == set()
+    named = advice(kept, FIFTH, named=("acme",), skip_done=True)
+    said = "the old scripts' history: done by the scripts, which is no proof: done again: acme 2026-01-01..2026-02-01"
+    assert named == Advice(notes=(said,))
+    february = DateRange.parse("2026-02-01", "2026-03-01")
+    assert advice(kept, february, named=(), skip_done=True) == Advice()
+
+
+def test_a_long_history_is_said_short() -> None:
+    kept = history(*(entry(f"customer-{n}", JAN, "open") for n in range(9)))
+    (note,) = advice(kept, FIFTH, named=(), skip_done=False).notes
+    assert note.endswith("customer-4 2026-01-01..2026-02-01, and 4 more")
 
 
 def test_who_can_be_left_out_of_a_run() -> None:

@@ -67,6 +67,13 @@ class RunParams(Frozen):
         description="The UTC day **after** the last one, as YYYY-MM-DD: January is 2026-01-01 to 2026-02-01.",
         json_schema_extra=_form(format="date"),
     )
+    skip_imported: bool = Field(
+        default=False,
+        title="Leave out what the scripts did",
+        description="With *All customers*: without those of whom the old scripts' imported history calls every day"
+        " done. It proves nothing; the plan names them.",
+        json_schema_extra=_form(_HOW),
+    )
     order: Order | None = Field(
         default=None,
         title="Order",
@@ -129,7 +136,7 @@ class RunParams(Frozen):
             return ()
         return value
 
-    @field_validator("all_customers", "overlap", "dry_run", "kill_stalled_mutations", mode="before")
+    @field_validator("all_customers", "skip_imported", "overlap", "dry_run", "kill_stalled_mutations", mode="before")
     @classmethod
     def _emptied_switch_is_off(cls, value: object) -> object:
         return False if value is None else value

@@ -65,6 +65,7 @@ class EffectiveParams(Frozen):
     start_date: date = Field(description="First UTC day, inclusive.")
     end_date: date = Field(description="UTC day after the last one, exclusive.")
     mode: RunMode = Field(description="cleanup = delete and reindex.")
+    skip_imported: bool = Field(default=False, description="Leave out what the old scripts' history calls done.")
     order: Order = Field(description="Delete first, or reindex first and sweep after.")
     window: WindowMode = Field(description="Size of windows.")
     max_parallel: Parallel = Field(description="Windows in flight.")

@@ -61,7 +61,7 @@ class Request:
     """What a run asks for. ``split`` turns a customer's range and its conversations per day into windows.
 
     ``debts`` are all open ones of the cluster: owed days of the range come in as windows, also of customers of whom no
-    row is left that an inventory could find.
+    row is left that an inventory could find. ``left_out`` are customers that all_customers does not mean.
     """
 
     cluster: str
@@ -76,6 +76,7 @@ class Request:
     required_tables: tuple[str, ...] = ("scorecard",)
     order: Order = "delete_first"
     debts: tuple[Debt, ...] = ()
+    left_out: frozenset[str] = frozenset()
 
 
 def build_plan(
@@ -92,7 +93,8 @@ def build_plan(
     for customer, known in databases_of(owed).items():
         pairs = {(d.name, d.profile_id) for d in known} | set(owned.get(customer, ()))
         owned[customer] = sorted(pairs)
-    chosen = sorted(owned) if request.all_customers else list(dict.fromkeys(request.customers))
+    everybody = sorted(set(owned) - request.left_out)
+    chosen = everybody if request.all_customers else list(dict.fromkeys(request.customers))
     problems = _unknown(chosen, owned, request.cluster)
     # What the form would refuse, the Job's builder would refuse after the delete: ids of all_customers, too.
     problems += [

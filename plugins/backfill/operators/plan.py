@@ -15,7 +15,7 @@ from backfill.kit.debts import DebtBook
 from backfill.kit.stages import kept_refusal
 from backfill.kit.store import FROZEN, RunStore
 from backfill.operators.preflight import run_parameters
-from backfill.settings import LEARNED_VARIABLE, cluster_config
+from backfill.settings import HISTORY_VARIABLE, LEARNED_VARIABLE, cluster_config
 from include.scorecard_backfill import debts as owing
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
@@ -27,6 +27,8 @@ from include.scorecard_backfill.planning.frozen import FrozenPlan
 from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest, windows_of
 from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
 from include.scorecard_backfill.records import Window
+from include.scorecard_backfill.tracking.advice import Advice, advice
+from include.scorecard_backfill.tracking.history import History, HistoryError
 
 
 class PlanOperator(BaseOperator):
@@ -96,6 +98,7 @@ class PlanOperator(BaseOperator):
     ) -> FrozenPlan:
         notes: list[str] = []
         known = self._learned(config, notes)
+        imported = self._imported(config, run, open_debts, notes)
         stock, problems = read_inventory(BackfillClickHouse(config), run.range)
         request = plan.Request(
             cluster=config.name,
@@ -110,12 +113,14 @@ class PlanOperator(BaseOperator):
             required_tables=config.clickhouse.tables[:1],
             order=run.order,
             debts=tuple(open_debts),
+            left_out=imported.left_out,
         )
         try:
             windows = plan.build_plan(request, stock, problems).windows
         except plan.PlanError as error:
             raise AirflowFailException(str(error)) from None
         notes += plan.size_notes(windows)
+        notes += imported.notes
         notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
         notes += [f"owed, NOT in this plan: {debt.text}" for debt in owing.outside(windows, open_debts)]
         return FrozenPlan(
@@ -124,6 +129,32 @@ class PlanOperator(BaseOperator):
             terms=self._terms(config, run, windows_digest(windows)),
             notes=notes,
         )
+
+    def _imported(
+        self, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt], notes: list[str]
+    ) -> Advice:
+        """Return what the old scripts' history says of this run.
+
+        Raises AirflowFailException when it cannot be read and the run is for everybody: whom a person had excluded is
+        not known then.
+        """
+        name = HISTORY_VARIABLE.format(cluster=config.name)
+        kept = Variable.get(name, default=None)
+        if not kept:
+            return Advice()
+        try:
+            history = History.from_json(kept)
+        except HistoryError as error:
+            text = f"the Airflow Variable {name} cannot be read: {error}"
+            if run.all_customers:
+                raise AirflowFailException(
+                    f"{text}\nWhom it excludes is not known, so there is no plan for all customers. Import it again"
+                    " (python -m backfill.tracking_import), delete it, or name the customers."
+                ) from None
+            notes.append(f"{text}; it is not used")
+            return Advice()
+        owed = [debt.customer_id for debt in open_debts if debt.range.overlaps(run.range)]
+        return advice(history, run.range, named=run.customers, skip_done=run.skip_imported, owed=owed)
 
     def _learned(self, config: ClusterConfig, notes: list[str]) -> Mapping[str, learned.Customer]:
         """Return what earlier runs say of customers. It only makes windows smaller, so a broken one stops no plan."""
