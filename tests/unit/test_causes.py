@@ -14,7 +14,7 @@ from docs import generate
 from include.scorecard_backfill import life
 from include.scorecard_backfill.planning.learned import Customer, Outcome, learn
 from include.scorecard_backfill.planning.replan import too_big
-from include.scorecard_backfill.verdicts.causes import CAUSES, CLEARS, SIZE, cause_of, decisive, repeated_by
+from include.scorecard_backfill.verdicts.causes import CAUSES, CLEARS, SIZE, cause_of, decisive
 from include.scorecard_backfill.verdicts.workflows import Execution, Status, judge
 from tests.kit import build
 
@@ -101,9 +101,9 @@ def test_an_unknown_cause_is_neither_size_nor_repeated_blindly() -> None:
 
 
 def test_each_repetition_has_its_causes() -> None:
-    assert {name for repeat in CLEARS for name in repeated_by(repeat)} == set(CAUSES)
-    assert {"killed", "not_picked_up", "rows_left"} <= repeated_by("delete")
-    assert {"lost_rows", "empty_day", "stale_rows"} <= repeated_by("reindex")
+    repeated = {name: cause.repeat for name, cause in CAUSES.items()}
+    assert {repeated[name] for name in ("killed", "not_picked_up", "rows_left")} == {"delete"}
+    assert {repeated[name] for name in ("lost_rows", "empty_day", "stale_rows")} == {"reindex"}
 
 
 @pytest.mark.parametrize(("file", "name"), DOCUMENTS)

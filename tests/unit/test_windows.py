@@ -95,8 +95,6 @@ def test_range_round_trips_and_is_half_open(whole: DateRange) -> None:
     assert len(days) == whole.days == len(set(days))
     assert days[0] == whole.start
     assert days[-1] + timedelta(days=1) == whole.end
-    assert whole.end_utc - whole.start_utc == timedelta(days=whole.days)
-    assert whole.start_utc.tzinfo is UTC
 
 
 def test_label_without_separator_is_refused() -> None:
@@ -240,6 +238,5 @@ def test_a_missing_doubled_or_shifted_part_is_noticed(whole: DateRange, data: st
 
 
 @given(ranges(30), ranges(30))
-def test_overlap_and_containment_agree_with_sets_of_days(one: DateRange, other: DateRange) -> None:
+def test_overlap_agrees_with_sets_of_days(one: DateRange, other: DateRange) -> None:
     assert one.overlaps(other) is bool(set(one.dates()) & set(other.dates()))
-    assert one.contains(other) is (set(other.dates()) <= set(one.dates()))

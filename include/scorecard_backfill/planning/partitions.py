@@ -8,6 +8,7 @@ from datetime import date
 
 from include.scorecard_backfill.planning.windows import DateRange
 
+# Functions of the time column that a partition key may consist of; any other key is deleted by mutation.
 _MONTHLY: dict[str, Callable[[date], str]] = {
     "toYYYYMM": lambda day: f"{day:%Y%m}",
     "toStartOfMonth": lambda day: f"{day:%Y%m}01",
@@ -16,8 +17,6 @@ _DAILY: dict[str, Callable[[date], str]] = {
     "toYYYYMMDD": lambda day: f"{day:%Y%m%d}",
     "toDate": lambda day: f"{day:%Y%m%d}",
 }
-SUPPORTED = (*_MONTHLY, *_DAILY)
-"""Functions of the time column that a partition key may consist of; any other key is deleted by mutation."""
 
 
 def covered_partitions(partition_key: str, time_column: str, days: DateRange) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Literal, assert_never
 from zoneinfo import ZoneInfo
@@ -105,16 +105,6 @@ class DateRange:
         return f"{self.start.isoformat()}..{self.end.isoformat()}"
 
     @property
-    def start_utc(self) -> datetime:
-        """First instant of the range (inclusive), aware, UTC."""
-        return datetime.combine(self.start, time.min, tzinfo=UTC)
-
-    @property
-    def end_utc(self) -> datetime:
-        """First instant after the range (exclusive), aware, UTC."""
-        return datetime.combine(self.end, time.min, tzinfo=UTC)
-
-    @property
     def is_whole_months(self) -> bool:
         """True if the range is made of complete calendar months only.
 
@@ -126,10 +116,6 @@ class DateRange:
     def dates(self) -> Iterator[date]:
         """Every day of the range, oldest first."""
         return (self.start + timedelta(days=offset) for offset in range(self.days))
-
-    def contains(self, other: DateRange) -> bool:
-        """True if every day of `other` is a day of this range."""
-        return self.start <= other.start and other.end <= self.end
 
     def overlaps(self, other: DateRange) -> bool:
         """True if both share at least one day; ranges that only touch do not overlap."""
@@ -144,7 +130,7 @@ def previous_month(run_after: datetime, zone: ZoneInfo) -> DateRange:
 
     Only the choice of the month uses the zone; the window itself is made of UTC days.
 
-    >>> previous_month(datetime(2026, 3, 2, 6, tzinfo=UTC), ZoneInfo("UTC")).label
+    >>> previous_month(datetime(2026, 3, 2, 6, tzinfo=ZoneInfo("UTC")), ZoneInfo("UTC")).label
     '2026-02-01..2026-03-01'
 
     Raises:

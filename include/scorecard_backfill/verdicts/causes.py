@@ -271,11 +271,6 @@ def what_to_do(name: str) -> str:
     return cause_of(name).do
 
 
-def repeated_by(repeat: Repeat) -> frozenset[str]:
-    """Return the names of the causes after which a clear does this."""
-    return frozenset(name for name, cause in CAUSES.items() if cause.repeat == repeat)
-
-
 def decisive(names: Iterable[str]) -> str:
     """Return which of several causes speaks for a window: one of size if there is any, else the first; '' for none."""
     listed = [name for name in names if name]
