@@ -22,6 +22,7 @@ alone. The run is green only if every window of the plan is verified; `report` s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -31,6 +32,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.kit.debts import cluster_asset, verified_alias
+from backfill.known import known_customers
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
@@ -100,8 +102,8 @@ def from_file(config: ClusterConfig) -> dict[str, object]:
     }
 
 
-def build_dag(config: ClusterConfig) -> DAG:
-    """Return the DAG of one cluster."""
+def build_dag(config: ClusterConfig, customers: Sequence[str] = ()) -> DAG:
+    """Return the DAG of one cluster. ``customers`` are those that its form offers."""
     when = config.schedule
     with DAG(
         dag_id=f"{DAG_ID_PREFIX}{config.name}",
@@ -142,7 +144,7 @@ def build_dag(config: ClusterConfig) -> DAG:
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
         [windows, smaller] >> report
     # Not before its tasks are made: each of them would get a copy of the whole form, in memory and in the database.
-    dag.params = ParamsDict({name: Param(**schema) for name, schema in params_schema(from_file(config)).items()})
+    dag.params = ParamsDict({name: Param(**schema) for name, schema in params_schema(from_file(config), customers).items()})
     return dag
 
 
@@ -177,4 +179,5 @@ for item in load_for(wanted, DAG_ID_PREFIX, BROKEN_DAG_ID_PREFIX):
         if wanted in (None, f"{BROKEN_DAG_ID_PREFIX}{item.name}"):
             broken_dag(item)
     elif item.enabled and wanted in (None, f"{DAG_ID_PREFIX}{item.name}"):
-        build_dag(item)
+        # The form is made of what the DAG processor has read; a task's process need not ask for its list.
+        build_dag(item, known_customers(item.name) if wanted is None else ())

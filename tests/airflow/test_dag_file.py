@@ -215,3 +215,25 @@ def test_the_graph_follows_the_orders_that_the_file_allows(tmp_path: Path, monke
     assert orders(tmp_path, monkeypatch, "reindex_first") == sweep_last
     both = [*STAGES[:-1], "sweep", "wait_sweep", "verify"]
     assert orders(tmp_path, monkeypatch, "reindex_first", "delete_first") == both
+
+
+def test_the_form_offers_the_customers_of_the_last_plan_and_a_tasks_process_does_not_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def get(key: str, default: str | None = None) -> str | None:
+        asked.append(key)
+        return '["acme", "globex"]' if key == settings.CUSTOMERS_VARIABLE.format(cluster="sandbox-east") else default
+
+    monkeypatch.setattr("backfill.known.Variable.get", get)
+    made = load_dags(ROOT / "sandbox" / "clusters", monkeypatch)
+    east, west = (
+        made[f"scorecard_backfill__sandbox-{name}"].params.get_param("customers") for name in ("east", "west")
+    )
+    assert (east.schema["examples"], "examples" in west.schema) == (["acme", "globex"], False)
+    assert len(asked) == 2
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "scorecard_backfill__sandbox-east")
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", "plan")
+    assert load_dags(ROOT / "sandbox" / "clusters", monkeypatch)
+    assert len(asked) == 2

@@ -17,6 +17,7 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
 from backfill.kit import answers
 from backfill.kit.store import RunStore
+from backfill.known import known_customers
 from backfill.operators import plan as module
 from backfill.operators import preflight
 from backfill.operators.approve import PlanApproval
@@ -397,3 +398,32 @@ def test_what_a_stage_keeps_does_not_expire() -> None:
 
     RunStore({"task_state_store": Recording()}).set("sent", 1)
     assert kept == [NEVER_EXPIRE]
+
+
+def test_each_plan_refreshes_the_forms_list_of_customers(
+    cluster: str, stock: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, str] = {}
+    written: list[str] = []
+    monkeypatch.setattr(Variable, "get", lambda key, default=None: kept.get(key, default))
+
+    def write(key: str, value: str, **_: Any) -> None:
+        kept[key] = value
+        written.append(key)
+
+    monkeypatch.setattr(Variable, "set", write)
+    for run in range(2):
+        planner().execute(task(customers=["acme"], dry_run=True, **JANUARY) | {"run": run})
+    assert (written, known_customers(NAME)) == ([f"scorecard_backfill_customers__{NAME}"], ("acme", "globex"))
+    kept.update(dict.fromkeys(written, "{ broken"))
+    assert known_customers(NAME) == ()
+
+
+def test_a_list_that_cannot_be_written_stops_no_plan(
+    cluster: str, stock: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(Variable, "set", refuse)
+    assert planner().execute(task(customers=["acme"], **JANUARY))

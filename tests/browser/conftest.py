@@ -24,6 +24,9 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 SHOTS = "SANDBOX_SHOTS"
 """Environment variable: folder for a picture of the page at the end of each test, also of one that failed."""
 
+IMAGES = "SANDBOX_IMAGES"
+"""Environment variable: folder into which the pictures of the documentation are written (docs/img)."""
+
 # root has no other choice than --no-sandbox; without the last three Chromium calls its maker's servers at each start.
 ARGUMENTS = (
     "--no-sandbox",
@@ -62,6 +65,12 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=program(), args=list(ARGUMENTS))
         yield running
         running.close()
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep a picture for the documentation, when a folder is named for them."""
+    if folder := os.environ.get(IMAGES):
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 @contextmanager

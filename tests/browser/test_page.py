@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -21,12 +20,10 @@ from sandbox.airflow_api import AirflowApi
 from sandbox.stack_airflow import database_path
 from sandbox.stack_model import Stack
 from sandbox.stack_wait import wait_for
-from tests.browser.conftest import logged_in
+from tests.browser.conftest import logged_in, picture
 from tests.sandbox.drive import APPROVAL_SECONDS, RUN_SECONDS, Driver
 
 AXE = Path(str(files("axe_playwright_python"))) / "axe.min.js"
-IMAGES = "SANDBOX_IMAGES"
-"""Environment variable: folder into which the pictures of the documentation are written (docs/img)."""
 
 START, END = "2026-01-01", "2026-02-01"
 RUN = f"page-{uuid4().hex[:6]}"
@@ -62,12 +59,6 @@ def view(east: Driver, run: str) -> dict[str, Any]:
     answer = httpx.get(url, params={"dag_id": east.dag_id, "run_id": run}, headers={"Authorization": f"Bearer {token}"})
     answer.raise_for_status()
     return dict(answer.json())
-
-
-def picture(page: Page, name: str) -> None:
-    """Keep a picture for the documentation, when a folder is named for them."""
-    if folder := os.environ.get(IMAGES):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_what_waits_for_approval_is_on_top_with_a_link_and_the_plan_below(page: Page, east: Driver, run: str) -> None:

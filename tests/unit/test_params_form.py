@@ -158,3 +158,13 @@ def test_whatever_is_sent_is_read_or_refused_with_a_sentence_for_each_field(sent
         named = set()
         assert RunParams.read(read.model_dump(mode="json")) == read
     assert named <= set(sent)
+
+
+def test_known_customers_are_offered_and_others_are_not_refused() -> None:
+    field = params_schema(customers=("acme", "globex"))["customers"]
+    assert field["examples"] == ["acme", "globex"]
+    assert field["type"] == ["null", "array"], "what Airflow's form makes a choice of several of"
+    assert "enum" not in field
+    assert "enum" not in field["items"]
+    assert "*Configuration JSON*" in field["description_md"]
+    assert "examples" not in FORM["customers"]

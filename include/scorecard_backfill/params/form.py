@@ -160,10 +160,19 @@ class RunParams(Frozen):
             raise ParamsError([_sentence(dict(problem)) for problem in problems]) from None
 
 
-def params_schema(cluster: Mapping[str, object] | None = None) -> dict[str, dict[str, Any]]:
+LISTED = (
+    "Customers of the last plan. One that is newer is written into *Configuration JSON*. Empty chooses nobody: see"
+    " *All customers*."
+)
+
+
+def params_schema(
+    cluster: Mapping[str, object] | None = None, customers: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """For each field, in the form's order, the keywords of an Airflow `Param`: `default` and its JSON schema.
 
-    ``cluster`` are the values of the cluster's file that an empty field stands for; the help shows them. Optional
+    ``cluster`` are the values of the cluster's file that an empty field stands for; the help shows them. ``customers``
+    are those to choose from; without them the form takes ids as text. Optional
     fields have the type ["null", ...], so that the form shows no star, and every default is valid, as a DAG with a
     schedule demands. The dates refuse '' here (format "date"; the form sends null for an emptied date), `RunParams`
     takes it.
@@ -172,6 +181,9 @@ def params_schema(cluster: Mapping[str, object] | None = None) -> dict[str, dict
     for name, value in (cluster or {}).items():
         shown = f"Empty: {value} (the cluster's file)."
         form[name]["description_md"] = form[name]["description_md"].replace(FROM_FILE, shown)
+    if customers:
+        # Examples are what Airflow's form offers, and unlike an enum they refuse nothing else.
+        form["customers"] |= {"examples": list(customers), "description_md": LISTED}
     return form
 
 

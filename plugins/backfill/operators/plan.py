@@ -14,6 +14,7 @@ from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
 from backfill.kit.stages import kept_refusal
 from backfill.kit.store import FROZEN, RunStore
+from backfill.known import remember
 from backfill.operators.preflight import run_parameters
 from backfill.settings import HISTORY_VARIABLE, LEARNED_VARIABLE, cluster_config
 from include.scorecard_backfill import debts as owing
@@ -100,6 +101,7 @@ class PlanOperator(BaseOperator):
         known = self._learned(config, notes)
         imported = self._imported(config, run, open_debts, notes)
         stock, problems = read_inventory(BackfillClickHouse(config), run.range)
+        remember(config.name, (customer for pairs in stock.pairs.values() for customer, _ in pairs))
         request = plan.Request(
             cluster=config.name,
             run_id=context["dag_run"].run_id,
