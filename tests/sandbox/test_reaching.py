@@ -202,6 +202,8 @@ SETUPS: Mapping[str, tuple[Change, str, str]] = {
     "clickhouse: no connection": (_without("clickhouse"), "clickhouse", "Create the connection"),
     "clickhouse: wrong port": (_connection("clickhouse", port=closed_port()), "clickhouse", "Correct host, port"),
     "clickhouse: wrong password": (_connection("clickhouse", password="x"), "clickhouse", "Correct user and password"),
+    "clickhouse: TLS where there is none": (
+        _connection("clickhouse", extra={"secure": True, "verify": False}), "clickhouse", "Correct host, port and TLS"),
     "clickhouse: wrong cluster": (_file("clickhouse", cluster="nobody"), "clickhouse", "Correct clickhouse.cluster"),
     "clickhouse: missing grant": (
         _grants("GRANT SELECT ON *.* TO admin"), "clickhouse", "Grant the right"),
@@ -211,10 +213,15 @@ SETUPS: Mapping[str, tuple[Change, str, str]] = {
     "kubernetes: wrong namespace": (
         _file("kubernetes", namespace="moon"), "kubernetes", "Correct kubernetes.namespace"),
     "kubernetes: wrong CronJob": (_file("kubernetes", cronjob="moon"), "kubernetes", "Correct kubernetes.namespace"),
+    "kubernetes: a container that is not there": (
+        _file("kubernetes", container="moon"), "kubernetes", "Correct the CronJob's field"),
     "kubernetes: missing right": (
         lambda c: c.kubernetes.deny({"verbs": ["create"], "resources": ["jobs"]}), "kubernetes", "Bind the Role"),
     "temporal: no connection": (_without("temporal"), "temporal", "Create the connection"),
     "temporal: wrong port": (_connection("temporal", port=closed_port()), "temporal", "Correct host, port"),
+    "temporal: TLS where there is none": (
+        _connection("temporal", extra={"namespace": "ingestion", "tls": True}), "temporal",
+        "Correct host, port and TLS"),
     "temporal: wrong namespace": (_file("temporal", namespace="moon"), "temporal", "Correct temporal.namespace"),
     "temporal: no codec": (
         _connection("temporal", extra={"codec_endpoint": f"http://127.0.0.1:{closed_port()}"}), "temporal",
@@ -244,6 +251,18 @@ def test_the_native_port_is_told_from_a_wrong_one(
         cluster.set("clickhouse", port=port)
         lines = check_cluster(cluster.configure(monkeypatch, tmp_path))
     assert broken(lines)["clickhouse"].startswith("Set the connection's port to the HTTP(S) one")
+
+
+def test_a_file_that_cannot_be_read_is_broken(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    cluster.configure(monkeypatch, tmp_path)
+    (tmp_path / "moon.yaml").write_text("name: moon\nadmission: {max_parallel: many}\n")
+    settings._load.cache_clear()
+    assert command.main(["moon"]) == 1
+    said = capsys.readouterr().out
+    assert "| broken | moon | file | moon.yaml: admission.max_parallel" in said
+    assert "| Correct the file. |" in said
 
 
 def test_a_clock_that_differs_is_broken(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
