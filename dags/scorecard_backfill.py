@@ -29,9 +29,9 @@ from typing import Any
 from airflow.configuration import conf
 from airflow.sdk import DAG, Param, TriggerRule, WeightRule, chain, get_parsing_context, task, task_group
 from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.kit.debts import cluster_asset, verified_alias
+from backfill.kit.refusal import Refusal
 from backfill.known import known_customers
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.approve import PlanApproval
@@ -144,7 +144,9 @@ def build_dag(config: ClusterConfig, customers: Sequence[str] = ()) -> DAG:
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
         [windows, smaller] >> report
     # Not before its tasks are made: each of them would get a copy of the whole form, in memory and in the database.
-    dag.params = ParamsDict({name: Param(**schema) for name, schema in params_schema(from_file(config), customers).items()})
+    dag.params = ParamsDict(
+        {name: Param(**schema) for name, schema in params_schema(from_file(config), customers).items()}
+    )
     return dag
 
 
@@ -165,7 +167,7 @@ def broken_dag(error: ClusterError) -> DAG:
 
         @task
         def explain() -> None:
-            raise AirflowFailException(text)
+            raise Refusal(text)
 
         explain()
     return dag

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +28,7 @@ from backfill.operators.preflight import PreflightOperator, run_parameters
 from backfill.settings import cluster_config
 from include.scorecard_backfill.params.form import params_schema
 from include.scorecard_backfill.planning import plan
+from tests.kit.airflow_home import ROOT
 from tests.kit.store import AssetState, Store
 from tests.kit.waits import NAME, assets, cluster, context, deferral, only_event
 
@@ -427,3 +430,36 @@ def test_a_list_that_cannot_be_written_stops_no_plan(
 
     monkeypatch.setattr(Variable, "set", refuse)
     assert planner().execute(task(customers=["acme"], **JANUARY))
+
+
+LOGGED = """
+import io, json
+from airflow.sdk.log import configure_logging
+from airflow.sdk.exceptions import AirflowFailException
+from backfill.kit.refusal import Refusal
+out = io.BytesIO()
+configure_logging(json_output=True, output=out, sending_to_supervisor=True)
+import structlog
+log = structlog.get_logger("task")
+log.info("a logger that was in use before")
+for kind in (Refusal, Refusal, AirflowFailException, ValueError):
+    try:
+        raise kind("what is wrong\\nwhat to do")
+    except kind:
+        log.exception("Task failed with exception")
+print(json.dumps([json.loads(line) for line in out.getvalue().splitlines()][1:]))
+"""
+
+
+def test_a_refusals_last_line_is_its_sentence_and_an_error_keeps_its_traceback(
+    airflow_environment: dict[str, str],
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOGGED], env=airflow_environment, cwd=ROOT, capture_output=True,
+        text=True, timeout=110, check=True,
+    )  # fmt: skip
+    first, second, theirs, error = json.loads(done.stdout.splitlines()[-1])
+    assert (first["event"], second["event"]) == ("what is wrong\nwhat to do",) * 2
+    assert "exception" not in first
+    assert "exception" not in second
+    assert [one["exception"][0]["exc_type"] for one in (theirs, error)] == ["AirflowFailException", "ValueError"]

@@ -74,7 +74,7 @@ class DeleteSender:
         Raises:
             TaskDeferred: a step must wait.
             StageError: what a repetition by Airflow may mend.
-            AirflowFailException: what only a person's clear repeats; the failure is kept.
+            Refusal: what only a person's clear repeats; the failure is kept.
         """
         hook = BackfillClickHouse(self.config)
         deleter = Deleter(hook, hook.topology(), RunStore(context), self.log, order.window.key, order.generation)

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import TaskAwaitingInput
 from airflow.sdk.execution_time.hitl import upsert_hitl_detail
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
 from backfill.kit.answers import look_back
 from backfill.kit.counting import days_record
+from backfill.kit.refusal import Refusal
 from backfill.kit.stages import StageError, fail
 from backfill.kit.store import RunStore
 from backfill.settings import cluster_config
@@ -242,7 +243,7 @@ class SweepApproval:
         if list(chosen) == [APPROVE]:
             return
         if not chosen:
-            raise AirflowFailException(f"the answer to the sweep of {window.label} cannot be read: {event!r}")
+            raise Refusal(f"the answer to the sweep of {window.label} cannot be read: {event!r}")
         cause = "sweep_rejected"
         done = "it had begun, and takes nothing more" if begun(context) else "nothing of it was deleted"
         reason = f"the sweep of {window.label} was rejected; {done}; its rows were written again"

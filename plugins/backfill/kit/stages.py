@@ -8,11 +8,12 @@ from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import StartTriggerArgs
 
 from backfill.groups import pass_of
 from backfill.kit import store, xcoms
+from backfill.kit.refusal import Refusal
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
 from backfill.notify.watch import tell_failure
 from backfill.settings import cluster_config
@@ -67,12 +68,12 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
     """Keep a failure for the retry that a clear makes, for replan, report and page, and end the task with it.
 
     Raises:
-        AirflowFailException: always: Airflow's own retries are for killed workers and do not repeat it.
+        Refusal: always: Airflow's own retries are for killed workers and do not repeat it.
     """
     context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
     store.RunStore(context).set(store.FAILED, failure.to_json())
     tell_failure(context["ti"], failure, _window_of(context))
-    raise AirflowFailException(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
+    raise Refusal(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
 
 
 def _window_of(context: Mapping[str, Any]) -> Window | None:
@@ -88,7 +89,7 @@ def kept_refusal(context: Mapping[str, Any]) -> Iterator[None]:
     """Keep the sentence by which a run is refused for report and page."""
     try:
         yield
-    except AirflowFailException as error:
+    except Refusal as error:
         context["ti"].xcom_push(key=xcoms.REFUSED, value=str(error))
         raise
 
@@ -99,12 +100,12 @@ def event_of(context: Mapping[str, Any], value: object, stage: Stage) -> Event:
     The failure is kept under ``stage``, the task's own: it may have waited for something that belongs to another one.
 
     Raises:
-        AirflowFailException: the wait has failed, or what came is not an event of ours.
+        Refusal: the wait has failed, or what came is not an event of ours.
     """
     try:
         event = read_event(value)
     except RecordError as error:
-        raise AirflowFailException(str(error)) from None
+        raise Refusal(str(error)) from None
     if isinstance(event, FailEvent):
         fail(context, event.failure.model_copy(update={"stage": stage}))
     return event
@@ -148,12 +149,12 @@ class TriggeredWait(BaseOperator):
 
     def execute(self, context: Any) -> Any:
         """Never called by a scheduler; a run without a triggerer has no business here."""
-        raise AirflowFailException(f"{self.task_id} runs in the triggerer only; start one")
+        raise Refusal(f"{self.task_id} runs in the triggerer only; start one")
 
     def resume(self, context: Any, event: Any = None, **kwargs: Any) -> Any:
         """End the task as failed, or do what the event asks for."""
         return self.act(context, event_of(context, event, self.stage), **kwargs)
 
     def act(self, context: Any, event: Event, **kwargs: Any) -> Any:
-        """Do what an event asks for. Raises AirflowFailException for one that this stage does not know."""
-        raise AirflowFailException(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
+        """Do what an event asks for. Raises Refusal for one that this stage does not know."""
+        raise Refusal(f"{self.task_id}: an event of kind {event.kind!r} is not known here")

@@ -6,10 +6,10 @@ from typing import Any
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.kit import xcoms
 from backfill.kit.answers import look_back
+from backfill.kit.refusal import Refusal
 from backfill.kit.store import RunStore
 from backfill.notify.tell import run_of, tell
 from backfill.settings import DAG_ID_PREFIX, cluster_config
@@ -42,7 +42,7 @@ class PlanApproval(ApprovalOperator):
         store = RunStore(context)
         shown = store.get(SHOWN)
         if shown is not None and shown != digest(terms):
-            raise AirflowFailException(
+            raise Refusal(
                 f"the plan is another one (digest {digest(terms)}) than the one that a person was shown ({shown}), and"
                 " Airflow shows a task's first question for as long as its run lives: start a new run, or undo the"
                 " change and clear plan and this task"
@@ -96,7 +96,7 @@ class PlanApproval(ApprovalOperator):
             answer = super().execute_complete(context, event)
         except HITLRejectException:
             ti.xcom_push(key="rejected", value={"by": who})
-            raise AirflowFailException(f"the plan was rejected by {who}; nothing was deleted") from None
+            raise Refusal(f"the plan was rejected by {who}; nothing was deleted") from None
         ti.xcom_push(key=xcoms.TERMS, value=dict(xcoms.pull(ti, "plan", xcoms.TERMS) or {}))
         self.log.info("approved by %s", who)
         return answer

@@ -64,7 +64,7 @@ class DeleteOperator(BaseOperator):
             return self._deleted(context, window).to_json()
 
     def resume(self, context: Any, event: Any = None) -> Any:
-        """Go on once the step may be sent. Raises AirflowFailException when the one before cannot end."""
+        """Go on once the step may be sent. Raises Refusal when the one before cannot end."""
         found = read_event(event)
         if isinstance(found, FailEvent):
             hook = BackfillClickHouse(cluster_config(self.cluster))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException
-
+from backfill.kit.refusal import Refusal
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.planning.schedule import late_start
 
@@ -21,11 +20,11 @@ def refuse_late_start(run: Any, config: ClusterConfig) -> None:
         config: the cluster of the DAG.
 
     Raises:
-        AirflowFailException: it is late, with slot, delay and what to do.
+        Refusal: it is late, with slot, delay and what to do.
     """
     run_type = str(getattr(run.run_type, "value", run.run_type))
     if run_type != "scheduled" or run.clear_number or run.start_date is None:
         return
     reason = late_start(slot=run.run_after, started=run.start_date, grace=config.schedule.grace)
     if reason:
-        raise AirflowFailException(reason)
+        raise Refusal(reason)

@@ -7,11 +7,11 @@ from datetime import date
 from typing import Any
 
 from airflow.sdk import BaseOperator, Variable
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
+from backfill.kit.refusal import Refusal
 from backfill.kit.stages import kept_refusal
 from backfill.kit.store import FROZEN, RunStore
 from backfill.known import remember
@@ -45,7 +45,7 @@ class PlanOperator(BaseOperator):
         self.max_windows = max_windows
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        """Return the windows. Raises AirflowFailException with every reason for which a plan is refused."""
+        """Return the windows. Raises Refusal with every reason for which a plan is refused."""
         with kept_refusal(context):
             return self._windows(context)
 
@@ -83,7 +83,7 @@ class PlanOperator(BaseOperator):
         begun = [debt.label for debt in open_debts if debt.window in keys]
         text = "; ".join(changed)
         if begun:
-            raise AirflowFailException(
+            raise Refusal(
                 f"approval_changed: {text}\nRows of this run's windows are deleted already ({', '.join(begun[:3])}), so"
                 " it is not planned anew. Undo the change in the cluster's file and clear what failed, or start a new"
                 " run: its plan takes in what this one owes."
@@ -120,7 +120,7 @@ class PlanOperator(BaseOperator):
         try:
             windows = plan.build_plan(request, stock, problems).windows
         except plan.PlanError as error:
-            raise AirflowFailException(str(error)) from None
+            raise Refusal(str(error)) from None
         notes += plan.size_notes(windows)
         notes += imported.notes
         notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
@@ -137,7 +137,7 @@ class PlanOperator(BaseOperator):
     ) -> Advice:
         """Return what the old scripts' history says of this run.
 
-        Raises AirflowFailException when it cannot be read and the run is for everybody: whom a person had excluded is
+        Raises Refusal when it cannot be read and the run is for everybody: whom a person had excluded is
         not known then.
         """
         name = HISTORY_VARIABLE.format(cluster=config.name)
@@ -149,7 +149,7 @@ class PlanOperator(BaseOperator):
         except HistoryError as error:
             text = f"the Airflow Variable {name} cannot be read: {error}"
             if run.all_customers:
-                raise AirflowFailException(
+                raise Refusal(
                     f"{text}\nWhom it excludes is not known, so there is no plan for all customers. Import it again"
                     " (python -m backfill.tracking_import), delete it, or name the customers."
                 ) from None
@@ -220,7 +220,7 @@ def read_inventory(hook: BackfillClickHouse, days: DateRange) -> tuple[plan.Inve
     tables, problems, _ = hook.tables(hook.topology())
     databases = sorted(db for db, found in tables.items() if config.volume_table in found)
     if tables and not databases:
-        raise AirflowFailException(
+        raise Refusal(
             f"the plan is refused, nothing was deleted: no database has the table {config.volume_table!r}"
             f" (clickhouse.volume_table); there are {', '.join(sorted(tables)[:5])} with {', '.join(config.tables)}"
         )

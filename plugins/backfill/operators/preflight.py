@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow.sdk import BaseHook, BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+from airflow.sdk.exceptions import AirflowException, AirflowNotFoundException
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from kubernetes_asyncio.config import ConfigException
 from temporalio.service import RPCError
@@ -14,6 +14,7 @@ from temporalio.service import RPCError
 from backfill.hooks.clickhouse import NativePortError, PinnedSettingError, TopologyError
 from backfill.hooks.kubernetes import is_transient, status_of
 from backfill.hooks.temporal import RefusedError
+from backfill.kit.refusal import Refusal
 from backfill.kit.stages import kept_refusal
 from backfill.notify.channels import channel_problems
 from backfill.operators.checks import temporal as temporal_checks
@@ -28,7 +29,7 @@ from include.scorecard_backfill.params.form import ParamsError, RunParams
 
 
 def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
-    """Return the effective parameters of this run. Raises AirflowFailException with every problem of the form."""
+    """Return the effective parameters of this run. Raises Refusal with every problem of the form."""
     run = context["dag_run"]
     try:
         return effective(
@@ -39,7 +40,7 @@ def run_parameters(context: Mapping[str, Any], config: ClusterConfig) -> Any:
             given=tuple(run.conf or ()),
         )
     except ParamsError as error:
-        raise AirflowFailException(f"the run's parameters are refused, nothing was deleted:\n{error}") from None
+        raise Refusal(f"the run's parameters are refused, nothing was deleted:\n{error}") from None
 
 
 def guarded(
@@ -77,7 +78,7 @@ class PreflightOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Return what was found. Raises AirflowFailException: no retry mends a missing right."""
+        """Return what was found. Raises Refusal: no retry mends a missing right."""
         with kept_refusal(context):
             return self._checked(context)
 
@@ -95,7 +96,7 @@ class PreflightOperator(BaseOperator):
         for note in notes:
             self.log.warning("%s", note)
         if problems:
-            raise AirflowFailException("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
+            raise Refusal("preflight failed, nothing was deleted:\n- " + "\n- ".join(problems))
         return {"cluster": config.name, "notes": notes}
 
 

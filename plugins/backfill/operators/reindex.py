@@ -7,10 +7,10 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
 from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
+from backfill.kit.refusal import Refusal
 from backfill.kit.stages import already, event_of
 from backfill.reindexing.window_job import WindowJob
 from backfill.settings import cluster_config
@@ -63,7 +63,7 @@ class ReindexOperator(KubernetesJobOperator):
             self.log.info("going on: %s", found.why)
             return self.window_job.ensure(context, window, **kwargs)
         if not isinstance(found, JobEvent):
-            raise AirflowFailException(f"{self.task_id}: an event of kind {found.kind!r} is not known here")
+            raise Refusal(f"{self.task_id}: an event of kind {found.kind!r} is not known here")
         reindexed = self.window_job.ended(context, found, window)
         return reindexed.model_copy(update={"counted": self._counted(context, window)}).to_json()
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES, pass_of
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
+from backfill.kit.refusal import Refusal
 from backfill.kit.results import counted_of, results, windows_of
 from backfill.kit.store import FROZEN, RunStore
 from include.scorecard_backfill import debts as owing
@@ -46,7 +46,7 @@ class ReplanOperator(BaseOperator):
             parts += smaller
         if len(parts) > self.max_windows:
             limit = f"{self.max_windows} ([core] max_map_length, [triggerer] capacity)"
-            raise AirflowFailException(f"{len(parts)} smaller windows > {limit}")
+            raise Refusal(f"{len(parts)} smaller windows > {limit}")
         store.set(FROZEN, [part.to_json() for part in parts])
         self._hand_over(context, parts)
         context["ti"].xcom_push(key=xcoms.CUSTOMERS, value=[part.customer_id for part in parts])

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill import metrics
 from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
+from backfill.kit.refusal import Refusal
 from backfill.kit.results import planned, results
 from backfill.notify.tell import run_of, tell
 from backfill.settings import cluster_config
@@ -36,7 +36,7 @@ class ReportOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> dict[str, Any]:
-        """Return the report. Raises AirflowFailException when a window is not verified, with the report in the log."""
+        """Return the report. Raises Refusal when a window is not verified, with the report in the log."""
         ti = context["ti"]
         passes = planned(context)
         records = self._records(context, passes)
@@ -84,10 +84,10 @@ class ReportOperator(BaseOperator):
 
     def _raise_unless_done(self, report: Report) -> None:
         if report.refused:
-            raise AirflowFailException(report.refused)
+            raise Refusal(report.refused)
         if not report.complete:
             open_rows = [r for r in report.windows if r.status != VERIFIED]
-            raise AirflowFailException(
+            raise Refusal(
                 f"{len(open_rows)} of {report.planned} windows are not verified:\n"
                 + "\n".join(f"- {r.label}: {r.status} {r.note}" for r in open_rows)
             )

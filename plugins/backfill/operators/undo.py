@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
+from backfill.kit.refusal import Refusal
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
 from include.scorecard_backfill.params.undo import UndoParams
@@ -18,9 +18,9 @@ from include.scorecard_backfill.records import MissingRows, Window, plain
 
 
 def refuse_beside_a_run(ti: Any, dag_id: str) -> None:
-    """Raise AirflowFailException while a run of the cluster's DAG may delete what would be put back here."""
+    """Raise Refusal while a run of the cluster's DAG may delete what would be put back here."""
     if running := ti.get_dr_count(dag_id=dag_id, states=["running", "queued"]):
-        raise AirflowFailException(
+        raise Refusal(
             f"{running} runs of {dag_id} are not finished; nothing was changed. Clear this task when they have ended"
         )
 
@@ -33,7 +33,7 @@ class UndoPlanOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        """Return the windows with missing rows. Raises AirflowFailException when there is no such run or snapshot."""
+        """Return the windows with missing rows. Raises Refusal when there is no such run or snapshot."""
         params = UndoParams.read(context["params"])
         chosen = self._chosen(context["ti"], params)
         hook = BackfillClickHouse(cluster_config(self.cluster))
@@ -41,7 +41,7 @@ class UndoPlanOperator(BaseOperator):
         existing = snapshots.existing()
         looked = [(window, snapshots.missing(window, existing)) for window in chosen]
         if not any(missing for _, missing in looked):
-            raise AirflowFailException(f"no window of {params.run_id} has a snapshot (not enabled, or expired)")
+            raise Refusal(f"no window of {params.run_id} has a snapshot (not enabled, or expired)")
         text = _table(looked, meant=params.meant)
         context["ti"].xcom_push(key=xcoms.MARKDOWN, value=text)
         self.log.info("to put back\n%s", text)
@@ -55,11 +55,11 @@ class UndoPlanOperator(BaseOperator):
             found = plain(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=one.source, key=xcoms.RESULT))
             windows += [Window.from_json(item) for item in found or []]
         if not windows:
-            raise AirflowFailException(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
+            raise Refusal(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
         chosen = [w for w in windows if params.chooses(w.customer_id)]
         if not chosen:
             known = ", ".join(sorted({w.customer_id for w in windows}))
-            raise AirflowFailException(
+            raise Refusal(
                 f"customers: {params.customers} and all_customers false choose no window of {run_id}; it has {known}"
             )
         return chosen
@@ -87,7 +87,7 @@ class UndoOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> dict[str, int]:
-        """Return the number of windows. Raises AirflowFailException while rows are still missing."""
+        """Return the number of windows. Raises Refusal while rows are still missing."""
         refuse_beside_a_run(context["ti"], f"{DAG_ID_PREFIX}{self.cluster}")
         meant = UndoParams.read(context["params"]).meant
         found = plain(context["ti"].xcom_pull(task_ids="look", key=xcoms.RESULT)) or []
@@ -104,5 +104,5 @@ class UndoOperator(BaseOperator):
             ]
             self.log.info("%s: put back", window.label)
         if left:
-            raise AirflowFailException("rows are still missing: " + "; ".join(left))
+            raise Refusal("rows are still missing: " + "; ".join(left))
         return {"windows": len(found)}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, NoReturn
 
-from airflow.sdk.exceptions import AirflowFailException
-
 from backfill.deleting.sender import DeleteSender, Order
 from backfill.deleting.standstill import stood_still
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.promises import approval
+from backfill.kit.refusal import Refusal
 from backfill.kit.stages import TriggeredWait, already, fail, group_of, limit
 from backfill.kit.store import GENERATION, RunStore
 from backfill.settings import cluster_config
@@ -64,7 +63,7 @@ class WaitMutationsOperator(TriggeredWait):
         elif isinstance(event, GoEvent):
             deleted = Deleted.from_json(store.get(RESENDING))
         else:
-            raise AirflowFailException(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
+            raise Refusal(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
         return self._resend(context, deleted)
 
     def _resend(self, context: Any, deleted: Deleted) -> Any:

@@ -74,7 +74,7 @@ class WindowJob:
         Raises:
             TaskDeferred: it waits for the Job, or for what must end before a new one.
             StageError: what a repetition by Airflow may mend.
-            AirflowFailException: what only a person may mend; the failure is kept.
+            Refusal: what only a person may mend; the failure is kept.
         """
         try:
             self._ensure(context, window, failed_attempt, room_since)
@@ -284,7 +284,7 @@ class WindowJob:
         """Return the record of a Job that ended well, by the event alone: no call is needed to decide.
 
         Raises:
-            StageError, AirflowFailException, TaskDeferred: as :meth:`ensure`.
+            StageError, Refusal, TaskDeferred: as :meth:`ensure`.
         """
         if event.key != window.key:
             self.log.warning("stale event of window %s; looking afresh", event.key)

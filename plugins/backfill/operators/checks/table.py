@@ -11,12 +11,12 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.sdk import BaseHook, BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import checked_extra
 from backfill.hooks.temporal import TemporalHook
+from backfill.kit.refusal import Refusal
 from backfill.notify.channels import channel_problems
 from backfill.operators.preflight import checks, guarded
 from backfill.settings import cluster_config
@@ -125,7 +125,7 @@ class CheckOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> list[list[str]]:
-        """Return the lines. Raises AirflowFailException after logging the table, if something is broken."""
+        """Return the lines. Raises Refusal after logging the table, if something is broken."""
         lines = check_cluster(cluster_config(self.cluster))
         self.log.info("connections of %s\n%s", self.cluster, markdown(lines))
         rows = [[one.cluster, one.system, one.state, one.text, one.remedy] for one in lines]
@@ -133,5 +133,5 @@ class CheckOperator(BaseOperator):
         if broken:
             context["ti"].xcom_push(key="lines", value=rows)
             told = "\n- ".join(f"{one.system}: {one.text} {one.remedy}" for one in broken)
-            raise AirflowFailException(f"{self.cluster}: {len(broken)} broken\n- {told}")
+            raise Refusal(f"{self.cluster}: {len(broken)} broken\n- {told}")
         return rows
