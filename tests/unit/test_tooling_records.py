@@ -56,6 +56,7 @@ FOREIGN: Mapping[str, Mapping[str, str]] = {
     "hooks/temporal/codec.py": {"_headers": "headers of an HTTP request"},
     "hooks/temporal/connection.py": {"extra": CONNECTION, "options": "keyword arguments of Temporal's client"},
     "hooks/temporal/facts.py": {"metadata": "a payload of Temporal", "v": "a failure of Temporal"},
+    "kit/refusal.py": dict.fromkeys(("event", "get_config"), "structlog's configuration and an event of its"),
     "notify/channels.py": {"extra": CONNECTION, "headers": "headers of an HTTP request"},
     "notify/tell.py": {
         "conf": "Airflow's own configuration",
