@@ -27,7 +27,6 @@ AXE = Path(str(files("axe_playwright_python"))) / "axe.min.js"
 
 START, END = "2026-01-01", "2026-02-01"
 RUN = f"page-{uuid4().hex[:6]}"
-FIRST_VIEW_SECONDS = 2.0
 
 GOOD, BROKEN, SLOW = "initech", "hooli", "wayne"
 
