@@ -14,7 +14,7 @@ preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> re
 `reindex` to write again without deleting. Look at the plan under *Required Actions* and approve it.
 
 **Something is red**: read the last line of the red task's log; it says what, where and what to do. Then *Clear* the red
-task, or *Clear only failed* for the run: that is a real new try at every stage. Windows that are verified are left
+task, or *Clear only failed* for the run: every stage is tried again. Windows that are verified are left
 alone. The run is green only if every window of the plan is verified; `report` says how many rows were removed.
 
 **Stop**: set the DAG to paused: nothing new starts. Mark a deferred `reindex` as failed: its Job is deleted.

@@ -1,7 +1,7 @@
 """Check every connection, right and version of every cluster; nothing is written or deleted anywhere.
 
 Trigger it after a change of connections, rights or cluster files, and before the first run on a new cluster. Each
-cluster is a task; its log has the table: what works, what does not, and how to mend it. A red task is a cluster whose
+cluster is a task; its log has the table: what works, what does not, and what to do. A red task is a cluster whose
 run would stop.
 """
 

@@ -1,6 +1,6 @@
 """Check the connections of all clusters, or of some: `python -m backfill.check [CLUSTER...]`.
 
-Prints a table: what works, what does not and how to mend it. It reads the connections from the environment and the
+Prints a table: what works, what does not and what to do. It reads the connections from the environment and the
 secrets backend; those of Airflow's database are seen by the DAG `scorecard_backfill_check` only. Exit code 1 if
 something is broken, 2 for an unknown cluster. `make check-connections` runs it for all.
 """

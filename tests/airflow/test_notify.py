@@ -316,7 +316,7 @@ def test_preflight_names_a_missing_provider_and_a_missing_connection(
         "notify: channels[0]: kind slack needs apache-airflow-providers-slack, which is not installed; install it, or"
         " use another kind",
         "notify: channels[1]: connection 'nowhere' is not defined in Airflow; create it",
-        "notify: channels[2]: connection 'hook': its host is no http(s) address",
+        "notify: channels[2]: connection 'hook': its host is not an http(s) address",
     ]
 
 

@@ -125,7 +125,7 @@ def imported(**states: str) -> str:
         ({"all_customers": True}, ["acme", "globex", "initech"],
          ["left out, excluded in the old scripts' history: hooli",
           "the old scripts' history: rows may be deleted and not written again: globex 2026-01-01..2026-02-01",
-          "the old scripts' history: done by the scripts, which is no proof: done again: acme 2026-01-01..2026-02-01"]),
+          "the old scripts' history: done by the scripts, which proves nothing; again: acme 2026-01-01..2026-02-01"]),
         ({"all_customers": True, "skip_imported": True}, ["globex", "initech"],
          ["left out, excluded in the old scripts' history: hooli",
           "left out, done by the old scripts' history (never proven here): acme",

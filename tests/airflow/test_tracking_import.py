@@ -92,7 +92,7 @@ def test_one_refused_entry_keeps_everything_back_unless_it_may_be_skipped(
 ) -> None:
     file = write(tmp_path, f"{EAST}.json", {"acme": "completed", "globex": "finito"})
     assert tracking_import.main([file, *DAYS, "--set"], variables) == 1
-    assert f"refused: {file}: globex: 'finito' is no state" in capsys.readouterr().err
+    assert f"refused: {file}: globex: 'finito' is not a known state" in capsys.readouterr().err
     assert variables.values == {}
     assert tracking_import.main([file, *DAYS, "--set", "--skip-refused"], variables) == 1
     assert customers(History.from_json(variables.values[KEY])) == {"acme": "done"}

@@ -351,7 +351,7 @@ def test_a_failure_says_what_its_pod_says_and_leaves_it_to_the_report(scene: Sce
     assert "exit code 3 (Error)" in reason
     assert "its last line: boom: no such table" in reason
     assert reason.index("boom") < reason.index("BackoffLimitExceeded")
-    assert remedy.startswith("Mend what the pod's lines say, then clear this task")
+    assert remedy.startswith("Correct what the pod's lines say, then clear this task")
     left = Failure.from_json(scene.xcoms["windows.reindex", "return_value"])
     assert (left.cause, left.key, left.attempt) == ("job_failed", scene.window.key, 1)
 

@@ -47,7 +47,7 @@ def test_a_token_from_a_file(tmp_path: Path) -> None:
     ("env", "text"),
     [
         ({}, "AIRFLOW_API_URL"),
-        ({"AIRFLOW_API_URL": "airflow.test"}, "is no http(s) address"),
+        ({"AIRFLOW_API_URL": "airflow.test"}, "is not an http(s) address"),
         ({"AIRFLOW_API_URL": "https://joe:sesame@airflow.test"}, "AIRFLOW_API_USER"),
         ({"AIRFLOW_API_URL": "https://airflow.test"}, "No login"),
         ({"AIRFLOW_API_URL": "https://airflow.test", "AIRFLOW_API_USER": "joe"}, "AIRFLOW_API_PASSWORD"),

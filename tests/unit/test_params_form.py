@@ -131,14 +131,14 @@ def test_what_the_clusters_file_says_is_shown_where_a_field_may_stay_empty() -> 
 
 
 def test_unknown_parameters_are_named_with_the_closest_one() -> None:
-    assert problem({"customer": ["acme"]}) == "customer: is no parameter of a run; did you mean customers?"
+    assert problem({"customer": ["acme"]}) == "customer: is not a parameter of a run; did you mean customers?"
     assert "valid: mode, customers, all_customers" in problem({"xyz": 1})
 
 
 def test_there_is_no_way_to_force_a_verified_window_again() -> None:
     # Doing a verified window again is a new run.
     assert "force" not in FORM
-    assert problem({"force": True}).startswith("force: is no parameter of a run")
+    assert problem({"force": True}).startswith("force: is not a parameter of a run")
 
 
 def test_all_problems_come_at_once() -> None:

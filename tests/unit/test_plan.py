@@ -234,7 +234,7 @@ def test_problems_of_tables_refuse_who_is_touched_by_them() -> None:
 def test_a_profile_whose_owner_cannot_be_read_is_not_left_out_without_a_word() -> None:
     inventory = stock({"acme": ["voice"], "globex": ["voice"]})
     broken = {"acme_chat": ["table acme_chat.scorecard is missing on ch-1"]}
-    assert "missing on ch-1 (whose database 'acme_chat' is, is not known" in problems(
+    assert "missing on ch-1 (so it is not known whose database 'acme_chat' is)" in problems(
         request("acme"), inventory, broken
     )
     assert "ch-1" in problems(request(), inventory, broken)

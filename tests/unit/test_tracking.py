@@ -180,7 +180,7 @@ def test_counts_times_and_reasons_are_kept() -> None:
 @pytest.mark.parametrize(
     ("document", "where", "why"),
     [
-        ({"customers": {"acme": {"status": "finito"}}}, "customers.acme.status", "'finito' is no state"),
+        ({"customers": {"acme": {"status": "finito"}}}, "customers.acme.status", "'finito' is not a known state"),
         ({"customers": {"acme": {"status": 3}}}, "customers.acme.status", "is 3; a text is expected"),
         ({"customers": {"acme": {"statsu": "done"}}}, "customers.acme.statsu", "field that is not known"),
         ({"customers": {"acme": {}}}, "customers.acme", "has no state"),
@@ -194,7 +194,7 @@ def test_counts_times_and_reasons_are_kept() -> None:
         ({"acme": {"status": "done", "before": "many"}}, "acme.before", "rows per table"),
         ({"acme": {"status": "done", "completed_at": "yesterday"}}, "acme.completed_at", "is not a time"),
         ({"acme": {"status": "done", "cluster": "moon-prod"}}, "acme", "cluster 'moon-prod' is not known"),
-        ({"clusters": {"moon-prod": {"acme": "done"}}}, "clusters.moon-prod", "is no cluster; known: chat-prod"),
+        ({"clusters": {"moon-prod": {"acme": "done"}}}, "clusters.moon-prod", "is not a cluster; known: chat-prod"),
         ({"databases": {"acme_voice": "completed"}}, "databases.acme_voice", "its name cannot be read back"),
         ([{"workflow_id": f"reindexconversations-a-b-c-{UUID}", "status": "done"}], "0", "cannot be cut for sure"),
         ("completed", "top", "names no customer"),
@@ -305,7 +305,7 @@ def test_what_a_history_says_to_a_plan() -> None:
     # What is owed or named is never left out.
     assert advice(kept, FIFTH, named=(), skip_done=True, owed=("acme", "globex")).left_out == set()
     named = advice(kept, FIFTH, named=("acme",), skip_done=True)
-    said = "the old scripts' history: done by the scripts, which is no proof: done again: acme 2026-01-01..2026-02-01"
+    said = "the old scripts' history: done by the scripts, which proves nothing; again: acme 2026-01-01..2026-02-01"
     assert named == Advice(notes=(said,))
     february = DateRange.parse("2026-02-01", "2026-03-01")
     assert advice(kept, february, named=(), skip_done=True) == Advice()

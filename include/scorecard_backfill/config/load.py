@@ -136,7 +136,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         if isinstance(error, ConfigFileError):
             raise
-        raise ConfigFileError([f"{path.name}: is no valid YAML: {_yaml_text(error)}."]) from error
+        raise ConfigFileError([f"{path.name}: is not valid YAML: {_yaml_text(error)}."]) from error
     return {str(key): value for key, value in loaded.items()}
 
 
@@ -202,7 +202,7 @@ def _mapping_problems(node: yaml.MappingNode, at: tuple[str, ...], seen: set[int
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode) or not key_node.tag.endswith(":str"):
-            yield f"{file}: {_dotted(at) or 'top'} (line {line}): has a key that is no plain text; quote it."
+            yield f"{file}: {_dotted(at) or 'top'} (line {line}): has a key that is not plain text; quote it."
             continue
         key = key_node.value
         path = (*at, key)

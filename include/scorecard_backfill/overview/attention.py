@@ -58,7 +58,7 @@ def _windows(rows: Sequence[WindowRow]) -> Iterator[Attention]:
             kind="failed",
             level="act",
             what=f"{_windows_text(len(failed))} failed: {_causes(failed)}.",
-            todo="Read the reasons, mend what they name, then retry what failed.",
+            todo="Read the reasons, correct what they name, then retry what failed.",
             since=min((r.since for r in failed if r.since), default=None),
             count=len(failed),
             windows=tuple(r.label for r in failed[:SHOWN]),
@@ -112,7 +112,7 @@ def _limits(facts: RunFacts, *, going: bool) -> Iterator[Attention]:
             kind="breaker",
             level="act",
             what=f"No further window is started: {broken}.",
-            todo="Mend the cause, then retry what failed.",
+            todo="Correct the cause, then retry what failed.",
         )
 
 

@@ -218,7 +218,7 @@ def _sentence(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         close = get_close_matches(field, RunParams.model_fields, n=1)
         hint = f"did you mean {close[0]}?" if close else f"valid: {', '.join(RunParams.model_fields)}."
-        return f"{field}: is no parameter of a run; {hint}"
+        return f"{field}: is not a parameter of a run; {hint}"
     reason = problem["msg"].removeprefix("Value error, ")
     place = f" (place {int(rest[0]) + 1})" if rest and rest[0].isdigit() else ""
     return f"{field}: {problem['input']!r}{place}: {reason[:1].lower()}{reason[1:]}{_example(field)}."

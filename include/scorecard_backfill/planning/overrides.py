@@ -47,7 +47,7 @@ def in_force(text: str | None, now: datetime) -> Override | None:
         raw: Any = json.loads(text)
         override = Override.model_validate(raw)
     except json.JSONDecodeError as error:
-        raise OverrideError(f"is no JSON ({error})") from None
+        raise OverrideError(f"is not JSON ({error})") from None
     except ValidationError as error:
         parts = [f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg'].lower()}" for e in error.errors()]
         example = '{"author": "jane", "until": "2026-01-31T18:00:00Z", "pause": true}'

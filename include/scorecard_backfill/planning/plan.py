@@ -174,7 +174,7 @@ def _ownerless(
     """
     heads = tuple(names.sanitize_database_name(customer, "") for customer in chosen)
     return [
-        f"{problem} (whose database {database!r} is, is not known because of it)"
+        f"{problem} (so it is not known whose database {database!r} is)"
         for database, listed in sorted(table_problems.items())
         if database not in inventory.pairs and (request.all_customers or database.startswith(heads))
         for problem in listed

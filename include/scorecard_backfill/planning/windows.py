@@ -188,7 +188,7 @@ def split_by_volume(
         WindowError: `target` below 1, or a negative number of conversations.
     """
     if target < 1:
-        raise WindowError(f"target: {target} conversations is no size for a window; give at least 1.")
+        raise WindowError(f"target: {target} conversations is not a size for a window; give at least 1.")
     for day in whole.dates():
         if per_day.get(day, 0) < 0:
             raise WindowError(f"per_day: {per_day[day]} conversations on {day}; a volume is 0 or more.")

@@ -49,7 +49,9 @@ def count_snapshot_statement(*, cluster: str, database: str, snapshot: str) -> s
 def drop_snapshot_statement(*, cluster: str, database: str, snapshot: str) -> str:
     """Return DROP TABLE for a side table. Raises ValueError for a table that is not one."""
     if not snapshot.startswith(SNAPSHOT_PREFIX):
-        raise ValueError(f"{snapshot!r} is no snapshot (it does not start with {SNAPSHOT_PREFIX}); it is not dropped")
+        raise ValueError(
+            f"{snapshot!r} is not a snapshot (it does not start with {SNAPSHOT_PREFIX}); it is not dropped"
+        )
     return f"DROP TABLE IF EXISTS {qualified(database, snapshot)} ON CLUSTER {quote_string(cluster)} SYNC"
 
 

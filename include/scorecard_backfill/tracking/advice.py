@@ -55,7 +55,7 @@ def _notes(kept: Sequence[Entry], excluded: Collection[str], skipped: Collection
         ("open", "rows may be deleted and not written again"),
         ("failed", "tried and failed"),
         ("excluded", "excluded, and in this plan because it is named or owed"),
-        ("done", "done by the scripts, which is no proof: done again"),
+        ("done", "done by the scripts, which proves nothing; again"),
     ):
         found = [f"{e.customer_id} {e.days.label}" for e in kept if e.state == state]
         if found:

@@ -270,7 +270,7 @@ def _named(
         return _learned(known, "day", name, databases)
     if kind == "cluster":
         if name not in clusters:
-            raise _Refused(f"is no cluster; known: {', '.join(sorted(clusters))}")
+            raise _Refused(f"is not a cluster; known: {', '.join(sorted(clusters))}")
         return replace(known, cluster=name)
     if kind == "customer":
         return _learned(known, "customer_id", name, databases)
@@ -292,7 +292,7 @@ def _learned(known: Known, field: str, value: Any, databases: Mapping[str, tuple
     if field == "status":
         state = state_of(value)
         if state is None:
-            raise _Refused(f"{value!r} is no state that is known (completed, failed, running, deleted, pending, ...)")
+            raise _Refused(f"{value!r} is not a known state (completed, failed, running, deleted, pending, ...)")
         return replace(known, state=state)
     if field == "reason":
         return replace(known, reason=value[:_LONGEST_REASON])

@@ -51,7 +51,7 @@ def judge(facts: Facts, limits: Limits) -> str | Why:
     problem = rules.start_problem(facts.pods)
     held = facts.now - (facts.held_since if facts.held_since is not None else facts.now)
     if problem and (held >= limits.pull_grace or age > limits.deadline):
-        return Why("cannot_start", problem, "mend the image or the configuration, then clear this task")
+        return Why("cannot_start", problem, "correct the image or the configuration, then clear this task")
     if age > limits.deadline:
         late = f"not ended within {limits.deadline:.0f} s"
         if facts.left:

@@ -56,7 +56,7 @@ def _container_reason(pod: str, item: Manifest, ended: Manifest) -> Why:
     if reason == "OOMKilled":
         do = "raise resources.limits.memory in the CronJob's template, or cut the windows smaller; then clear this task"
         return Why("oom_killed", text, do)
-    return Why("job_failed", text, "mend what the pod's lines say, then clear this task: it makes a new Job")
+    return Why("job_failed", text, "correct what the pod's lines say, then clear this task: it makes a new Job")
 
 
 def failure(

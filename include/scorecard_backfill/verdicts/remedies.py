@@ -79,7 +79,7 @@ def markdown(lines: list[Line]) -> str:
     """The table, what is broken first."""
     rows = sorted(lines, key=lambda line: (ORDER.index(line.state), line.cluster, line.system))
     body = [f"| {one.state} | {one.cluster} | {one.system} | {_cell(one.text)} | {_cell(one.remedy)} |" for one in rows]
-    return "\n".join(["| | cluster | system | what | how to mend |", "|---|---|---|---|---|", *body])
+    return "\n".join(["| | cluster | system | what | what to do |", "|---|---|---|---|---|", *body])
 
 
 def _cell(text: str) -> str:

@@ -40,7 +40,7 @@ def login_of(options: Namespace, env: Mapping[str, str], ask: Callable[[str], st
     if not url:
         raise usage(f"No address of Airflow: give --url, or set {URL_ENV} (such as https://airflow.example.com).")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise usage(f"{url.rsplit('@', 1)[-1]!r} is no http(s) address; give --url https://airflow.example.com.")
+        raise usage(f"{url.rsplit('@', 1)[-1]!r} is not an http(s) address; give --url https://airflow.example.com.")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise usage(f"The address holds more than host and path; give a login by {USER_ENV} and {PASSWORD_ENV}.")
     if options.token_file:

@@ -37,13 +37,15 @@ def a_day(text: str) -> date:
             raise ValueError(text)
         return date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day; write YYYY-MM-DD, such as 2026-01-31") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write YYYY-MM-DD, such as 2026-01-31") from None
 
 
 def a_customer(text: str) -> str:
     """Return a customer id. Raises ArgumentTypeError for a text that cannot be one."""
     if not text.strip() or len(text) > MAX_CUSTOMER_CHARACTERS:
-        raise argparse.ArgumentTypeError(f"{text[:50]!r} is no customer id: 1 to {MAX_CUSTOMER_CHARACTERS} characters")
+        raise argparse.ArgumentTypeError(
+            f"{text[:50]!r} is not a customer id: 1 to {MAX_CUSTOMER_CHARACTERS} characters"
+        )
     return text
 
 
@@ -139,7 +141,7 @@ def _plan(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared:
 
 def _deeds(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
     retry = _add(commands, "retry", shared, "clear what has failed in a run, of one customer when it is named",
-                 "Clear the failed task instances of a run and its report: a real new try at every stage.")  # fmt: skip
+                 "Clear the failed task instances of a run and its report: every stage is tried again.")  # fmt: skip
     retry.add_argument("--customer", type=a_customer, metavar="ID", help="only this customer's windows")
     _run(retry)
     reset = _add(commands, "reset", shared, "do a customer's windows that are not verified again from the start", RESET)

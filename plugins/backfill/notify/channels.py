@@ -62,14 +62,14 @@ class WebhookNotifier(BaseNotifier):
 
 
 def webhook_url(conn_id: str, connection: Any, endpoint: str = "") -> str:
-    """Return the address of a connection. Raises ChannelError for one that is no http(s) address."""
+    """Return the address of a connection. Raises ChannelError for one that is not an http(s) address."""
     host = str(connection.host or "")
     if "://" not in host:
         port = f":{connection.port}" if connection.port else ""
         host = f"{connection.schema or 'https'}://{host}{port}"
     parts = urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ChannelError(f"connection {conn_id!r}: its host is no http(s) address")
+        raise ChannelError(f"connection {conn_id!r}: its host is not an http(s) address")
     return f"{host.rstrip('/')}/{endpoint.lstrip('/')}" if endpoint else host
 
 

@@ -1,4 +1,4 @@
-"""Every connection, right and version of a cluster, as lines of a table: works, look, broken, and how to mend it."""
+"""Every connection, right and version of a cluster, as lines of a table: works, look, broken, and what to do."""
 
 from __future__ import annotations
 
