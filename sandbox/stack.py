@@ -271,6 +271,7 @@ def hold(stack: Stack) -> None:
 def _down(args: argparse.Namespace) -> int:
     pid = holder_pid(args.state)
     if pid is not None:
+        print(f"ending the sandbox of process {pid}, which takes some seconds", flush=True)
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: holder_pid(args.state) is None, DOWN_DEADLINE_SECONDS, f"process {pid} ends the sandbox")
         print(f"ended the sandbox of process {pid}")
@@ -326,9 +327,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 0 = done, 1 = failed (the reason is on standard error), 130 = Ctrl-C."""
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # `status | head`: nobody reads any more. Without this Python complains again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (PartError, DeadlineExceededError, StateInUseError, OSError, ValueError) as error:
         print(f"sandbox: {error}", file=sys.stderr)
         return 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -138,7 +139,10 @@ class Supervisor:
             raise PartError(f"supervisor ended with code {self._process.returncode}\n{tail(self._log)}")
         for name in PartControl(self.control).broken():
             log = self._parts[name].log
-            raise PartError(f"{name} ended on its own; end of {log}:\n{tail(log)}")
+            # What could not even be started says nothing itself.
+            silent = not log.exists() or not log.stat().st_size
+            more = f"\nend of {self._log}:\n{tail(self._log)}" if silent else ""
+            raise PartError(f"{name} ended on its own; end of {log}:\n{tail(log)}{more}")
 
 
 class PartControl:
@@ -278,7 +282,8 @@ def _watcher(part: dict[str, Any]) -> Watcher:
     stream = {"class": "FileStream", "filename": part["log"]}
     return Watcher(
         part["name"],
-        program,
+        # circus splits the program's name as a shell does, and nothing else.
+        shlex.quote(program),
         args,
         env=part["env"],
         working_dir=part["cwd"],

@@ -176,6 +176,14 @@ def test_stop_ends_the_whole_process_group(control: PartControl) -> None:
         control.start("temporal")
 
 
+def test_status_whose_reader_is_gone_ends_without_a_word(west: Stack) -> None:
+    status = f"'{sys.executable}' -m sandbox.stack status --state '{west.state}' | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", status], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_status_and_part_work_from_another_process(west: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["part", "stop", "kubernetes-west", "--state", str(west.state)]) == 0
     try:
