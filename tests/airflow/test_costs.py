@@ -134,8 +134,17 @@ def test_a_worker_reads_only_its_own_clusters_file(tmp_path: Path, monkeypatch: 
     assert sorted(read) == ["one.yaml", "three.yaml", "two.yaml"]
 
 
-@pytest.mark.parametrize("file", ["scorecard_backfill", "scorecard_backfill_undo", "scorecard_backfill_check"])
-def test_a_dag_file_imports_nothing_that_the_plugin_has_not(file: str, airflow_environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("file", "dag_id"),
+    [
+        ("scorecard_backfill", "scorecard_backfill__sandbox-east"),
+        ("scorecard_backfill_undo", "scorecard_backfill_undo__sandbox-west"),
+        ("scorecard_backfill_check", "scorecard_backfill_check"),
+    ],
+)
+def test_a_dag_file_imports_nothing_that_the_plugin_has_not(
+    file: str, dag_id: str, airflow_environment: dict[str, str]
+) -> None:
     # A worker runs in a fork of the process that has loaded the plugin; what is new there is imported by every task.
     code = (
         "import sys\n"
@@ -150,7 +159,7 @@ def test_a_dag_file_imports_nothing_that_the_plugin_has_not(file: str, airflow_e
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        env=airflow_environment,
+        env=airflow_environment | {"_AIRFLOW_PARSING_CONTEXT_DAG_ID": dag_id},
         capture_output=True,
         text=True,
         timeout=90,
