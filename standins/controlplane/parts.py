@@ -13,7 +13,9 @@ from pathlib import Path
 import yaml
 
 from standins.controlplane.certs import Certificates
+from standins.kubernetes.guard import Guard
 from standins.kubernetes.processes import bound_to_server
+from standins.kubernetes.processtable import ProcessTable
 
 ISSUER = "https://kubernetes.default.svc"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -149,14 +151,22 @@ class Parts:
         self._logs = logs
         self._running: list[tuple[str, asyncio.subprocess.Process, asyncio.Task[None]]] = []
         self._commands: dict[str, Sequence[str]] = {}
+        self._table = ProcessTable(logs / "programs.json")
+        self._guard = Guard(self._table)
         self._wanted: set[int] = set()
         self._stopping = False
         self.ended: list[str] = []
         self.on_end: Callable[[str], None] = lambda _text: None
 
+    def guard(self) -> None:
+        """Before the first start: end what an earlier server left, and have somebody end what this one leaves."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._table.end_leftovers()
+        self._table.claim()
+        self._guard.start()
+
     async def start(self, name: str, command: Sequence[str]) -> None:
         """Start a program; it dies with this process. Its output is in ``<logs>/<name>.log``."""
-        self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *bound_to_server(command),
@@ -167,6 +177,7 @@ class Parts:
             )
         task = asyncio.create_task(self._watch(name, process), name=name)
         self._commands[name] = command
+        self._table.add(name, process.pid)
         self._running.append((name, process, task))
 
     async def restart(self, name: str) -> None:
@@ -213,3 +224,4 @@ class Parts:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
         await asyncio.gather(*tasks)
+        await asyncio.to_thread(self._guard.stop)

@@ -77,6 +77,7 @@ class ControlPlane:
     async def start(self, seeds: Seeds, token: str) -> None:
         """Start everything; ``token`` is used again if it is still good. Raises PartEnded, TimeoutError, CallError."""
         self._parts.on_end = self._part_ended
+        self._parts.guard()
         await self._parts.start("etcd", parts.etcd_command(self.wiring))
         await self._parts.start("kube-apiserver", parts.apiserver_command(self.wiring))
         await self._ready()

@@ -21,6 +21,7 @@ from standins.kubernetes.client import CRONJOB, NAMESPACE, PROJECT, KubernetesAd
 from tests.standins.kubernetes_fixtures import (
     IMAGE,
     IMAGES,
+    LIMIT_SECONDS,
     ORPHANS,
     SLEEPER,
     STUBBORN,
@@ -78,15 +79,21 @@ def test_the_guard_alone_ends_all_processes_of_a_killed_server(tmp_path: Path) -
         (programs / name).symlink_to(str(shutil.which(name)))
     with kube_in(tmp_path / "kubernetes", env={"PATH": str(programs)}) as kube:
         groups = [running_group(kube, *wanted) for wanted in ((ORPHANS, 3), (STUBBORN, 2))]
+        # Those of a real control plane's programs, too.
+        children = psutil.Process(kube.sandbox.pid).children(recursive=True)
         kube.sandbox.stop(kill=True)
         wait_for(lambda: not [process for group in groups for process in group_of(group)], "no process")
+        _, alive = psutil.wait_procs(children, timeout=LIMIT_SECONDS)
+        assert not alive
 
 
 def test_the_next_start_ends_what_is_left(kube: Kube) -> None:
     """Server and guard killed: the kernel ends the containers' first processes, the next start their children."""
     group = running_group(kube, ORPHANS, 3)
-    [guard] = [p for p in psutil.Process(kube.sandbox.pid).children() if "standins.kubernetes.guard" in p.cmdline()]
-    guard.kill()
+    guards = [p for p in psutil.Process(kube.sandbox.pid).children() if "standins.kubernetes.guard" in p.cmdline()]
+    assert guards
+    for guard in guards:
+        guard.kill()
     kube.sandbox.stop(kill=True)
     wait_for(lambda: len(group_of(group)) == 2, "the first process ended, its children alive")
     kube.sandbox.start()
@@ -98,8 +105,8 @@ def test_a_signal_to_the_servers_group_leaves_the_guard_to_do_its_work(kube: Kub
     running_group(kube, ORPHANS, 3)
     server = psutil.Process(kube.sandbox.pid)
     groups = {os.getpgid(child.pid) for child in server.children(recursive=True)}
-    # The guard's and the container's, and those of a real control plane's programs.
-    assert len(groups) == 2 + (len(PROGRAMS) if is_real() else 0)
+    # The guard's and the container's; those of a real control plane's programs and of their guard.
+    assert len(groups) == 2 + (len(PROGRAMS) + 1 if is_real() else 0)
     assert os.getpgid(server.pid) not in groups
 
 
