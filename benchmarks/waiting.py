@@ -80,13 +80,14 @@ def _one(count: int, seconds: float, state: Path) -> Json:
 
 
 def _until_waiting(api: AirflowApi, dag: str, run: str, windows: int) -> None:
-    """Wait until every window waits in the triggerer: all deferred, one of them behind its Job."""
+    """Wait until one window waits for its workflow, which is held, and every other one for its turn."""
 
-    def deferred() -> bool:
-        states = [t.state for t in api.tasks(dag, run) if t.task_id.startswith("windows.") and t.map_index >= 0]
-        return states.count("deferred") >= windows
+    def waits() -> bool:
+        deferred = [t.task_id for t in api.tasks(dag, run) if t.state == "deferred" and t.map_index >= 0]
+        turn, held = deferred.count("windows.admit"), deferred.count("windows.wait_workflows")
+        return (turn, held) == (windows - 1, 1)
 
-    wait_for(deferred, WAITING_SECONDS, lambda: f"{windows} windows wait; {api.summary(dag, run)}", poll_seconds=5)
+    wait_for(waits, WAITING_SECONDS, lambda: f"{windows} windows wait; {api.summary(dag, run)}", poll_seconds=5)
 
 
 def _route(api: AirflowApi, dag: str, run: str) -> tuple[float, int]:
