@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
+from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.records.report import Report, Sums
 from include.scorecard_backfill.report import VERIFIED
@@ -93,7 +94,7 @@ def plan_markdown(
         word = "rows to write again or delete"
     who = f", asked for by {asked_by}" if asked_by else ""
     lines = [
-        f"{mode} ({order}): **{len(windows)} windows** of {len(grouped)} customers,"
+        f"{mode} ({order}): **{number_of(len(windows), 'window')}** of {number_of(len(grouped), 'customer')},"
         f" {hours_text(windows, max_parallel)}{who}",
         "",
         "| customer | databases | windows | from | to (exclusive) | conversations |"

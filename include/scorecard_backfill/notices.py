@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from include.scorecard_backfill.config.notify import About, Channel
+from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.records import Failure
 from include.scorecard_backfill.verdicts.causes import cause_of, what_to_do
 
@@ -64,7 +65,7 @@ def _notice(about: About, cause: str, run: Run, what: str, lines: Iterable[str])
 
 def approval_notice(run: Run, digest: str, windows: int, customers: int) -> Notice:
     """Return the message that a plan waits for a person; a changed plan (another digest) is told again."""
-    what = f"the plan of {windows} windows of {customers} customers waits for approval"
+    what = f"the plan of {number_of(windows, 'window')} of {number_of(customers, 'customer')} waits for approval"
     return _notice("approval", digest, run, what, ["Nothing has been deleted. Read it under Required Actions."])
 
 

@@ -41,6 +41,7 @@ def test_a_plan_is_told_once_and_again_when_it_has_changed() -> None:
 
     assert first.key == again.key != other.key
     assert first.subject == "east: the plan of 3 windows of 2 customers waits for approval"
+    assert approval_notice(RUN, "c", 1, 1).subject == "east: the plan of 1 window of 1 customer waits for approval"
     assert first.text.endswith("Run manual__1\nhttps://airflow.test/run")
 
 

@@ -8,6 +8,7 @@ from include.scorecard_backfill.overview.facts import RunFacts
 from include.scorecard_backfill.overview.model import Attention, WindowRow
 from include.scorecard_backfill.overview.queue import breaker_of
 from include.scorecard_backfill.overview.rows import leaves
+from include.scorecard_backfill.plural import number_of
 
 SHOWN = 10
 """Labels that a note names; the table has them all."""
@@ -33,11 +34,11 @@ def _question(facts: RunFacts, rows: Sequence[WindowRow]) -> Iterator[Attention]
         return
     planned = [r for r in rows if not r.part_of]
     if not asked.answer:
-        customers = len({r.customer for r in planned})
+        customers = number_of(len({r.customer for r in planned}), "customer")
         yield Attention(
             kind="approval",
             level="act",
-            what=f"The plan waits for approval: {len(planned)} windows of {customers} customers.",
+            what=f"The plan waits for approval: {number_of(len(planned), 'window')} of {customers}.",
             todo="Read the plan below, then approve or reject it.",
             since=asked.asked_at,
             count=len(planned),
@@ -57,7 +58,7 @@ def _windows(rows: Sequence[WindowRow]) -> Iterator[Attention]:
         yield Attention(
             kind="failed",
             level="act",
-            what=f"{_windows_text(len(failed))} failed: {_causes(failed)}.",
+            what=f"{number_of(len(failed), 'window')} failed: {_causes(failed)}.",
             todo="Read the reasons, correct what they name, then retry what failed.",
             since=min((r.since for r in failed if r.since), default=None),
             count=len(failed),
@@ -70,16 +71,12 @@ def _windows(rows: Sequence[WindowRow]) -> Iterator[Attention]:
         yield Attention(
             kind="gone",
             level="act" if stuck else "look",
-            what=f"Deleted, not yet reindexed: {_windows_text(len(gone))}{rest}.",
+            what=f"Deleted, not yet reindexed: {number_of(len(gone), 'window')}{rest}.",
             todo="Retry what failed: until then these customers lack the rows of these days." if stuck else "",
             since=min(r.gone_since for r in gone if r.gone_since),
             count=len(gone),
             windows=tuple(r.label for r in (stuck or gone)[:SHOWN]),
         )
-
-
-def _windows_text(count: int) -> str:
-    return f"{count} window" if count == 1 else f"{count} windows"
 
 
 def _causes(failed: Sequence[WindowRow]) -> str:
@@ -123,7 +120,7 @@ def _debts(facts: RunFacts, rows: Sequence[WindowRow]) -> Iterator[Attention]:
         yield Attention(
             kind="debt",
             level="act",
-            what=f"Other runs of this cluster left {_windows_text(len(others))} deleted and not verified.",
+            what=f"Other runs of this cluster left {number_of(len(others), 'window')} deleted and not verified.",
             todo="Start a run over these days: the plan takes them in.",
             since=min((d.since for d in others if d.since), default=None),
             count=len(others),
