@@ -7,10 +7,11 @@ away unless the form asks for them.
 
 from __future__ import annotations
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from datetime import timedelta
+
 from airflow.sdk import DAG, Param, get_parsing_context
 
-from backfill.operators.undo import UndoOperator, UndoPlanOperator
+from backfill.operators.undo import UndoApproval, UndoOperator, UndoPlanOperator
 from backfill.settings import UNDO_DAG_ID_PREFIX, load_for
 from include.scorecard_backfill.config import ClusterConfig
 
@@ -34,17 +35,22 @@ def build_dag(config: ClusterConfig) -> DAG:
                 description="Undoes the cleanup itself; otherwise only what should have come back is put back.",
             ),
         },
-        default_args={"owner": config.owner},
+        default_args={
+            "owner": config.owner,
+            "retries": 3,
+            "retry_delay": timedelta(seconds=config.retry_delay_seconds),
+        },
         tags=[*config.tags, config.name, "undo"],
     ) as dag:
-        look = UndoPlanOperator(task_id="look", cluster=config.name, retries=2)
-        approve = ApprovalOperator(
+        look = UndoPlanOperator(task_id="look", cluster=config.name)
+        approve = UndoApproval(
             task_id="approve",
+            cluster=config.name,
             subject=f"Put rows back on {config.name}?",
             body="{{ ti.xcom_pull(task_ids='look', key='markdown') }}",
             fail_on_reject=True,
         )
-        restore = UndoOperator(task_id="restore", cluster=config.name, retries=2)
+        restore = UndoOperator(task_id="restore", cluster=config.name)
         look >> approve >> restore
     return dag
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from airflow.providers.standard.exceptions import HITLRejectException
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
 
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
+from backfill.kit.answers import look_back
 from backfill.kit.refusal import Refusal
+from backfill.kit.store import RunStore
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
 from include.scorecard_backfill.params.undo import UndoParams
 from include.scorecard_backfill.records import MissingRows, Window, plain
+
+ASKED = "asked"
+"""True while a person is being asked, False once the answer was taken."""
 
 
 def refuse_beside_a_run(ti: Any, dag_id: str) -> None:
@@ -77,6 +84,36 @@ def _table(looked: Sequence[tuple[Window, Sequence[MissingRows]]], *, meant: boo
             away = 0 if meant else m.meant
             lines.append(f"| {window.label} | {m.database}.{m.table} | {_to_put_back(m, meant):,} | {away:,} |")
     return "\n".join(lines)
+
+
+class UndoApproval(ApprovalOperator):
+    """Asks a person; an answer that Airflow has lost on its way (kit/answers.py) is taken by the next try."""
+
+    def __init__(self, *, cluster: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+
+    def execute(self, context: Any) -> Any:
+        """Ask, or look first whether the question of the try before was answered."""
+        if RunStore(context).get(ASKED):
+            look_back(self, context, cluster_config(self.cluster).waits.first_poll_after_seconds)
+        RunStore(context).set(ASKED, True)
+        return super().execute(context)
+
+    def looked_back(self, context: Any, event: Any = None) -> Any:
+        """Take the answer that was given to the question of the try before, or ask again."""
+        if event:
+            self.log.info("the answer that was given to the question before is taken")
+            return self.execute_complete(context, event)
+        return super().execute(context)
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
+        """Return the answer; a rejection is final, Airflow's retries must not ask again."""
+        RunStore(context).set(ASKED, False)
+        try:
+            return super().execute_complete(context, event)
+        except HITLRejectException:
+            raise Refusal("the undo was rejected; nothing was put back") from None
 
 
 class UndoOperator(BaseOperator):
