@@ -220,7 +220,7 @@ def test_a_missed_slot_is_said_and_its_button_starts_it(page: Page, stack: Stack
     expect(note).to_have_count(0)
     (run,) = api.request("GET", f"/dags/{dag_id}/dagRuns", params={"run_id_pattern": "slot__"})["dag_runs"]
     month = run["conf"]["start_date"], run["conf"]["end_date"]
-    assert (run["conf"]["customers"], month[0][5:], month[1][5:]) == (["tyrell"], "12-01", "01-01")
+    assert (run["conf"]["customers"], month[0][5:], month[1][5:]) == (["tyrell"], "06-01", "07-01")
     assert (run["run_type"], run["triggering_user_name"]) == ("manual", "admin")
     api.wait_for_run(dag_id, run["dag_run_id"], RUN_SECONDS)
 
