@@ -194,6 +194,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             # A ValidationError of pydantic and a RecordError are ValueErrors.
             yield await self._in_time(self._final_event(self._broken(error)))
             return
+        await asyncio.sleep(max(0.0, float(self.args.not_before) - time.time()))
         if self.label:
             self.log.info("window %s, key %s", self.label, self.args.key)
         watch = Watch(self.config, self.task_instance, self.stage, self.label, getattr(self, "window", None))
@@ -258,9 +259,6 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             await asyncio.sleep(max(0.0, float(self.args.not_before) - time.time()))
         return event
 
-    def _wakes(self, look: Look) -> bool:
-        return isinstance(look, Wake) or (isinstance(look, Failed) and self.fails_on_worker)
-
     async def _until_decided(self, watch: Watch) -> Look:
         outage_since: float | None = None
         said, said_at = "", 0.0
@@ -273,10 +271,6 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
                 outage_since = outage_since or time.monotonic()
                 look = self._after_error(error, time.monotonic() - outage_since)
             if not isinstance(look, Wait):
-                if self._wakes(look) and (early := self.args.not_before - time.time()) > 0:
-                    # What a worker is woken for must hold when it is woken: it is looked at again then.
-                    await asyncio.sleep(early)
-                    continue
                 return look
             if late := self._too_late():
                 return Failed(self.failure(Verdict("failed", (late, *look.reasons), "deadline")))
