@@ -113,8 +113,12 @@ async def trigger(
     monkeypatch: pytest.MonkeyPatch,
     previous: Failure | None = None,
     cls: type[WorkflowsTrigger] = WorkflowsTrigger,
+    made: Reindexed | None = None,
 ) -> WorkflowsTrigger:
-    """The trigger after its preparation, of a window of the plan and what other stages left."""
+    """The trigger after its preparation, of a window of the plan and what other stages left.
+
+    ``made``: the attempt that the task has had made itself.
+    """
     left: dict[str, Any] = {"windows.reindex": given, "windows.wait_workflows": previous}
 
     async def record(ti: Any, task_id: str, key: str = "") -> Any:
@@ -125,13 +129,14 @@ async def trigger(
 
     monkeypatch.setattr("backfill.kit.xcoms.arecord", record)
     monkeypatch.setattr("backfill.kit.xcoms.apull", pull)
-    made = cls(cluster="demo", group="windows", key="k")
-    made.args = made.model.model_validate(made.given)
-    made.config = CONFIG
-    made.window = given.window
-    made.task_instance = SimpleNamespace(task_id="windows.wait_workflows", map_index=0, run_id="r", dag_id="d")  # type: ignore[assignment]
-    await made.prepare()
-    return made
+    itself = {"reindexed": made.to_json()} if made else {}
+    wait = cls(cluster="demo", group="windows", key="k", **itself)
+    wait.args = wait.model.model_validate(wait.given)
+    wait.config = CONFIG
+    wait.window = given.window
+    wait.task_instance = SimpleNamespace(task_id="windows.wait_workflows", map_index=0, run_id="r", dag_id="d")  # type: ignore[assignment]
+    await wait.prepare()
+    return wait
 
 
 def text(look: Look) -> str:
@@ -385,6 +390,45 @@ async def test_the_attempt_that_this_task_made_itself_is_waited_for(
     assert isinstance(look.event, ReindexEvent)
     assert look.event.attempt == 2
     assert server.asked[-1] == [OTHER]
+
+
+async def second_attempt(monkeypatch: pytest.MonkeyPatch, *, made_by_itself: bool) -> WorkflowsTrigger:
+    """The wait for attempt 2 (VOICE), made at MADE, after the workflow of attempt 1 (OTHER) had failed."""
+    first, second = reindexed(OTHER), reindexed(VOICE, attempt=2)
+    if made_by_itself:
+        return await trigger(first, monkeypatch, failure("workflow_failed", of=first), made=second)
+    return await trigger(second, monkeypatch, failure("workflow_failed", of=first))
+
+
+@pytest.mark.parametrize("made_by_itself", [True, False])
+async def test_what_an_earlier_attempt_had_started_a_moment_ago_does_not_decide_about_this_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch, made_by_itself: bool
+) -> None:
+    """A clear that comes at once: the failed workflow began within the skew of the clocks before the new Job."""
+    wait = await second_attempt(monkeypatch, made_by_itself=made_by_itself)
+    server.listed = [(OTHER, MADE - 59), (VOICE, MADE + 1)]
+    server.inputs = {OTHER: [JANUARY]}
+    server.set(OTHER, "failed", cause="workflow_failed")
+    server.set(VOICE, "completed")
+    look = await wait.look()
+    assert isinstance(look, Done)
+    assert isinstance(look.result, WorkflowsClosed)
+    assert (look.result.attempt, look.result.workflow_ids) == (2, (VOICE,))
+
+
+async def test_one_of_an_earlier_attempt_that_is_open_again_is_waited_for_and_its_end_decides_nothing(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = await second_attempt(monkeypatch, made_by_itself=True)
+    server.listed = [(OTHER, MADE + 5), (VOICE, MADE + 1)]
+    server.inputs = {OTHER: [JANUARY]}
+    server.set(VOICE, "completed")
+    server.set(OTHER, "running")
+    look = await wait.look()
+    assert isinstance(look, Wait)
+    assert OTHER in look.text
+    server.set(OTHER, "failed", cause="workflow_failed")
+    assert isinstance(await wait.look(), Done)
 
 
 async def test_a_task_that_goes_on_is_woken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

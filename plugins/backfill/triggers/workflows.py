@@ -106,11 +106,26 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
         self._ids = Ids(self.config.temporal.workflow_id_prefix, self.window.customer_id, self.window.profiles)
         self._by_log = list(dict.fromkeys(current.workflow_ids))
         self._by_query: list[str] = []
+        self._earlier = await self._of_earlier_attempts(before)
+        self._reopened: list[str] = []
         self._about: dict[str, bool | None] = {}
         self._known: dict[str, rules.Execution] = {}
         self._polls = 0
         self._first_look = time.monotonic()
         self._refused = False
+
+    async def _of_earlier_attempts(self, before: Failure | None) -> frozenset[str]:
+        """Return the workflows that earlier attempts are known to have started.
+
+        After a clear that comes at once they lie within the skew of the clocks, and their end was judged already.
+        """
+        records = (await self.result_of("reindex"), before.reindexed if before else None)
+        return frozenset(
+            workflow_id
+            for record in records
+            if isinstance(record, Reindexed) and record.attempt < self._current.attempt
+            for workflow_id in record.workflow_ids
+        )
 
     def left(self) -> dict[str, Any]:
         """Name the attempt that failed and what is known of it, so that a clear makes the next one."""
@@ -188,6 +203,8 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
         more = [i for i in self._expected().ids if i not in found.ids]
         if more:
             return found, wait(f"{len(more)} more workflows of this window have appeared: {', '.join(more[:3])}")
+        if self._reopened:
+            return found, wait(f"workflows of an earlier attempt are open again: {', '.join(self._reopened[:3])}")
         return found, ends
 
     def _expected(self) -> Expected:
@@ -200,11 +217,15 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
         """Ask which workflows the server lists; those of another window of the same customer are left out.
 
         An id that says nothing of its days counts only for a profile that the log does not name: then it must be
-        taken for this window's, since unknown is never ok.
+        taken for this window's, since unknown is never ok. Those of earlier attempts are only looked at for being open.
         """
         window = self.window
         until = self._current.ended_at
-        listed = await customer_ids(workflows, window, self._current.made_at, until)
+        found = await customer_ids(workflows, window, self._current.made_at, until)
+        listed = [i for i in found if i not in self._earlier]
+        earlier = [i for i in found if i in self._earlier]
+        seen = await workflows.describe_all(earlier) if earlier else {}
+        self._reopened = [i for i, execution in seen.items() if execution.open]
         days = window.start, window.end
         for i in listed:
             if i not in self._by_log and i not in self._about:
