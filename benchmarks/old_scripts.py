@@ -85,6 +85,7 @@ class OldScripts:
             f" WHERE database = '{database}' AND NOT is_done"
         )
         while int(self.node.query(unfinished)[0][0]):
+            # The scripts' own way of waiting, which is what is measured here.
             time.sleep(MUTATION_POLL_SECONDS * self.scale)
         self._make_job(work)
         asyncio.run(self._workflows(work))

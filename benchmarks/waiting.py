@@ -62,6 +62,7 @@ def _one(count: int, seconds: float, state: Path) -> Json:
         windows = len(api.xcom(dag, run, "plan"))
         _until_waiting(api, dag, run, windows)
         before, mark = meter.parts_usage(found.stack), found.counters.mark(time.time())
+        # The time that is measured: nothing but waiting happens in it.
         time.sleep(seconds)
         seen, after = found.counters.since(mark, time.time()), meter.parts_usage(found.stack)
         cpu = meter.cpu_between(before, after)

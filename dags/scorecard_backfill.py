@@ -124,6 +124,7 @@ def build_dag(config: ClusterConfig, customers: Sequence[str] = ()) -> DAG:
         plan = PlanOperator(task_id="plan", cluster=name, max_windows=MAX_WINDOWS, inlets=[asset], **worker)
         approve = PlanApproval(
             task_id="approve",
+            cluster=name,
             subject=f"Delete and reindex on {name}?",
             body="{{ ti.xcom_pull(task_ids='plan', key='markdown') }}",
             fail_on_reject=True,

@@ -328,7 +328,7 @@ def test_a_plan_that_waits_for_a_person_is_told_and_the_question_is_asked_whatev
     planned = [window().to_json(), window(customer_id="globex").to_json()]
     left = {("plan", "run"): {"destructive": True, "require_approval": True}, ("plan", "planned"): planned,
             ("plan", "terms"): {"mode": "cleanup"}}  # fmt: skip
-    operator = PlanApproval(task_id="approve", subject="?", body="?", fail_on_reject=True)
+    operator = PlanApproval(task_id="approve", cluster=NAME, subject="?", body="?", fail_on_reject=True)
     made = context("approve", left)
     made["ti"].map_index = -1
     operator.execute(made)

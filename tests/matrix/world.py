@@ -285,7 +285,7 @@ class Run:
         self.report()
 
     def _windows(self) -> None:
-        approve = PlanApproval(task_id="approve", subject="?", body="?", fail_on_reject=True)
+        approve = PlanApproval(task_id="approve", cluster=NAME, subject="?", body="?", fail_on_reject=True)
         if self.one(approve) != "success":
             self.failed["approve"] = self.air.errors[self.run_id, "approve", -1]
             return

@@ -62,7 +62,7 @@ FOREIGN: Mapping[str, Mapping[str, str]] = {
         "conf": "Airflow's own configuration",
         "kept": "what the asset state holds of any release",
     },
-    "operators/approve.py": {"event": HITL, "user": HITL},
+    "operators/question.py": {"event": HITL, "user": HITL},
     "operators/checks/clickhouse.py": {"row": CLICKHOUSE},
     "operators/checks/kubernetes.py": dict.fromkeys(("answer", "c", "cronjob", "manifest", "spec"), KUBERNETES),
     "operators/checks/table.py": {"data": KUBERNETES, "headers": "headers of an HTTP answer", "row": CLICKHOUSE},

@@ -15,7 +15,7 @@ class WaitsConfig(Frozen):
     outage_seconds: OutageSeconds = Field(
         default=600, description="ClickHouse or Airflow's API may be unreachable for this long before a wait fails."
     )
-    # Airflow fails a task whose trigger wakes a worker before the executor's own event was handled.
+    # Airflow fails a task whose trigger fires before the executor's own event was handled.
     first_poll_after_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
-        default=20, description="A trigger to which a worker deferred does not wake a worker before this."
+        default=20, description="A trigger to which a worker deferred does not fire before this."
     )

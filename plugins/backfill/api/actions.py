@@ -35,6 +35,7 @@ from include.scorecard_backfill.config.fields import Parallel
 from include.scorecard_backfill.overview.act import FAILED, RetryError, job_task, retry_tasks
 from include.scorecard_backfill.overview.reset import reset_tasks
 from include.scorecard_backfill.planning.overrides import MAX_AGE, Override
+from include.scorecard_backfill.plural import number_of
 
 router = APIRouter(prefix="/actions")
 
@@ -153,8 +154,8 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
         wanted = reset_tasks(facts, body.customer, body.day, body.keys)
     except RetryError as error:
         raise HTTPException(status.HTTP_409_CONFLICT, str(error)) from None
-    one = len(wanted.windows) == 1
-    count = f"{len(wanted.windows)} {'window' if one else 'windows'} of {body.customer}"
+    count = f"{number_of(len(wanted.windows), 'window')} of {body.customer}"
+    verb = "is" if len(wanted.windows) == 1 else "are"
     shown: dict[str, Any] = {"windows": wanted.windows, "left": wanted.left}
     if body.keys is None:
         return Resets(done=f"{count} would be done again from the first stage on; nothing was changed.", **shown)
@@ -172,7 +173,8 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
     _audit(session, user, "backfill_reset", dag_id, run_id, extra)
     answers.forget()
     return Resets(
-        done=f"{count} {'is' if one else 'are'} done again from the first stage on, as soon as there is room.", **shown
+        done=f"{count} {verb} done again from the first stage on, as soon as there is room.",
+        **shown,
     )
 
 

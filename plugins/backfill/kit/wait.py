@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowRuntimeError
-from airflow.triggers.base import BaseTaskEndEvent, BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from backfill.groups import pass_of
@@ -54,8 +54,7 @@ class WaitArgs(Part):
     """Arguments that every wait has, and a base of those of each trigger; all of them JSON.
 
     ``group`` is the task group of the window's pass, ``key`` the window's. ``not_before`` in epoch seconds: a trigger
-    that wakes a worker before the scheduler has handled the event of the worker that deferred to it makes Airflow fail
-    the task. One that ends its task by itself does not.
+    that fires before the scheduler has handled the event of the worker that deferred to it makes Airflow fail the task.
     """
 
     cluster: str
@@ -192,9 +191,10 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             await self._prepared()
         except (LookupError, ValueError, TypeError) as error:
             # A ValidationError of pydantic and a RecordError are ValueErrors.
-            yield await self._in_time(self._final_event(self._broken(error)))
+            await self._until_it_may_fire()
+            yield self._final_event(self._broken(error))
             return
-        await asyncio.sleep(max(0.0, float(self.args.not_before) - time.time()))
+        await self._until_it_may_fire()
         if self.label:
             self.log.info("window %s, key %s", self.label, self.args.key)
         watch = Watch(self.config, self.task_instance, self.stage, self.label, getattr(self, "window", None))
@@ -203,7 +203,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             look = await self._until_decided(watch)
         finally:
             watch.ended(look, on_worker=self.fails_on_worker)
-        yield await self._in_time(self._final_event(look))
+        yield self._final_event(look)
 
     async def _prepared(self) -> None:
         """Prepare, with patience: Airflow's own API may be away while it restarts."""
@@ -253,11 +253,8 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return TriggerEvent(FailEvent(failure=look.failure).to_json())
         return TaskFailedEvent(xcoms={"return_value": look.failure.to_json()})
 
-    async def _in_time(self, event: TriggerEvent) -> TriggerEvent:
-        """Return an event once it may fire: what wakes a worker not before its time, what ends the task at once."""
-        if not isinstance(event, BaseTaskEndEvent):
-            await asyncio.sleep(max(0.0, float(self.args.not_before) - time.time()))
-        return event
+    async def _until_it_may_fire(self) -> None:
+        await asyncio.sleep(max(0.0, float(self.args.not_before) - time.time()))
 
     async def _until_decided(self, watch: Watch) -> Look:
         outage_since: float | None = None

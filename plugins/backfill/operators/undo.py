@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from airflow.providers.standard.exceptions import HITLRejectException
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import BaseOperator
 
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
-from backfill.kit.answers import look_back
 from backfill.kit.refusal import Refusal
-from backfill.kit.store import RunStore
+from backfill.operators.question import Question
 from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
+from include.scorecard_backfill.names import digest
 from include.scorecard_backfill.params.undo import UndoParams
 from include.scorecard_backfill.records import MissingRows, Window, plain
-
-ASKED = "asked"
-"""True while a person is being asked, False once the answer was taken."""
 
 
 def refuse_beside_a_run(ti: Any, dag_id: str) -> None:
@@ -86,34 +81,23 @@ def _table(looked: Sequence[tuple[Window, Sequence[MissingRows]]], *, meant: boo
     return "\n".join(lines)
 
 
-class UndoApproval(ApprovalOperator):
-    """Asks a person; an answer that Airflow has lost on its way (kit/answers.py) is taken by the next try."""
+class UndoApproval(Question):
+    """Asks a person who sees what would be put back."""
 
-    def __init__(self, *, cluster: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.cluster = cluster
+    def about(self, context: Any) -> str:
+        """Return the digest of the text that a person is shown."""
+        return digest(str(self.body))
 
-    def execute(self, context: Any) -> Any:
-        """Ask, or look first whether the question of the try before was answered."""
-        if RunStore(context).get(ASKED):
-            look_back(self, context, cluster_config(self.cluster).waits.first_poll_after_seconds)
-        RunStore(context).set(ASKED, True)
-        return super().execute(context)
+    def another(self, about: str, shown: str) -> str:
+        """Return what to do when other rows are missing than a person was shown."""
+        return (
+            f"other rows are missing (digest {about}) than a person was shown ({shown}), and Airflow shows a task's"
+            " first question for as long as its run lives; nothing was put back. Start a new run"
+        )
 
-    def looked_back(self, context: Any, event: Any = None) -> Any:
-        """Take the answer that was given to the question of the try before, or ask again."""
-        if event:
-            self.log.info("the answer that was given to the question before is taken")
-            return self.execute_complete(context, event)
-        return super().execute(context)
-
-    def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
-        """Return the answer; a rejection is final, Airflow's retries must not ask again."""
-        RunStore(context).set(ASKED, False)
-        try:
-            return super().execute_complete(context, event)
-        except HITLRejectException:
-            raise Refusal("the undo was rejected; nothing was put back") from None
+    def rejection(self, context: Any, who: str) -> str:
+        """Return who has rejected it."""
+        return f"the undo was rejected by {who}; nothing was put back"
 
 
 class UndoOperator(BaseOperator):
