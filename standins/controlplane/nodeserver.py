@@ -1,4 +1,4 @@
-"""What the API server calls: the node's log endpoint and the two webhooks, over HTTPS on 127.0.0.1.
+"""What the API server calls: the node's endpoints for logs and port-forwards, two webhooks, over HTTPS on 127.0.0.1.
 
 The port shows the cluster's certificate and asks for none: like the stand-in's own endpoints it is for this machine.
 """
@@ -19,7 +19,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from standins.controlplane.calls import Calls
 from standins.controlplane.certs import Certificates
@@ -32,6 +33,9 @@ from standins.kubernetes.resources import JOBS, PODS, Obj, ResourceType
 
 log = logging.getLogger(__name__)
 WEBHOOK_SECONDS = 10
+CHANNELS = "v4.channel.k8s.io"
+CHUNK_BYTES = 65_536
+DATA, ERROR = 0, 1
 _TYPES = {resource.plural: resource for resource in (JOBS, PODS)}
 
 
@@ -48,6 +52,7 @@ class NodeServer:
         return Starlette(
             routes=[
                 Route("/containerLogs/{namespace}/{pod}/{container}", self.logs),
+                WebSocketRoute("/portForward/{namespace}/{pod}", self.forward),
                 Route("/mutate", self.mutate, methods=["POST"]),
                 Route("/admit", self.admit, methods=["POST"]),
             ]
@@ -68,6 +73,33 @@ class NodeServer:
             lines = logs.follow(self._cluster, pod, path, container, query, self._stopping)
             return StreamingResponse(lines, media_type="text/plain")
         return PlainTextResponse(logs.select(logs.read(path), query))
+
+    async def forward(self, socket: WebSocket) -> None:
+        """A port of a pod, as a kubelet forwards it to websockets: pods are processes of this machine."""
+        names = socket.path_params
+        port = int(socket.query_params["port"])
+        await socket.accept(subprotocol=CHANNELS)
+        for channel in (DATA, ERROR):
+            await socket.send_bytes(bytes([channel]) + port.to_bytes(2, "little"))
+        if self._cluster.store.find(PODS, names["namespace"], names["pod"]) is None:
+            await socket.send_bytes(bytes([ERROR]) + b"pod not found")
+            await socket.close()
+            return
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError as error:
+            await socket.send_bytes(bytes([ERROR]) + f"error forwarding port {port} to pod: {error}".encode())
+            await socket.close()
+            return
+        down = asyncio.create_task(_send_on(reader, socket))
+        try:
+            async for frame in socket.iter_bytes():
+                if frame[:1] == bytes([DATA]):
+                    writer.write(frame[1:])
+                    await writer.drain()
+        finally:
+            down.cancel()
+            writer.close()
 
     async def mutate(self, request: Request) -> Response:
         """Apply the mutate rules to a new Job or pod, and put injected containers into a pod."""
@@ -106,6 +138,13 @@ class NodeServer:
             return False
         since = self._held_since.setdefault((active.number, uid), time.monotonic())
         return active.rule.seconds is None or time.monotonic() - since < active.rule.seconds
+
+
+async def _send_on(reader: asyncio.StreamReader, socket: WebSocket) -> None:
+    """What the pod's process sends, until it closes."""
+    while chunk := await reader.read(CHUNK_BYTES):
+        await socket.send_bytes(bytes([DATA]) + chunk)
+    await socket.close()
 
 
 def named(asked: Obj) -> Obj:

@@ -72,9 +72,10 @@ def test_a_job_names_its_owner_from_its_first_moment_and_each_adopter_raises_the
     job_trigger(scene, 3)
     assert owners(scene)[0].endswith("/windows.reindex/0/3/3")
     patches = scene.kube.sandbox.requests("PATCH", "/jobs/")
-    sent = [row["body"]["metadata"] for row in patches if row["name"] == scene.posted()[0]["name"]]
-    assert all(meta["resourceVersion"] for meta in sent)
-    assert len(sent) == 2
+    ours = [row for row in patches if row["name"] == scene.posted()[0]["name"]]
+    assert all(row["body"]["metadata"]["resourceVersion"] for row in ours)
+    # A real Job controller may write the status in between: the adopter is refused (409), looks afresh and asks again.
+    assert [row["status"] for row in ours if row["status"] != 409] == [200, 200]
 
 
 @pytest.mark.parametrize("state", ["failed", "success", "skipped"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,9 +28,15 @@ Right = tuple[str, str, str, str]
 ROLE = PROJECT / "deploy" / "kubernetes" / "role.yaml"
 
 
-def documented() -> set[Right]:
+def written(path: Path = ROLE) -> tuple[Json, Json]:
+    """Role and RoleBinding as an administrator is given them."""
+    role, binding = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    return role, binding
+
+
+def documented(path: Path = ROLE) -> set[Right]:
     """The rights of the Role that an administrator is given."""
-    role = next(doc for doc in yaml.safe_load_all(ROLE.read_text(encoding="utf-8")) if doc["kind"] == "Role")
+    role, _ = written(path)
     return {
         (verb, group, *(f"{resource}/".split("/")[:2]))
         for rule in role["rules"]
@@ -139,20 +146,21 @@ def less(role: Json, right: Right | None) -> Json:
 
 
 @contextlib.contextmanager
-def in_force(kube: Kube, right: Right | None = None) -> Iterator[None]:
+def in_force(kube: Kube, right: Right | None = None, path: Path = ROLE) -> Iterator[None]:
     """Give the user the documented Role, without one right of it if one is named, and nothing else."""
     rbac = sync_client.RbacAuthorizationV1Api(administrator(kube))
-    role, binding = yaml.safe_load_all(ROLE.read_text(encoding="utf-8"))
+    role, binding = written(path)
+    namespace = role["metadata"]["namespace"]
     _, _, account_namespace, account = USER.split(":")
     subject = {"kind": "ServiceAccount", "namespace": account_namespace, "name": account}
-    rbac.create_namespaced_role(NAMESPACE, less(role, right))
-    rbac.create_namespaced_role_binding(NAMESPACE, binding | {"subjects": [subject]})
+    rbac.create_namespaced_role(namespace, less(role, right))
+    rbac.create_namespaced_role_binding(namespace, binding | {"subjects": [subject]})
     try:
         kube.sandbox.deny({})
         yield
     finally:
-        rbac.delete_namespaced_role_binding(binding["metadata"]["name"], NAMESPACE)
-        rbac.delete_namespaced_role(role["metadata"]["name"], NAMESPACE)
+        rbac.delete_namespaced_role_binding(binding["metadata"]["name"], namespace)
+        rbac.delete_namespaced_role(role["metadata"]["name"], namespace)
 
 
 def test_preflight_is_content_with_the_role_as_it_is_written(scene: Scene) -> None:
