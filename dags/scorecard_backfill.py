@@ -176,11 +176,12 @@ def broken_dag(error: ClusterError) -> DAG:
 
 # A task's process needs one DAG only, and one cluster's file; None in the DAG processor, which needs all.
 wanted = get_parsing_context().dag_id
+# The form is made of what the DAG processor has read; a task's process need not ask for its list.
+known = known_customers() if wanted is None else {}
 
 for item in load_for(wanted, DAG_ID_PREFIX, BROKEN_DAG_ID_PREFIX):
     if isinstance(item, ClusterError):
         if wanted in (None, f"{BROKEN_DAG_ID_PREFIX}{item.name}"):
             broken_dag(item)
     elif item.enabled and wanted in (None, f"{DAG_ID_PREFIX}{item.name}"):
-        # The form is made of what the DAG processor has read; a task's process need not ask for its list.
-        build_dag(item, known_customers(item.name) if wanted is None else ())
+        build_dag(item, known.get(item.name, ()))

@@ -22,8 +22,8 @@ OVERRIDE_VARIABLE = "scorecard_backfill_override__{cluster}"
 LEARNED_VARIABLE = "scorecard_backfill_learned__{cluster}"
 """Airflow Variable with what finished windows say about customers as JSON (planning/learned.py of include)."""
 
-CUSTOMERS_VARIABLE = "scorecard_backfill_customers__{cluster}"
-"""Airflow Variable with the customers that the last plan has seen, a JSON list (plugins/backfill/known.py)."""
+CUSTOMERS_VARIABLE = "scorecard_backfill_customers"
+"""Airflow Variable: the customers that the last plans have seen, by cluster, as JSON (plugins/backfill/known.py)."""
 
 HISTORY_VARIABLE = "scorecard_backfill_history__{cluster}"
 """Airflow Variable with what the old scripts did as JSON (tracking/history.py of include)."""

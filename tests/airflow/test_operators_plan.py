@@ -264,9 +264,17 @@ def test_each_plan_refreshes_the_forms_list_of_customers(
     monkeypatch.setattr(Variable, "set", write)
     for run in range(2):
         planner().execute(task(customers=["acme"], dry_run=True, **JANUARY) | {"run": run})
-    assert (written, known_customers(NAME)) == ([f"scorecard_backfill_customers__{NAME}"], ("acme", "globex"))
-    kept.update(dict.fromkeys(written, "{ broken"))
-    assert known_customers(NAME) == ()
+    assert written == ["scorecard_backfill_customers"]
+    assert known_customers() == {NAME: ("acme", "globex")}
+    # Lists of other clusters stay; what is not ours is a form without a list, and written anew by the next plan.
+    kept[written[0]] = json.dumps({"another": ["initech"], NAME: ["acme"]})
+    planner().execute(task(customers=["acme"], dry_run=True, **JANUARY))
+    assert known_customers() == {"another": ("initech",), NAME: ("acme", "globex")}
+    for text in ("{ broken", "[]", '{"another": 3}'):
+        kept[written[0]] = text
+        assert known_customers() == {}
+        planner().execute(task(customers=["acme"], dry_run=True, **JANUARY))
+        assert known_customers() == {NAME: ("acme", "globex")}
 
 
 def test_a_list_that_cannot_be_written_stops_no_plan(
