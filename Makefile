@@ -22,7 +22,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-.PHONY: audit bench bench-quick chaos chaos-real check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-clickhouse test-compose test-kubernetes test-matrix test-real test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
+.PHONY: audit bench bench-quick chaos chaos-real check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-clickhouse test-compose test-kubernetes test-long test-matrix test-real test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
 COMPOSE := docker compose -f docker-compose.yaml -f docker-compose.stack.yaml --profile celery
 COMPOSE_STATE := .sandbox/compose
 
@@ -59,7 +59,7 @@ check: lint test-unit test-airflow ## after every edit: style, types, import dir
 
 test: check test-whole ## everything of the product
 
-test-all: test test-standins bench-quick ## everything
+test-all: test test-standins test-long bench-quick ## everything
 
 test-unit: $(STAMP) ## pure code, no Airflow
 	$(BIN)/pytest tests/unit -n 2
@@ -73,6 +73,9 @@ test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-in
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
 	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
 	.ci/standins tested
+
+test-long: $(STAMP) ## the five runs of docs/first-runs.md, in a sandbox of their own
+	$(BIN)/pytest tests/sandbox -m long -n 0
 
 test-clickhouse: $(STAMP) ## what is relied on in ClickHouse, against the cluster at CLICKHOUSE_URL (CLICKHOUSE_USER, _PASSWORD, _CLUSTER), else the stand-in
 	$(BIN)/pytest tests/standins/test_clickhouse_contract.py -rs
@@ -90,10 +93,10 @@ chaos-real: $(STAMP) ## faults over PostgreSQL and Celery, then twenty over a re
 
 # One process has the one running stack and all tests of it, the other one everything else.
 test-whole: $(STAMP) ## the product against the stand-ins, the whole way through REST API and browser (skipped without Chromium)
-	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real and not long" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-sandbox: $(STAMP) ## the same without the browser
-	$(BIN)/pytest tests/sandbox -m "not chaos and not real" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox -m "not chaos and not real and not long" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser
