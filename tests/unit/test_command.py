@@ -152,10 +152,20 @@ def test_a_plan_that_does_not_come_is_no_and_names_the_run() -> None:
 )
 def test_a_plan_that_would_not_start_is_not_started(look: Overview, fields: dict[str, Any], text: str) -> None:
     server = airflow(look, **fields)
+    server.answers["GET", f"/api/v2/dags/{DAG}"] = {"dag_id": DAG, "is_paused": True}
     ended = call(server, "plan", "--all-customers")
 
     assert (ended.code, server.deeds()) == (1, [])
     assert text in ended.err
+
+
+def test_a_dag_that_was_unpaused_a_second_ago_is_not_refused_by_an_older_answer_of_the_page() -> None:
+    server = airflow(VERIFIED, paused=True)
+    server.answers["GET", f"/api/v2/dags/{DAG}"] = {"dag_id": DAG, "is_paused": False}
+    server.answers["POST", f"/api/v2/dags/{DAG}/dagRuns"] = {"dag_run_id": "manual__2"}
+    ended = call(server, "plan", "--all-customers")
+
+    assert ended.code == 0, ended.err
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ class Commands:
         """Start a dry run, wait for its plan and show it."""
         conf = _plan_conf(self.options)
         line = self._line()
-        if line.paused:
+        # The page's answer may be older than a click on the switch.
+        if line.paused and self.client.dag(line.dag_id).get("is_paused"):
             raise refused(f"The DAG {line.dag_id} is paused in Airflow: a dry run would not start. Unpause it first.")
         busy = line.run_id and line.state not in ("", *ENDED)
         if busy:
