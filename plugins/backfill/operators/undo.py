@@ -78,6 +78,11 @@ def _table(looked: Sequence[tuple[Window, Sequence[MissingRows]]], *, meant: boo
         for m in missing:
             away = 0 if meant else m.meant
             lines.append(f"| {window.label} | {m.database}.{m.table} | {_to_put_back(m, meant):,} | {away:,} |")
+    every = [m for _, missing in looked for m in missing]
+    for table in sorted({m.table for m in every}):
+        rows = sum(_to_put_back(m, meant) for m in every if m.table == table)
+        away = 0 if meant else sum(m.meant for m in every if m.table == table)
+        lines.append(f"| **all** | {table} | **{rows:,}** | **{away:,}** |")
     return "\n".join(lines)
 
 
