@@ -28,15 +28,17 @@ import backfill.operators.undo
 import backfill.operators.verify
 import backfill.operators.wait_mutations
 import backfill.operators.wait_workflows  # noqa: F401  (imported to be in memory before the fork)
+from backfill import listener
 from backfill.api.plugin import OnDemand, react_apps
 from backfill.timetable import ForwardCronTimetable
 
 
 class ScorecardBackfillPlugin(AirflowPlugin):
-    """The operator's page, and the timetable that DAG processor and scheduler must find."""
+    """The operator's page, the timetable that DAG processor and scheduler must find, and what writes a run's note."""
 
     name = "scorecard_backfill"
     timetables = [ForwardCronTimetable]  # noqa: RUF012  (as Airflow declares it)
+    listeners = [listener]  # noqa: RUF012  (as Airflow declares it)
     # Built when the API server asks for it; no other process does.
     fastapi_apps = OnDemand()
     react_apps = react_apps()

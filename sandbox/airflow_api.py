@@ -136,6 +136,10 @@ class AirflowApi:
         """Return the state of a run: queued, running, success or failed."""
         return str(self.request("GET", _run(dag_id, run_id))["state"])
 
+    def note(self, dag_id: str, run_id: str) -> str:
+        """Return the note of a run, '' when it has none."""
+        return str(self.request("GET", _run(dag_id, run_id))["note"] or "")
+
     def tasks(self, dag_id: str, run_id: str, task_id: str | None = None) -> list[TaskState]:
         """Return all task instances of a run, mapped ones included; with task_id only that task's."""
         found: list[TaskState] = []

@@ -17,6 +17,12 @@ from include.scorecard_backfill.verdicts.causes import cause_of, what_to_do
 LONGEST_TEXT = 1_500
 """Characters of a message: what a phone shows, and below the limit of every service."""
 
+NOTE_PREFIX = "Refused: "
+"""How the note of a refused run begins: by it our own notes are told from what people write."""
+
+LONGEST_NOTE = 1_000
+"""Characters that Airflow keeps of a run's note; PostgreSQL refuses a longer one."""
+
 QUIET_REASONS = frozenset({"queue"})
 """Waits that are as they should be: a window whose turn has not come."""
 
@@ -108,6 +114,16 @@ def finished_notice(run: Run, report: Mapping[str, Any]) -> Notice | None:
     owed = [f"{debts} windows are deleted and not verified."] if debts else []
     what = f"{verdict}, {verified} of {planned} windows verified"
     return _notice("finished", f"{verified}/{planned}", run, what, [*removed, *owed])
+
+
+def run_note(sentence: str) -> str:
+    """Return the note of a run that was refused: text that every database of Airflow takes.
+
+    The sentence repeats what was sent as a parameter, and that may hold what a database refuses (NUL, half of a pair of
+    surrogates).
+    """
+    text = f"{NOTE_PREFIX}{sentence.strip()}".replace("\0", "�").encode("utf-8", "replace").decode()
+    return text if len(text) <= LONGEST_NOTE else f"{text[: LONGEST_NOTE - 1]}…"
 
 
 def addressed(channels: Iterable[Channel], notice: Notice, told: Collection[str]) -> list[Channel]:

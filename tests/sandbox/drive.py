@@ -54,6 +54,14 @@ class Driver:
         """Return the report of a run."""
         return dict(self.api.xcom(self.dag_id, run_id, "report"))
 
+    def report_text(self, run_id: str) -> str:
+        """Return the report of a run as people read it."""
+        return str(self.api.xcom(self.dag_id, run_id, "report", "markdown"))
+
+    def look(self, run_id: str) -> Json:
+        """Return what the page shows of a run."""
+        return dict(self.api.page("/scorecard-backfill/run", dag_id=self.dag_id, run_id=run_id).json())
+
     def failed(self, run_id: str) -> dict[str, list[int]]:
         """Return the map indexes of failed task instances by task id."""
         found: dict[str, list[int]] = {}

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.notify import Channel, NotifyConfig
 from include.scorecard_backfill.notices import (
+    LONGEST_NOTE,
     LONGEST_TEXT,
+    NOTE_PREFIX,
     Run,
     addressed,
     approval_notice,
     failure_notice,
     finished_notice,
+    run_note,
     wait_notice,
 )
 from include.scorecard_backfill.records import Failure
@@ -130,3 +135,17 @@ def test_a_message_is_never_longer_than_services_take() -> None:
 def test_a_channel_that_cannot_work_is_refused(channel: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         NotifyConfig.model_validate({"channels": [channel]})
+
+
+@given(st.text(alphabet=st.characters(), max_size=2_000))
+def test_a_runs_note_fits_every_database_of_airflow(sentence: str) -> None:
+    note = run_note(sentence)
+    assert note.startswith(NOTE_PREFIX)
+    assert len(note) <= LONGEST_NOTE
+    assert "\0" not in note
+    note.encode()
+
+
+def test_a_note_that_is_cut_ends_with_an_ellipsis() -> None:
+    assert run_note("x" * 5_000).endswith("x…")
+    assert run_note("a\nb\n") == "Refused: a\nb"

@@ -33,6 +33,9 @@ NOTES = "notes"
 REFUSED = "refused"
 """Of `preflight` and `plan`: the sentence by which a run was refused before anything was done."""
 
+REJECTED = "rejected"
+"""Of `approve`: who has rejected the plan."""
+
 CUT = "cut"
 """Of the replans: keys of the windows that were cut."""
 

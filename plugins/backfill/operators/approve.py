@@ -48,7 +48,7 @@ class PlanApproval(Question):
 
     def rejection(self, context: Any, who: str) -> str:
         """Keep who has rejected the plan for report and page."""
-        context["ti"].xcom_push(key="rejected", value={"by": who})
+        context["ti"].xcom_push(key=xcoms.REJECTED, value={"by": who})
         return f"the plan was rejected by {who}; nothing was deleted"
 
     def asking(self, context: Any) -> None:

@@ -94,7 +94,7 @@ class ReportOperator(BaseOperator):
 
     def _refused(self, ti: Any, run: Chosen | None) -> str:
         """Return why nothing was done at all: input that was refused, a plan that a person rejected; '' otherwise."""
-        if rejected := xcoms.pull(ti, "approve", "rejected"):
+        if rejected := xcoms.pull(ti, "approve", xcoms.REJECTED):
             return f"The plan was rejected by {rejected['by']}; nothing was deleted."
         for task_id in ("preflight", "plan"):
             if sentence := xcoms.text(ti, task_id, xcoms.REFUSED):
