@@ -17,8 +17,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from backfill.kit import wait as base
 from backfill.kit.look import Done, Failed, Look, Wake, wait
 from backfill.kit.wait import WaitArgs, WaitTrigger
-from include.scorecard_backfill.records import Failure, GoEvent
-from tests.kit.waits import NAME, cluster, events, only_event
+from include.scorecard_backfill.records import Failure, GoEvent, Window
+from tests.kit.waits import NAME, cluster, events, only_event, placed, window
 
 __all__ = ["cluster"]
 
@@ -285,3 +285,27 @@ def test_a_wait_owes_a_reason() -> None:
     assert wait("a", "b").text == "a; b"
     with pytest.raises(ValueError, match="reason"):
         wait()
+
+
+async def test_a_wait_names_its_window_first_also_when_it_cannot_begin(cluster: str) -> None:
+    said: list[str] = []
+
+    class Ear:
+        def __getattr__(self, level: str) -> Callable[..., None]:
+            return lambda text, *values, **_: said.append(text % values)
+
+    class Spoiled(Probe):
+        @property
+        def log(self) -> Any:
+            return Ear()
+
+        async def windows(self) -> list[Window]:
+            return [window(customer_id="acme")]
+
+        async def prepare(self) -> None:
+            raise ValueError("what the stage before has left is spoiled")
+
+    one = window(customer_id="acme")
+    await only_event(placed(Spoiled(NAME, ok("done"), group="windows"), "windows.verify"))
+    assert said[0] == f"window {one.label}, key {one.key}"
+    assert "spoiled" in said[1]

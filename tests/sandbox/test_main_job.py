@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
+from include.scorecard_backfill.records import STAGES
 from sandbox.airflow_api import AirflowApi
 from sandbox.stack_model import Stack
 from tests.sandbox.drive import TABLES, Driver
 
 MONTH = ("2025-12-01", "2026-01-01")
+AIRFLOWS_OWN = re.compile(r"trigger \S+ \(ID \d+\) starting")
 
 
 @pytest.fixture
@@ -43,6 +46,7 @@ def test_a_failed_job_is_cleared_and_the_run_ends_green(east: Driver) -> None:
     log = east.api.log(east.dag_id, run, "windows.reindex", broken[0])
     assert "then clear this task: it makes a new Job" in log
     assert "pod log |" in log
+    check_first_lines(east, run)
 
     cleared = east.api.clear(east.dag_id, run)
     assert {task.task_id for task in cleared} >= {"windows.reindex", "report"}
@@ -54,6 +58,35 @@ def test_a_failed_job_is_cleared_and_the_run_ends_green(east: Driver) -> None:
         assert len(east.jobs_made(window)) == (2 if customer == "initech" else 1)
         for table in TABLES:
             assert east.rows(window, table) == east.truth(*MONTH)[customer][table].after
+
+
+def check_first_lines(driver: Driver, run: str) -> None:
+    """Assert that each instance of each stage names customer and days before anything else.
+
+    Airflow 3.3.2 takes a label from a worker only, so an instance that never has one is shown by its map index.
+    """
+    windows = driver.plan(run)
+    begun = [t for t in driver.api.tasks(driver.dag_id, run) if t.task_id.startswith("windows.") and t.try_number]
+    assert len({t.task_id for t in begun}) >= len(STAGES)
+    for task in begun:
+        if task.state in ("upstream_failed", "skipped"):
+            continue
+        window = windows[task.map_index]
+        lines = driver.api.log(driver.dag_id, run, task.task_id, task.map_index, task.try_number).splitlines()
+        first = next(line for line in without_groups(lines) if not AIRFLOWS_OWN.fullmatch(line))
+        assert first == f"window {window['label']}, key {window['key']}", task
+        on_worker = task.task_id.endswith((".delete", ".reindex", ".sweep"))
+        assert task.label == (window["label"] if on_worker else str(task.map_index)), task
+
+
+def without_groups(lines: list[str]) -> Iterator[str]:
+    """Yield the lines that Airflow's pages do not fold."""
+    folded = False
+    for line in lines:
+        folded = folded or line.startswith("::group::")
+        if not folded:
+            yield line
+        folded = folded and line != "::endgroup::"
 
 
 def test_acme_never_takes_the_rows_of_acme_sandbox(east: Driver) -> None:
@@ -102,8 +135,14 @@ def test_bad_input_is_refused_before_anything_is_deleted(west: Driver) -> None:
         assert west.finish(name) == "failed", name
         assert task in west.failed(name), name
         log = west.api.log(west.dag_id, name, task)
+        note, page = west.api.note(west.dag_id, name), west.look(name)
+        assert note.startswith("Refused: "), name
+        assert page["state"] == "refused", name
         for text in [*texts, "nothing was deleted"]:
             assert text in log, (name, text)
+            assert text in note, (name, text)
+            assert text in page["attention"][0]["what"], (name, text)
+            assert text in west.report_text(name), (name, text)
         # What cannot be mended by trying again is not tried again.
         assert [t.try_number for t in west.api.tasks(west.dag_id, name, task)] == [1]
     assert west.changes() == changes
@@ -119,6 +158,7 @@ def test_a_dry_run_changes_nothing_and_a_rejected_plan_neither(west: Driver) -> 
     west.api.reject(west.dag_id, run, 120)
     assert west.finish(run) == "failed"
     assert "approve" in west.failed(run)
+    assert west.api.note(west.dag_id, run) == "Refused: the plan was rejected by admin; nothing was deleted"
     assert west.changes() == changes
 
 

@@ -166,6 +166,8 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         self.window = windows[index]
         self.label = self.window.label
         self.args = self.args.model_copy(update={"key": self.window.key})
+        # The first line, whatever comes of it: Airflow shows an instance that starts here by its bare map index.
+        self.log.info("window %s, key %s", self.label, self.args.key)
 
     def left(self) -> dict[str, Any]:
         """Return the fields of :class:`Failure` that a failure of this wait leaves to its next try."""
@@ -195,8 +197,6 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             yield self._final_event(self._broken(error))
             return
         await self._until_it_may_fire()
-        if self.label:
-            self.log.info("window %s, key %s", self.label, self.args.key)
         watch = Watch(self.config, self.task_instance, self.stage, self.label, getattr(self, "window", None))
         look: Look | None = None
         try:
@@ -217,7 +217,8 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         try:
             async for attempt in retrying:
                 with attempt:
-                    await self._find_window()
+                    if not self.label:
+                        await self._find_window()
                     await self.prepare()
         except AirflowRuntimeError as error:
             raise ValueError(f"what earlier stages left cannot be read: {error}") from error
