@@ -30,6 +30,7 @@ import backfill.operators.wait_mutations
 import backfill.operators.wait_workflows  # noqa: F401  (imported to be in memory before the fork)
 from backfill import listener
 from backfill.api.plugin import OnDemand, react_apps
+from backfill.links import task_links
 from backfill.timetable import ForwardCronTimetable
 
 
@@ -39,6 +40,7 @@ class ScorecardBackfillPlugin(AirflowPlugin):
     name = "scorecard_backfill"
     timetables = [ForwardCronTimetable]  # noqa: RUF012  (as Airflow declares it)
     listeners = [listener]  # noqa: RUF012  (as Airflow declares it)
+    operator_extra_links = task_links()
     # Built when the API server asks for it; no other process does.
     fastapi_apps = OnDemand()
     react_apps = react_apps()

@@ -32,6 +32,12 @@ class LinksConfig(Frozen):
         max_length=500,
         description="A workflow in Temporal's UI, with {namespace} and {workflow_id}.",
     )
+    mutations: Annotated[str, _address("query")] = Field(
+        default="",
+        max_length=500,
+        description="Where a query of ClickHouse is shown, with {query}: a SQL page, or the HTTP interface itself"
+        " (https://host:8443/?query={query}).",
+    )
     job: Annotated[str, _address("namespace", "job")] = Field(
         default="", max_length=500, description="A Job in a Kubernetes UI, with {namespace} and {job}."
     )

@@ -35,13 +35,18 @@ NO_TASK = TaskFact()
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a wait said when it last looked. ``done`` of ``total`` conversations by heartbeat, None when not known."""
+    """What a wait said when it last looked. ``done`` of ``total`` conversations by heartbeat, None when not known.
+
+    ``job_name`` and ``attempt`` of the Job that is waited for.
+    """
 
     reason: str
     at: datetime | None = None
     since: datetime | None = None
     done: int | None = None
     total: int | None = None
+    job_name: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

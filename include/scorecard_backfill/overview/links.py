@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from include.scorecard_backfill import names
-from include.scorecard_backfill.overview.facts import Result, RunFacts, WindowFacts
+from include.scorecard_backfill.overview.facts import Result, RunFacts, Seen, WindowFacts
 from include.scorecard_backfill.overview.model import Link
 
 
@@ -15,21 +15,33 @@ def links_of(facts: RunFacts, window: WindowFacts) -> tuple[Link, ...]:
     deleted = window.results.get("delete", Result())
     if deleted.statements:
         found.append(Link(kind="mutation", text=f"backfill:{window.window.key}:"))
-    newest = max(window.results.values(), key=lambda r: (r.attempt, bool(r.job_name)), default=Result())
-    if newest.attempt:
-        job = newest.job_name or names.job_name(
-            key=window.window.key,
-            customer_id=window.window.customer_id,
-            start=window.window.start,
-            attempt=newest.attempt,
-        )
-        found.append(Link(kind="job", text=job, href=_fill(facts.job_url, job=job)))
-    ids = max((r.workflow_ids for r in window.results.values()), key=len, default=())
-    found += [Link(kind="workflow", text=i, href=_fill(facts.workflow_url, workflow_id=i)) for i in ids[:20]]
+    if job := job_of(window):
+        found.append(Link(kind="job", text=job, href=fill(facts.job_url, job=job)))
+    ids = workflows_of(window)
+    found += [Link(kind="workflow", text=i, href=fill(facts.workflow_url, workflow_id=i)) for i in ids[:20]]
     return tuple(found)
 
 
-def _fill(template: str, **values: str) -> str:
+def job_of(window: WindowFacts) -> str:
+    """Return the name of the window's newest Job, also of one that still runs; '' while none was made."""
+    known: list[Result | Seen] = [*window.results.values(), *window.seen.values()]
+    newest = max(known, key=lambda one: (one.attempt, bool(one.job_name)), default=Result())
+    if not newest.attempt:
+        return ""
+    return newest.job_name or names.job_name(
+        key=window.window.key,
+        customer_id=window.window.customer_id,
+        start=window.window.start,
+        attempt=newest.attempt,
+    )
+
+
+def workflows_of(window: WindowFacts) -> tuple[str, ...]:
+    """Return the ids of the window's workflows, as far as a stage has left them."""
+    return max((r.workflow_ids for r in window.results.values()), key=len, default=())
+
+
+def fill(template: str, **values: str) -> str:
     """Return a template with its {names} filled, each percent-encoded."""
     for name, value in values.items():
         template = template.replace(f"{{{name}}}", quote(value, safe=""))

@@ -86,6 +86,8 @@ def seen_of(value: object) -> Seen | None:
         since=moment(found.get("since")),
         done=done if known else None,
         total=total if known else None,
+        job_name=str(found.get("job") or ""),
+        attempt=int(found.get("attempt") or 0),
     )
 
 

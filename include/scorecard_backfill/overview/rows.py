@@ -139,7 +139,7 @@ def _row(facts: RunFacts, window: WindowFacts, *, going: bool, debt: DebtFact | 
         part_of=planned.part_of,
         gone_since=_gone_since(window, state, stage, debt),
         may_end_job=any(t.state in LIVE and t.waits_for == "job_ended" for t in states),
-        links=links_of(facts, window) if window.results else (),
+        links=links_of(facts, window) if window.results or window.seen else (),
     )
 
 

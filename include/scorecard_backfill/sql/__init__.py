@@ -32,6 +32,7 @@ from include.scorecard_backfill.sql.statements import (
     time_predicate,
     topology_statement,
     volumes_statement,
+    window_mutations_statement,
     window_predicate,
 )
 
@@ -65,5 +66,6 @@ __all__ = [
     "time_predicate",
     "topology_statement",
     "volumes_statement",
+    "window_mutations_statement",
     "window_predicate",
 ]

@@ -221,6 +221,16 @@ def mutations_statement(cluster: str) -> str:
     return f"SELECT host, {expected} AS expected, listed FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
+def window_mutations_statement(cluster: str, key: str) -> str:
+    """Return what a person asks about a window's mutations, a row for each host, table and mutation."""
+    view = (
+        "SELECT hostName() AS host, database, table, mutation_id, create_time, is_done, parts_to_do,"
+        " latest_fail_reason, command FROM system.mutations"
+        f" WHERE position(command, {quote_string(f'{MARKER_PREFIX}{key}:')}) > 0"
+    )
+    return f"SELECT * FROM clusterAllReplicas({quote_string(cluster)}, view({view})) ORDER BY database, table, host"
+
+
 def tables_statement(cluster: str, tables: Iterable[str]) -> str:
     """Return the tables of interest on every host: ``host, database, table, engine, partition_key, engine_full``."""
     listed = ", ".join(quote_string(table) for table in tables)

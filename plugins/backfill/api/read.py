@@ -25,13 +25,15 @@ from backfill.api.windows import (
     as_json,
     as_list,
     by_window,
+    read_makers,
     read_results,
     read_sources,
     read_stages,
     read_tasks,
+    read_window,
     under_way,
 )
-from backfill.groups import PASSES
+from backfill.groups import PASSES, pass_of
 from backfill.kit.debts import PREFIX, cluster_asset
 from backfill.kit.xcoms import NOTES, RUN, TERMS
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
@@ -55,6 +57,7 @@ from include.scorecard_backfill.planning.learned import Customer, parse_learned
 from include.scorecard_backfill.planning.overrides import Override, OverrideError, in_force
 from include.scorecard_backfill.planning.terms import digest
 from include.scorecard_backfill.records import STAGES, Order, Stage
+from include.scorecard_backfill.sql import window_mutations_statement
 
 T = TypeVar("T")
 
@@ -68,10 +71,11 @@ class Settings(NamedTuple):
 
 
 class Links(NamedTuple):
-    """Addresses of other systems' pages, with {job} and {workflow_id} to be filled."""
+    """Addresses of other systems' pages, with {job}, {workflow_id} and {key} to be filled."""
 
     job: str = ""
     workflow: str = ""
+    mutations: str = ""
 
 
 def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
@@ -93,7 +97,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
     cluster = cluster_of(dag_id)
     settings = read_settings(session, cluster)
     parameters = _parameters(plan, run)
-    links, orders = _links(cluster), _orders(cluster)
+    links, orders = links_to(cluster), _orders(cluster)
     return RunFacts(
         dag_id=dag_id,
         run_id=run_id,
@@ -181,7 +185,19 @@ def _limits(cluster: str, parameters: Mapping[str, Any], settings: Settings) -> 
     return limits_now(config, Chosen.read(parameters), settings.override)
 
 
-def _links(cluster: str) -> Links:
+def window_at(session: Session, dag_id: str, run_id: str, group: str, index: int) -> WindowFacts | None:
+    """Return what is known of one window but for its tasks, None when the run has planned none there."""
+    sources = read_sources(session, dag_id, run_id, read_makers(session, dag_id, run_id), memory_of(dag_id, run_id))
+    listed = sources[pass_of(group).source].windows
+    if not 0 <= index < len(listed):
+        return None
+    results, seen = read_window(session, dag_id, run_id, (group, index))
+    orders, at = _orders(cluster_of(dag_id)), (group, index)
+    left, said = by_window(results, orders).get(at, {}), by_window(seen, orders).get(at, {})
+    return _window(listed[index], at, orders, {}, left, said)
+
+
+def links_to(cluster: str) -> Links:
     """Return the addresses of other systems' pages, as far as the cluster's file names them."""
     try:
         config = cluster_config(cluster)
@@ -193,7 +209,8 @@ def _links(cluster: str) -> Links:
         url.replace("{namespace}", quote(namespace, safe=""))
         for url, namespace in zip((links.job, links.temporal_ui), namespaces, strict=True)
     )
-    return Links(job, workflow)
+    query = quote(window_mutations_statement(config.clickhouse.cluster, "{key}"), safe="{}")
+    return Links(job, workflow, links.mutations.replace("{query}", query))
 
 
 def _parameters(plan: Mapping[str, Any], run: DagRun) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ What is known for good is remembered, so that a look at a large run reads only w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -121,6 +121,27 @@ def read_sources(
     return known
 
 
+def read_makers(session: Session, dag_id: str, run_id: str) -> dict[Place, TaskFact]:
+    """Return the tasks that list windows, without the windows' own."""
+    sources = [one.source for one in PASSES]
+    return _tasks(session, dag_id, run_id, and_(TaskInstance.task_id.in_(sources), TaskInstance.map_index < 0))
+
+
+def read_window(
+    session: Session, dag_id: str, run_id: str, place: Place
+) -> tuple[dict[Place, Result], dict[Place, Seen]]:
+    """Return what the stages of one window left and what its waits said. ``place``: task group and map index."""
+    group, index = place
+    tasks = [task for task in STAGE_TASKS if task.startswith(f"{group}.")]
+    rows = session.execute(
+        select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
+            XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.map_index == index,
+            XComModel.task_id.in_(tasks), XComModel.key.in_([RESULT, LOOK]),
+        )
+    )  # fmt: skip
+    return _read(rows)
+
+
 def read_results(
     session: Session,
     dag_id: str,
@@ -145,6 +166,15 @@ def read_results(
             XComModel.dag_id == dag_id, XComModel.run_id == run_id, or_(begun, proven, turns, refused)
         )
     )
+    results, seen = _read(rows)
+    _remember(memory, tasks, fresh, results)
+    for place in _verified(tasks, windows):
+        for stage, result in memory.proofs.get(place, (None, {}))[1].items():
+            results[_stage(place, stage), place[1]] = result
+    return results, seen
+
+
+def _read(rows: Iterable[Any]) -> tuple[dict[Place, Result], dict[Place, Seen]]:
     results: dict[Place, Result] = {}
     seen: dict[Place, Seen] = {}
     for task_id, index, key, value in rows:
@@ -155,10 +185,6 @@ def read_results(
             results[task_id, index] = Result(status="failed", reason=str(value))
         elif (result := result_of(value)) is not None:
             results[task_id, index] = result
-    _remember(memory, tasks, fresh, results)
-    for place in _verified(tasks, windows):
-        for stage, result in memory.proofs.get(place, (None, {}))[1].items():
-            results[_stage(place, stage), place[1]] = result
     return results, seen
 
 

@@ -279,12 +279,17 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             await self._show(look)
             await asyncio.sleep(self.poll_seconds)
 
+    def shown(self) -> dict[str, Any]:
+        """Return what the page is told besides the reason."""
+        return {}
+
     async def _show(self, look: Wait) -> None:
         """Leave the reason for the page; nothing is decided by it, so that a failure is only logged."""
         now = datetime.now(UTC)
         if look.text != self._reason:
             self._since, self._reason = now, look.text
         shown = {"since": self._since.isoformat(), "reason": look.text, "done": look.done, "total": look.total}
+        shown |= self.shown()
         if self.ti is None or shown == self._shown or (now - self._shown_at).total_seconds() < SHOW_EVERY_SECONDS:
             return
         self._shown, self._shown_at = shown, now

@@ -73,6 +73,11 @@ class JobTrigger(WaitTrigger[JobArgs]):
     path = "backfill.triggers.job.JobTrigger"
     stage = "reindex"
     model = JobArgs
+
+    def shown(self) -> dict[str, Any]:
+        """Return which Job is waited for: until it ends no record names it."""
+        return {"job": self.args.job_name, "attempt": self.args.attempt}
+
     fails_on_worker = True
 
     @property
