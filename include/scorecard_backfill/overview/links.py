@@ -42,7 +42,9 @@ def workflows_of(window: WindowFacts) -> tuple[str, ...]:
 
 
 def fill(template: str, **values: str) -> str:
-    """Return a template with its {names} filled, each percent-encoded."""
+    """Return a template with its {names} filled, each percent-encoded; '' for an address that nobody has named."""
+    if not template:
+        return ""
     for name, value in values.items():
         template = template.replace(f"{{{name}}}", quote(value, safe=""))
     return template

@@ -66,8 +66,8 @@ def _phase(window: WindowFacts) -> admission.Phase:
 
 def _begun(window: WindowFacts) -> admission.Phase:
     """Return the phase of a window; one that the breaker has kept from starting has not failed by itself."""
-    states = [window.tasks.get(stage, NO_TASK).state for stage in window.window.stages]
-    return "waiting" if states[0] != "success" else admission.phase_of(states[0], states[1:])
+    first = window.tasks.get(window.window.stages[0], NO_TASK).state
+    return _phase(window) if first == "success" else "waiting"
 
 
 def _own(window: WindowFacts, index: int, survey: admission.Survey, blockers: Mapping[str, str]) -> Waiting:

@@ -125,8 +125,8 @@ def _tables(found: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     for balance in balances:
         held = total[balance["table"]]
         for name in FIGURES:
-            if balance.get(name) is not None:
-                held[name] = held.get(name, 0) + balance[name]
+            if (value := balance.get(name)) is not None:
+                held[name] = held.get(name, 0) + value
     return dict(total)
 
 

@@ -20,10 +20,11 @@ def plan_table(facts: RunFacts) -> PlanTable:
     by_customer: dict[str, list[Planned]] = defaultdict(list)
     for window in planned:
         by_customer[window.customer_id].append(window)
+    rows = tuple(_plan_row(customer, listed) for customer, listed in by_customer.items())
     return PlanTable(
-        rows=tuple(_plan_row(customer, listed) for customer, listed in by_customer.items()),
-        total=_plan_row(ALL, planned),
-        tables=tuple(sorted({t for w in planned for t in w.rows})),
+        rows=rows,
+        total=_plan_total(rows),
+        tables=tuple(sorted({t for row in rows for t in row.rows})),
         hash=facts.plan_hash or "",
         mode=str(facts.run.get("mode") or ""),
         notes=tuple(facts.plan_notes),
@@ -37,12 +38,29 @@ def _plan_row(customer: str, windows: Sequence[Planned]) -> PlanRow:
             rows[table] += count
     return PlanRow(
         customer=customer,
-        databases=tuple(dict.fromkeys(d for w in windows for d in w.databases)) if customer != ALL else (),
+        databases=tuple(dict.fromkeys(d for w in windows for d in w.databases)),
         windows=len(windows),
-        start=min((w.start for w in windows), default=""),
-        end=max((w.end for w in windows), default=""),
+        start=min(w.start for w in windows),
+        end=max(w.end for w in windows),
         days=sum((date.fromisoformat(w.end) - date.fromisoformat(w.start)).days for w in windows),
         conversations=sum(w.conversations for w in windows),
+        rows=dict(sorted(rows.items())),
+    )
+
+
+def _plan_total(customers: Sequence[PlanRow]) -> PlanRow:
+    rows: dict[str, int] = defaultdict(int)
+    for one in customers:
+        for table, count in one.rows.items():
+            rows[table] += count
+    return PlanRow(
+        customer=ALL,
+        databases=(),
+        windows=sum(one.windows for one in customers),
+        start=min((one.start for one in customers), default=""),
+        end=max((one.end for one in customers), default=""),
+        days=sum(one.days for one in customers),
+        conversations=sum(one.conversations for one in customers),
         rows=dict(sorted(rows.items())),
     )
 
@@ -53,11 +71,14 @@ def report_table(rows: Iterable[WindowRow]) -> ReportTable:
     by_customer: dict[str, list[WindowRow]] = defaultdict(list)
     for row in planned:
         by_customer[row.customer].append(row)
-    return ReportTable(
-        rows=tuple(_report_row(customer, listed) for customer, listed in sorted(by_customer.items())),
-        total=_report_row(ALL, planned),
-        tables=tuple(sorted({t for r in planned if r.state == "verified" for t in r.tables})),
+    customers = tuple(_report_row(customer, listed) for customer, listed in sorted(by_customer.items()))
+    total = ReportRow(
+        customer=ALL,
+        windows=len(planned),
+        verified=sum(one.verified for one in customers),
+        tables=sum_numbers(one.tables for one in customers),
     )
+    return ReportTable(rows=customers, total=total, tables=tuple(total.tables))
 
 
 def _report_row(customer: str, rows: Sequence[WindowRow]) -> ReportRow:
