@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -303,20 +304,52 @@ def test_mail_goes_by_airflows_notifier_with_nothing_rendered() -> None:
     assert made.html_content == "<pre>&lt;b&gt;{{ 1 + 1 }}&lt;/b&gt;</pre>"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "http://127.0.0.1:{port}/services", "password": "T0/B0/s3cr3t"},
+        {"password": "http://127.0.0.1:{port}/services/T0/B0/s3cr3t"},
+        {"host": "127.0.0.1:{port}/services/", "schema": "http", "password": "/T0/B0/s3cr3t"},
+        {"host": "http://127.0.0.1:{port}/services/T0/B0/s3cr3t"},
+    ],
+)
+def test_slack_gets_a_text_in_which_nothing_is_markup(
+    hook: Hook, fields: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(monkeypatch, **{name: text.replace("{port}", str(hook.server_port)) for name, text in fields.items()})
+    channel = Channel(kind="slack", conn_id="hook")
+    channels.notifier_of(channel, notice("<!channel> & {{ 1 + 1 }}")).notify({})
+
+    path, headers, body = hook.seen[0]
+    assert (path, body) == ("/services/T0/B0/s3cr3t", {"text": "subject\n&lt;!channel&gt; &amp; {{ 1 + 1 }}"})
+    assert "authorization" not in headers
+
+
+def test_slacks_address_is_in_no_error_and_is_its_own_by_default(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook.status = 403
+    connect(monkeypatch, host=f"http://127.0.0.1:{hook.server_port}/services", password="T0/B0/s3cr3t")
+    with pytest.raises(channels.ChannelError) as error:
+        channels.notifier_of(Channel(kind="slack", conn_id="hook"), notice()).notify({})
+    assert str(error.value) == "connection 'hook': HTTP 403"
+    blank = SimpleNamespace(host=None, schema=None, password="T0/B0/x")
+    assert channels.slack_url("hook", blank) == "https://hooks.slack.com/services/T0/B0/x"
+
+
 def test_preflight_names_a_missing_provider_and_a_missing_connection(
     tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = [{"kind": "slack", "conn_id": "hook"}, {"kind": "webhook", "conn_id": "nowhere"},
-             {"kind": "webhook", "conn_id": "hook"}]  # fmt: skip
+    named = [{"kind": "smtp", "conn_id": "hook", "to": ["jane@example.com"]}, {"kind": "webhook", "conn_id": "nowhere"},
+             {"kind": "webhook", "conn_id": "hook"}, {"kind": "slack", "conn_id": "hook"}]  # fmt: skip
     configure(tmp_path, monkeypatch, notify={"channels": named})
     connect(monkeypatch, host="")
-    monkeypatch.setitem(channels.NOTIFIERS, "slack", ("airflow.providers.none_such", "Notifier"))
+    monkeypatch.setitem(sys.modules, "airflow.providers.smtp.notifications.smtp", None)
 
     assert channels.channel_problems(cluster_config(NAME)) == [
-        "notify: channels[0]: kind slack needs apache-airflow-providers-slack, which is not installed; install it, or"
+        "notify: channels[0]: kind smtp needs apache-airflow-providers-smtp, which is not installed; install it, or"
         " use another kind",
         "notify: channels[1]: connection 'nowhere' is not defined in Airflow; create it",
         "notify: channels[2]: connection 'hook': its host is not an http(s) address",
+        "notify: channels[3]: connection 'hook': its password is to be the webhook's address at Slack, or its end",
     ]
 
 

@@ -19,7 +19,8 @@ class Channel(Frozen):
     """One way to people. Address, tokens and passwords are in the connection, never here."""
 
     kind: Literal["webhook", "slack", "smtp"] = Field(
-        description="webhook: JSON by HTTP POST. slack, smtp: notifiers of Airflow's providers."
+        description="webhook: JSON by HTTP POST. slack: an incoming webhook of Slack. smtp: the notifier of Airflow's"
+        " provider."
     )
     conn_id: Annotated[ConnId, Field(min_length=1)] = Field(description="Airflow connection.")
     about: Annotated[tuple[About, ...], Strict(False)] = Field(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +17,9 @@ from include.scorecard_backfill.notices import Notice
 
 TIMEOUT_SECONDS = 5.0
 
-PACKAGES = {"slack": "apache-airflow-providers-slack", "smtp": "apache-airflow-providers-smtp"}
-NOTIFIERS = {
-    "slack": ("airflow.providers.slack.notifications.slack_webhook", "SlackWebhookNotifier"),
-    "smtp": ("airflow.providers.smtp.notifications.smtp", "SmtpNotifier"),
-}
+SLACK = "https://hooks.slack.com/services"
+
+SMTP_PACKAGE = "apache-airflow-providers-smtp"
 
 
 class ChannelError(Exception):
@@ -52,13 +49,49 @@ class WebhookNotifier(BaseNotifier):
         elif connection.password:
             headers.setdefault("Authorization", f"Bearer {connection.password}")
         url = webhook_url(self.conn_id, connection, str(extra.get("endpoint") or ""))
-        try:
-            answer = httpx.post(url, json=self.payload, headers=headers, auth=auth, timeout=TIMEOUT_SECONDS)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            # Its text may hold the address, which is a secret of many services.
-            raise ChannelError(f"connection {self.conn_id!r}: {type(error).__name__}") from None
-        if not answer.is_success:
-            raise ChannelError(f"connection {self.conn_id!r}: HTTP {answer.status_code}")
+        _post(self.conn_id, url, self.payload, headers=headers, auth=auth)
+
+
+class SlackNotifier(BaseNotifier):
+    """Sends a text to an incoming webhook of Slack: one POST, for which Airflow's provider and Slack's SDK do no more.
+
+    The connection is the provider's: the password is the whole address, or what follows ``host`` in it.
+    """
+
+    def __init__(self, *, conn_id: str, text: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        # Slack reads &, < and > as markup; a customer id must not mention or link anything.
+        self.payload = {"text": html.escape(text, quote=False)}
+
+    def notify(self, context: Any) -> None:
+        """Send it. Raises ChannelError when Slack does not take it."""
+        _post(self.conn_id, slack_url(self.conn_id, BaseHook.get_connection(self.conn_id)), self.payload)
+
+
+def _post(conn_id: str, url: str, payload: Mapping[str, Any], **options: Any) -> None:
+    try:
+        answer = httpx.post(url, json=payload, timeout=TIMEOUT_SECONDS, **options)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # Its text may hold the address, which is a secret of many services.
+        raise ChannelError(f"connection {conn_id!r}: {type(error).__name__}") from None
+    if not answer.is_success:
+        raise ChannelError(f"connection {conn_id!r}: HTTP {answer.status_code}")
+
+
+def slack_url(conn_id: str, connection: Any) -> str:
+    """Return the address of an incoming webhook. Raises ChannelError when the connection holds none."""
+    token = str(connection.password or "").strip()
+    host = str(connection.host or "").rstrip("/")
+    if not token and not urlsplit(host).path.strip("/"):
+        raise ChannelError(f"connection {conn_id!r}: its password is to be the webhook's address at Slack, or its end")
+    base = host or SLACK
+    if "://" not in base:
+        base = f"{connection.schema or 'https'}://{base}"
+    url = token if "://" in token else f"{base}/{token.lstrip('/')}".rstrip("/")
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise ChannelError(f"connection {conn_id!r}: it holds no http(s) address")
+    return url
 
 
 def webhook_url(conn_id: str, connection: Any, endpoint: str = "") -> str:
@@ -79,28 +112,26 @@ def notifier_of(channel: Channel, notice: Notice) -> BaseNotifier:
     Its ``notify`` is called directly: Airflow's call of a notifier would render the text as a template, and the text
     holds ids and reasons that come from elsewhere.
     """
-    text = f"{notice.subject}\n{notice.text}"
+    made: Any
     if channel.kind == "slack":
-        # Slack reads &, < and > as markup; a customer id must not mention or link anything.
-        made = _class(channel)(slack_webhook_conn_id=channel.conn_id, text=html.escape(text, quote=False))
+        made = SlackNotifier(conn_id=channel.conn_id, text=f"{notice.subject}\n{notice.text}")
     elif channel.kind == "smtp":
         body = f"<pre>{html.escape(notice.text)}</pre>"
         subject = " ".join(notice.subject.split())
-        made = _class(channel)(to=list(channel.to), subject=subject, html_content=body, smtp_conn_id=channel.conn_id)
+        made = _smtp_notifier()(to=list(channel.to), subject=subject, html_content=body, smtp_conn_id=channel.conn_id)
     else:
         made = WebhookNotifier(conn_id=channel.conn_id, payload=notice.to_json())
     notifier: BaseNotifier = made
     return notifier
 
 
-def _class(channel: Channel) -> Any:
-    module, name = NOTIFIERS[channel.kind]
+def _smtp_notifier() -> Any:
     try:
-        return getattr(import_module(module), name)
+        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
     except ImportError:
-        package = PACKAGES[channel.kind]
-        raise ChannelError(f"kind {channel.kind} needs {package}, which is not installed; install it, or use another"
+        raise ChannelError(f"kind smtp needs {SMTP_PACKAGE}, which is not installed; install it, or use another"
                            " kind") from None  # fmt: skip
+    return SmtpNotifier
 
 
 def channel_problems(config: ClusterConfig) -> list[str]:
@@ -109,11 +140,13 @@ def channel_problems(config: ClusterConfig) -> list[str]:
     for number, channel in enumerate(config.notify.channels):
         at = f"notify: channels[{number}]"
         try:
-            if channel.kind in PACKAGES:
-                _class(channel)
+            if channel.kind == "smtp":
+                _smtp_notifier()
             connection = BaseHook.get_connection(channel.conn_id)
             if channel.kind == "webhook":
                 webhook_url(channel.conn_id, connection)
+            elif channel.kind == "slack":
+                slack_url(channel.conn_id, connection)
         except ChannelError as error:
             found.append(f"{at}: {error}")
         except AirflowNotFoundException:
