@@ -143,6 +143,7 @@ def hours_text(windows: Sequence[Window], max_parallel: int) -> str:
     spread = sum(chains.values()) / max(1, max_parallel)
     low = max(longest, spread) / CONVERSATIONS_PER_MINUTE / 60
     high = (longest + spread) / CONVERSATIONS_PER_MINUTE / 60
+    at_once = number_of(max_parallel, "window")
     if high < 1:
-        return f"less than an hour of reindexing at {max_parallel} windows at once"
-    return f"about {low:.1f} to {high:.1f} hours of reindexing at {max_parallel} windows at once"
+        return f"less than an hour of reindexing at {at_once} at once"
+    return f"about {low:.1f} to {high:.1f} hours of reindexing at {at_once} at once"

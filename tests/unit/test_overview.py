@@ -183,7 +183,7 @@ def test_a_window_that_was_cut_is_judged_by_its_parts() -> None:
         ({"state": "failed", "approval": Approval(at(1), at(2), "jane", "Reject")}, "rejected",
          "The plan of 1 window of 1 customer was rejected by jane; nothing was deleted."),
         ({"state": "success", "run": {"mode": "cleanup", "dry_run": True}, "approval": None}, "dry run",
-         "Dry run: 1 window of 1 customer were planned, nothing was changed."),
+         "Dry run: 1 window of 1 customer was planned, nothing was changed."),
     ],
 )  # fmt: skip
 def test_runs_that_deleted_nothing_say_so(fields: dict[str, Any], state: str, headline: str) -> None:
@@ -345,3 +345,21 @@ def test_what_a_wait_saw_is_best_effort() -> None:
     assert moment("2026-03-01T12:00:00") == at(0)
     assert moment("soon") is None
     assert planned_of({"key": "k", "customer_id": "c", "start": "a", "end": "b"}).order == "delete_first"
+
+
+def test_a_run_that_has_ended_says_why_windows_were_not_started() -> None:
+    limits = replace(run([]).limits, max_failures=1)
+    ended = [window(planned("acme"), done=3, now="failed"), window(planned("globex"), 0, "failed", index=1)]
+    found = {note.kind: note for note in overview(run(ended, state="failed", limits=limits), at(60)).attention}
+
+    assert (found["breaker"].level, found["breaker"].what) == (
+        "look", "1 of the windows were not started: 1 windows failed, the limit is 1.",
+    )  # fmt: skip
+
+
+def test_a_window_without_a_task_in_airflow_has_no_link_to_one() -> None:
+    unmade = replace(window(planned("acme")), tasks={})
+    dry = run([unmade], state="success", run={"dry_run": True})
+    assert [row.task for row in overview(dry, at(60)).windows] == [""]
+    waiting = run([unmade])
+    assert [row.task for row in overview(waiting, at(60)).windows] == ["windows.admit"]

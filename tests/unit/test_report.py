@@ -348,6 +348,6 @@ def test_a_customer_id_does_not_break_out_of_its_cell(customer: str) -> None:
 def test_hours_are_between_spread_and_the_longest_chain() -> None:
     # 66,000 conversations are one hour at 1,100 a minute.
     chain = [window("k1"), window("k2", day=2), window("k3", "globex")]
-    assert hours_text(chain, 1) == "about 3.0 to 5.0 hours of reindexing at 1 windows at once"
+    assert hours_text(chain, 1) == "about 3.0 to 5.0 hours of reindexing at 1 window at once"
     assert hours_text(chain, 10) == "about 2.0 to 2.3 hours of reindexing at 10 windows at once"
     assert hours_text([], 10) == "less than an hour of reindexing at 10 windows at once"

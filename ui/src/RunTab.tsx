@@ -103,6 +103,7 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
           {rights.limit && <Button onClick={limit} text="Change limit" />}
         </div>
       )}
+      {nothingDone(data) && <Plan view={data} />}
       <Matrix chosen={chosen} onChoose={setChosen} rows={data.windows} />
       <Windows
         chosen={chosen}
@@ -113,13 +114,17 @@ export const RunTab: FC<{ dagId?: string; runId?: string }> = ({ dagId = "", run
         rights={rights}
         view={data}
       />
-      <Report view={data} />
-      <Plan view={data} />
+      {!nothingDone(data) && <Report view={data} />}
+      {!nothingDone(data) && <Plan view={data} />}
       <Facts view={data} />
       <Dialog onClose={close} question={question} />
     </Page>
   );
 };
+
+/** Then the plan is what people come for, and a report would be a table of nothing. */
+const nothingDone = (view: Overview): boolean =>
+  ["waiting for approval", "dry run", "rejected", "refused"].includes(view.state);
 
 const Button: FC<{ text: string; onClick: () => void }> = ({ text, onClick }) => (
   <button className="bf-button" onClick={onClick} type="button">

@@ -17,7 +17,7 @@ SHOWN = 10
 def attention_of(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> tuple[Attention, ...]:
     """Return the notes: what must be done, then what is worth a look."""
     order = {"act": 0, "look": 1, "note": 2}
-    found = [*_question(facts, rows), *_windows(rows), *_limits(facts, going=going), *_debts(facts, rows)]
+    found = [*_question(facts, rows), *_windows(rows), *_limits(facts, rows, going=going), *_debts(facts, rows)]
     return tuple(sorted(found, key=lambda one: order[one.level]))
 
 
@@ -88,7 +88,7 @@ def _causes(failed: Sequence[WindowRow]) -> str:
     return ", ".join(f"{name} ({count})" if count > 1 else name for name, count in listed)
 
 
-def _limits(facts: RunFacts, *, going: bool) -> Iterator[Attention]:
+def _limits(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> Iterator[Attention]:
     if facts.override_error:
         yield Attention(
             kind="override_error",
@@ -104,12 +104,13 @@ def _limits(facts: RunFacts, *, going: bool) -> Iterator[Attention]:
             {"kind": kind, "level": level, "what": f"{what} {facts.override.text}.",
              "todo": "Resume when the reason is gone." if facts.override.pause else ""}
         )  # fmt: skip
-    if going and (broken := breaker_of(facts)):
+    held = 0 if going else sum(r.state == "not_started" for r in rows)
+    if (going or held) and (broken := breaker_of(facts)):
         yield Attention(
             kind="breaker",
-            level="act",
-            what=f"No further window is started: {broken}.",
-            todo="Correct the cause, then retry what failed.",
+            level="act" if going else "look",
+            what=f"{f'{held} of the windows were not' if held else 'No further window is'} started: {broken}.",
+            todo="Correct the cause, then retry what failed." if going else "A retry starts them, too.",
         )
 
 

@@ -11,6 +11,7 @@ from include.scorecard_backfill.overview.facts import NO_TASK, RunFacts, WindowF
 from include.scorecard_backfill.overview.model import Counts, Figures, Span, WindowRow
 from include.scorecard_backfill.overview.rows import leaves
 from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
+from include.scorecard_backfill.plural import number_of
 
 
 def counts_of(rows: Sequence[WindowRow]) -> Counts:
@@ -81,7 +82,8 @@ def _left(facts: RunFacts, deciding: Sequence[WindowRow], now: datetime, pace: f
     longest = max(chains.values()) / facts.limits.per_customer
     low, high = max(longest, spread), longest + spread
     known = sum(1 for c in chains if c in facts.learned and facts.learned[c].per_minute)
-    basis = f"speed known of {known} of {len(chains)} customers, {facts.limits.max_parallel} windows at once"
+    basis = f"speed known of {known} of {number_of(len(chains), 'customer')},"
+    basis += f" {number_of(facts.limits.max_parallel, 'window')} at once"
     if pace:
         by_pace = sum(r.conversations - _written(r) for r in rest) / pace
         low, high = min(low, by_pace), max(high, by_pace)

@@ -97,12 +97,13 @@ def _headline(facts: RunFacts, state: RunState, counts: Counts, rows: Sequence[W
             "nothing to do": "The plan has no window: nothing was to be done.",
         }[state]
     if state == "dry run":
-        return f"Dry run: {of_customers} were planned, nothing was changed."
+        return f"Dry run: {of_customers} {'was' if counts.planned == 1 else 'were'} planned, nothing was changed."
     if state == "rejected":
         who = facts.approval.answered_by if facts.approval else ""
         return f"The plan of {of_customers} was rejected{f' by {who}' if who else ''}; nothing was deleted."
     if state == "waiting for approval":
-        return f"{of_customers} wait for approval; nothing has been deleted."
+        verb = "waits" if counts.planned == 1 else "wait"
+        return f"{of_customers} {verb} for approval; nothing has been deleted."
     words = (("working", "in work"), ("waiting", "waiting"), ("cut", "cut smaller"), ("failed", "failed"),
              ("not_started", "not started"))  # fmt: skip
     others = [f"{count} {word}" for name, word in words if (count := getattr(counts, name))]

@@ -41,10 +41,11 @@ class Link(Frozen):
 class WindowRow(Frozen):
     """One window of the table and of the matrix.
 
-    ``task`` and ``index``: id and map index of the stage's task in Airflow. ``since``: when it came to this stage.
-    ``reason``: why it waits or failed, one sentence; ``blocker``: the label of the window that it waits for; ``place``:
-    its place among the windows whose turn may come, from 1. ``percent``: of the conversations, by heartbeat.
-    ``gone_since``: its rows were deleted then and are not back yet. ``attempts``: reindex Jobs.
+    ``task`` and ``index``: id and map index of the stage's task in Airflow, '' where Airflow has made none. ``since``:
+    when it came to this stage. ``reason``: why it waits or failed, one sentence; ``blocker``: the label of the window
+    that it waits for; ``place``: its place among the windows whose turn may come, from 1. ``percent``: of the
+    conversations, by heartbeat. ``gone_since``: its rows were deleted then and are not back yet. ``attempts``: reindex
+    Jobs.
     """
 
     key: str

@@ -1,7 +1,7 @@
 import type { FC } from "react";
 
 import { address } from "../api";
-import { moment } from "../format";
+import { moment, plural } from "../format";
 import type { Overview } from "../types";
 
 /** Who asked, who approved, what is in force; and the run as a file. */
@@ -33,8 +33,8 @@ export const Facts: FC<{ view: Overview }> = ({ view }) => {
         <div>
           <dt>Limits in force</dt>
           <dd>
-            {view.limits["max_parallel"]} windows at once, {view.limits["per_customer"]} of a customer, stops after{" "}
-            {view.limits["max_failures"]} failures
+            {plural(view.limits["max_parallel"] ?? 1, "window")} at once, {view.limits["per_customer"]} of a customer, stops
+            after {plural(view.limits["max_failures"] ?? 1, "failure")}
           </dd>
         </div>
         <div>
@@ -65,8 +65,8 @@ export const Facts: FC<{ view: Overview }> = ({ view }) => {
 function overrideText(override: NonNullable<Overview["override"]>): string {
   const parts = [
     override.pause ? "paused" : "",
-    override.max_parallel ? `${override.max_parallel} windows at once` : "",
-    override.per_customer ? `${override.per_customer} windows of a customer` : "",
+    override.max_parallel ? `${plural(override.max_parallel, "window")} at once` : "",
+    override.per_customer ? `${plural(override.per_customer, "window")} of a customer` : "",
   ];
   return parts.filter(Boolean).join(", ");
 }

@@ -3,6 +3,9 @@ import type { FC } from "react";
 import { clock, count, minutes, plural, states, sumText } from "../format";
 import type { Overview, State } from "../types";
 
+/** Runs that have done nothing and will do nothing: a bar of what is left would ask for something. */
+const idle: Overview["state"][] = ["dry run", "rejected", "refused", "nothing to do"];
+
 const order: State[] = ["verified", "working", "cut", "waiting", "failed", "not_started"];
 
 /** The bar of the planned windows, and the figures that answer "how far" and "how long". */
@@ -14,7 +17,7 @@ export const Progress: FC<{ view: Overview; now: number }> = ({ view, now }) => 
       <p className="bf-headline" role="status">
         {view.headline}
       </p>
-      {counts.planned > 0 && (
+      {counts.planned > 0 && !idle.includes(view.state) && (
         <>
           <div
             aria-label={`${figures.percent} % of the windows are verified`}
@@ -40,43 +43,57 @@ export const Progress: FC<{ view: Overview; now: number }> = ({ view, now }) => 
           </ul>
         </>
       )}
-      <dl className="bf-figures">
-        <div>
-          <dt>Verified</dt>
-          <dd>
-            {figures.percent} %<small>{`${count(counts.verified)} of ${plural(counts.planned, "window")}`}</small>
-          </dd>
-        </div>
-        <div>
-          <dt>Rows removed</dt>
-          <dd>
-            {Object.keys(figures.removed).length ? count(sum(figures.removed)) : "–"}
-            <small>{Object.keys(figures.removed).length ? sumText(figures.removed) : "no window is verified yet"}</small>
-          </dd>
-        </div>
-        <div>
-          <dt>Conversations per minute</dt>
-          <dd>
-            {figures.per_minute === null ? "–" : count(Math.round(figures.per_minute))}
-            <small>{`${count(figures.conversations_done)} of ${count(figures.conversations)} written again`}</small>
-          </dd>
-        </div>
-        <div>
-          <dt>{view.ended ? "Ended" : "Time left"}</dt>
-          <dd>
-            {timeLeft(view, now)}
-            <small>{timeNote(view, now)}</small>
-          </dd>
-        </div>
-      </dl>
+      {idle.includes(view.state) ? <Ended now={now} view={view} /> : <Figures now={now} view={view} />}
     </section>
+  );
+};
+
+const Ended: FC<{ view: Overview; now: number }> = ({ view, now }) =>
+  view.ended && (
+    <p className="bf-muted">
+      Ended {timeLeft(view, now)}, {timeNote(view, now)}.
+    </p>
+  );
+
+const Figures: FC<{ view: Overview; now: number }> = ({ view, now }) => {
+  const { counts, figures } = view;
+  return (
+    <dl className="bf-figures">
+      <div>
+        <dt>Verified</dt>
+        <dd>
+          {figures.percent} %<small>{`${count(counts.verified)} of ${plural(counts.planned, "window")}`}</small>
+        </dd>
+      </div>
+      <div>
+        <dt>Rows removed</dt>
+        <dd>
+          {Object.keys(figures.removed).length ? count(sum(figures.removed)) : "–"}
+          <small>{Object.keys(figures.removed).length ? sumText(figures.removed) : "no window is verified yet"}</small>
+        </dd>
+      </div>
+      <div>
+        <dt>Conversations per minute</dt>
+        <dd>
+          {figures.per_minute === null ? "–" : count(Math.round(figures.per_minute))}
+          <small>{`${count(figures.conversations_done)} of ${count(figures.conversations)} written again`}</small>
+        </dd>
+      </div>
+      <div>
+        <dt>{view.ended ? "Ended" : "Time left"}</dt>
+        <dd>
+          {timeLeft(view, now)}
+          <small>{timeNote(view, now)}</small>
+        </dd>
+      </div>
+    </dl>
   );
 };
 
 const sum = (rows: Record<string, number>): number => Object.values(rows).reduce((total, value) => total + value, 0);
 
 function timeLeft(view: Overview, now: number): string {
-  if (view.ended) return clock(view.ended, now);
+  if (view.ended) return `${clock(view.ended, now)} UTC`;
   const left = view.figures.left;
   if (left === null) return "–";
   return left.low_minutes === left.high_minutes

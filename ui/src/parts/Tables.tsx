@@ -13,7 +13,7 @@ export const Plan: FC<{ view: Overview }> = ({ view }) => {
     <section aria-labelledby="bf-plan" className="bf-card">
       <h2 id="bf-plan">Plan</h2>
       <p className="bf-muted">
-        Hash <code>{plan.hash}</code>. Row figures are estimates (before FINAL).
+        Digest <code>{plan.hash}</code>. Row figures are estimates (before FINAL).
       </p>
       <Table caption="Plan by customer" columns={columns} foot={plan.total} id={(row) => row.customer} rows={plan.rows} />
       {plan.notes.length > 0 && (

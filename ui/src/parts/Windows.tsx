@@ -107,9 +107,13 @@ function windowColumns({ now, ...look }: Omit<Props, "chosen">): Column<WindowRo
       cell: (row) => (
         <>
           {row.part_of && <span aria-hidden="true">↳ </span>}
-          <Link title="The task in Airflow" to={taskPath(view.dag_id, view.run_id, row)}>
-            {row.customer}
-          </Link>
+          {row.task ? (
+            <Link title="The task in Airflow" to={taskPath(view.dag_id, view.run_id, row)}>
+              {row.customer}
+            </Link>
+          ) : (
+            row.customer
+          )}
           <div className="bf-muted bf-nowrap">
             {row.start}..{row.end}
           </div>
@@ -192,9 +196,11 @@ const Look: FC<Omit<Props, "chosen" | "now"> & { row: WindowRow }> = ({
   onReset,
 }) => (
   <div className="bf-links">
-    <Link aria-label={`Task and log of ${row.label}`} to={taskPath(view.dag_id, view.run_id, row)}>
-      task and log
-    </Link>
+    {row.task && (
+      <Link aria-label={`Task and log of ${row.label}`} to={taskPath(view.dag_id, view.run_id, row)}>
+        task and log
+      </Link>
+    )}
     {row.links.map((link) =>
       link.href ? (
         <a href={link.href} key={link.text} rel="noreferrer" target="_blank" title={link.text}>
@@ -232,6 +238,24 @@ const Look: FC<Omit<Props, "chosen" | "now"> & { row: WindowRow }> = ({
   </div>
 );
 
+/** Copy a text. Where the page is not served by HTTPS a browser has no clipboard but the old command. */
+async function copied(text: string): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = document.createElement("textarea");
+    field.value = text;
+    const before = document.activeElement;
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    if (before instanceof HTMLElement) before.focus();
+    return done;
+  }
+}
+
 /** A name to look for elsewhere: one press copies it. */
 const Copy: FC<{ kind: string; text: string; of: string }> = ({ kind, text, of }) => {
   const [done, setDone] = useState(false);
@@ -239,10 +263,7 @@ const Copy: FC<{ kind: string; text: string; of: string }> = ({ kind, text, of }
     <button
       aria-label={`Copy the name of the ${kind} of ${of}: ${text}`}
       className="bf-link"
-      onClick={() => {
-        // Without a secure context there is no clipboard; the name stands in the tooltip then.
-        void navigator.clipboard?.writeText(text).then(() => setDone(true));
-      }}
+      onClick={() => void copied(text).then(setDone)}
       title={text}
       type="button"
     >
