@@ -26,15 +26,22 @@ from backfill.operators.wait_mutations import WaitMutationsOperator
 from backfill.operators.wait_workflows import WaitWorkflowsOperator
 from backfill.settings import DAG_ID_PREFIX
 
-STAGES = [AdmitOperator, DeleteOperator, WaitMutationsOperator, ReindexOperator, WaitWorkflowsOperator, VerifyOperator]
-OTHERS = [PreflightOperator, PlanOperator, PlanApproval, ReplanOperator, ReportOperator]
+STAGES: list[type] = [
+    AdmitOperator,
+    DeleteOperator,
+    WaitMutationsOperator,
+    ReindexOperator,
+    WaitWorkflowsOperator,
+    VerifyOperator,
+]
+OTHERS: list[type] = [PreflightOperator, PlanOperator, PlanApproval, ReplanOperator, ReportOperator]
 
 
 class ReportLink(BaseOperatorLink):
     """The run's tab with matrix, plan and report."""
 
     operators: ClassVar[list[type]] = [*STAGES, *OTHERS]
-    name: ClassVar[str] = "Backfill"  # type: ignore[misc]
+    name: ClassVar[str] = "Backfill"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """Return the address of the tab, '' when Airflow's own address is not configured."""
@@ -53,21 +60,21 @@ class _WindowLink(BaseOperatorLink):
 class JobLink(_WindowLink):
     """The window's Job in a Kubernetes UI."""
 
-    name: ClassVar[str] = "Job"  # type: ignore[misc]
+    name: ClassVar[str] = "Job"
     kind: ClassVar[str] = "job"
 
 
 class WorkflowLink(_WindowLink):
     """The window's first workflow in Temporal's UI; the tab lists all of them."""
 
-    name: ClassVar[str] = "Workflow in Temporal"  # type: ignore[misc]
+    name: ClassVar[str] = "Workflow in Temporal"
     kind: ClassVar[str] = "workflow"
 
 
 class MutationsLink(_WindowLink):
     """The window's mutations on every host, as a query."""
 
-    name: ClassVar[str] = "Mutations"  # type: ignore[misc]
+    name: ClassVar[str] = "Mutations"
     kind: ClassVar[str] = "mutations"
 
 
