@@ -11,7 +11,7 @@ from typing import Any
 
 from include.scorecard_backfill.config.notify import About, Channel
 from include.scorecard_backfill.plural import number_of
-from include.scorecard_backfill.records import Failure
+from include.scorecard_backfill.records import Failure, plain
 from include.scorecard_backfill.verdicts.causes import cause_of, what_to_do
 
 LONGEST_TEXT = 1_500
@@ -114,6 +114,14 @@ def finished_notice(run: Run, report: Mapping[str, Any]) -> Notice | None:
     owed = [f"{debts} windows are deleted and not verified."] if debts else []
     what = f"{verdict}, {verified} of {planned} windows verified"
     return _notice("finished", f"{verified}/{planned}", run, what, [*removed, *owed])
+
+
+def rejection(left: object) -> str:
+    """Return the sentence of a plan that was rejected, from what the approval has left; '' for nothing."""
+    found = plain(left)
+    if not isinstance(found, Mapping):
+        return ""
+    return f"The plan was rejected by {found.get('by') or 'somebody'}; nothing was deleted."
 
 
 def run_note(sentence: str) -> str:

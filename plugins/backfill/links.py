@@ -83,7 +83,7 @@ def _address(ti: Any, kind: str) -> str:
     from airflow.utils.session import create_session
 
     from backfill.api.read import links_to, window_at
-    from include.scorecard_backfill.overview.links import fill, job_of, workflows_of
+    from include.scorecard_backfill.overview.links import deleted_key, fill, job_of, workflows_of
 
     template: str = getattr(links_to(ti.dag_id.removeprefix(DAG_ID_PREFIX)), kind)
     group = ti.task_id.rpartition(".")[0]
@@ -94,7 +94,7 @@ def _address(ti: Any, kind: str) -> str:
     if window is None:
         return ""
     if kind == "mutations":
-        return fill(template, key=window.window.key) if window.results.get("delete") else ""
+        return fill(template, key=key) if (key := deleted_key(window)) else ""
     if kind == "job":
         return fill(template, job=job) if (job := job_of(window)) else ""
     return fill(template, workflow_id=ids[0]) if (ids := workflows_of(window)) else ""

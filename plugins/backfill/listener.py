@@ -7,14 +7,13 @@ savepoint: a failure of theirs must not spoil what the scheduler is doing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.listeners import hookimpl
 
 from backfill.kit.xcoms import REFUSED, REJECTED
 from backfill.settings import DAG_ID_PREFIX
-from include.scorecard_backfill.notices import NOTE_PREFIX, run_note
-from include.scorecard_backfill.records import plain
+from include.scorecard_backfill.notices import NOTE_PREFIX, rejection, run_note
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -69,12 +68,8 @@ def _sentence(connection: Connection, dag_run: DagRun) -> str:
     left = {(task_id, key): value for task_id, key, value in found}
     for said in SAYING_NO:
         if said in left:
-            return _rejected_by(left[said]) if said[1] == REJECTED else str(left[said])
+            return rejection(left[said]) if said[1] == REJECTED else str(left[said])
     return ""
-
-
-def _rejected_by(value: Any) -> str:
-    return f"the plan was rejected by {plain(value)['by']}; nothing was deleted"
 
 
 def _write(connection: Connection, run: int, text: str) -> None:

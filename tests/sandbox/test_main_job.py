@@ -158,7 +158,7 @@ def test_a_dry_run_changes_nothing_and_a_rejected_plan_neither(west: Driver) -> 
     west.api.reject(west.dag_id, run, 120)
     assert west.finish(run) == "failed"
     assert "approve" in west.failed(run)
-    assert west.api.note(west.dag_id, run) == "Refused: the plan was rejected by admin; nothing was deleted"
+    assert west.api.note(west.dag_id, run) == "Refused: The plan was rejected by admin; nothing was deleted."
     assert west.changes() == changes
 
 

@@ -12,9 +12,8 @@ from include.scorecard_backfill.overview.model import Link
 def links_of(facts: RunFacts, window: WindowFacts) -> tuple[Link, ...]:
     """Return the links of a window that has come so far; '' as address where the cluster's file names none."""
     found: list[Link] = []
-    deleted = window.results.get("delete", Result())
-    if deleted.statements:
-        found.append(Link(kind="mutation", text=f"backfill:{window.window.key}:"))
+    if key := deleted_key(window):
+        found.append(Link(kind="mutation", text=f"backfill:{key}:"))
     if job := job_of(window):
         found.append(Link(kind="job", text=job, href=fill(facts.job_url, job=job)))
     ids = workflows_of(window)
@@ -34,6 +33,12 @@ def job_of(window: WindowFacts) -> str:
         start=window.window.start,
         attempt=newest.attempt,
     )
+
+
+def deleted_key(window: WindowFacts) -> str:
+    """Return the key by which the window's mutations are found; '' while it has sent none."""
+    deleted = window.results.get("delete")
+    return window.window.key if deleted is not None and deleted.statements else ""
 
 
 def workflows_of(window: WindowFacts) -> tuple[str, ...]:

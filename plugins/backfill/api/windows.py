@@ -89,8 +89,11 @@ def _tasks(session: Session, dag_id: str, run_id: str, wanted: Any) -> dict[Plac
     found = session.execute(
         select(*columns).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, wanted)
     )
+    # A cleared task keeps its old end, and one that ends in the triggerer does not get a new one (3.3.2).
     return {
-        (task_id, index): TaskFact(str(state), start, end, tries or 0, waits_for or "")
+        (task_id, index): TaskFact(
+            str(state), start, start if start and end and end < start else end, tries or 0, waits_for or ""
+        )
         for task_id, index, state, start, end, tries, waits_for in found
     }
 

@@ -21,7 +21,7 @@ from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.markdown import report_markdown
-from include.scorecard_backfill.notices import finished_notice
+from include.scorecard_backfill.notices import finished_notice, rejection
 from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import Deleted, Failure, Record, Verified, Window
 from include.scorecard_backfill.records.report import Report
@@ -94,8 +94,8 @@ class ReportOperator(BaseOperator):
 
     def _refused(self, ti: Any, run: Chosen | None) -> str:
         """Return why nothing was done at all: input that was refused, a plan that a person rejected; '' otherwise."""
-        if rejected := xcoms.pull(ti, "approve", xcoms.REJECTED):
-            return f"The plan was rejected by {rejected['by']}; nothing was deleted."
+        if rejected := rejection(xcoms.pull(ti, "approve", xcoms.REJECTED)):
+            return rejected
         for task_id in ("preflight", "plan"):
             if sentence := xcoms.text(ti, task_id, xcoms.REFUSED):
                 return sentence

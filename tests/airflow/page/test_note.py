@@ -55,7 +55,7 @@ def test_the_note_is_the_sentence(session: Session, task_id: str) -> None:
 
 def test_a_rejected_plan_says_by_whom(session: Session) -> None:
     run = refused(session, "note-rejected", ("approve", "rejected", {"by": "jane"}))
-    assert ends(session, run, DagRunState.FAILED) == "Refused: the plan was rejected by jane; nothing was deleted"
+    assert ends(session, run, DagRunState.FAILED) == "Refused: The plan was rejected by jane; nothing was deleted."
 
 
 def test_a_run_that_failed_otherwise_gets_no_note(session: Session) -> None:

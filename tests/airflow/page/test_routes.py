@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from include.scorecard_backfill.overview.facts import NO_TASK
 from include.scorecard_backfill.overview.results import planned_of
 from tests.airflow.page.conftest import person
 from tests.kit.airflow_home import ROOT
-from tests.kit.page_story import DAG, OTHER, Story, window_record
+from tests.kit.page_story import DAG, NOON, OTHER, Story, window_record
 
 RUN = "manual__2026-03-01T12:00:00+00:00"
 OVERRIDE = "scorecard_backfill_override__sandbox-east"
@@ -245,6 +246,20 @@ async def test_pause_limit_and_resume_write_the_override_with_the_persons_name(f
         for entry in log:
             session.delete(entry)
         Variable.delete(OVERRIDE, session=session)
+
+
+async def test_a_window_that_was_verified_after_a_clear_is_so_since_then(fresh: FastAPI, story: Session) -> None:
+    told = Story(story, RUN)
+    one = window_record("acme")
+    told.plan([one])
+    told.window(one, 0, 6)
+    again = NOON + timedelta(hours=2)
+    values = {"start_date": again, "end_date": NOON + timedelta(minutes=1)}
+    story.execute(update(TaskInstance).where(TaskInstance.task_id == "windows.verify").values(**values))
+    story.commit()
+    async with person(fresh, "viewer") as client:
+        view = (await client.get("/run", params={"dag_id": DAG, "run_id": RUN})).json()
+    assert view["windows"][0]["since"] == again.isoformat().replace("+00:00", "Z")
 
 
 async def test_ids_with_markup_stay_text(fresh: FastAPI, story: Session) -> None:
