@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -36,6 +37,8 @@ RUN = "told"
 TO = "night-shift@example.com"
 HOOK_SECRET = "hook-s3cr3t-7f1b"
 LOOK_SECONDS = 60
+LINKS = {"job": "https://k8s.example.com/{namespace}/{job}", "mutations": "https://ch.example.com/?query={query}",
+         "temporal_ui": "https://temporal.example.com/{namespace}/{workflow_id}"}  # fmt: skip
 UNDO_SECONDS = 180
 UNDO_DAG = f"scorecard_backfill_undo__{CLUSTER}"
 
@@ -64,6 +67,7 @@ class Told:
     meters: Sink
     said: dict[str, Ended] = field(default_factory=dict)
     events: list[Json] = field(default_factory=list)
+    links: dict[str, Json] = field(default_factory=dict)
     undo_asked: Json = field(default_factory=dict)
 
     def command(self, *argv: str, **changes: str) -> Ended:
@@ -86,7 +90,8 @@ def clusters_that_tell(folder: Path) -> Path:
         shutil.copy(ROOT / "sandbox" / "clusters" / f"{name}.yaml", folder)
     file = folder / f"{CLUSTER}.yaml"
     channels = [{"kind": "webhook", "conn_id": "told_hook"}, {"kind": "smtp", "conn_id": "told_mail", "to": [TO]}]
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"notify": {"channels": channels}}))
+    more = {"notify": {"channels": channels}, "links": LINKS}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | more))
     return folder
 
 
@@ -151,6 +156,9 @@ def drive(told: Told, west: Driver) -> None:
         said[f"report {kind}"] = command("report", f"--{kind}")
     said["report"] = command("report")
     told.events = api.request("GET", "/assets/events", params={"source_run_id": RUN, "limit": 100})["asset_events"]
+    for stage in ("admit", "verify"):
+        place = f"/dags/{west.dag_id}/dagRuns/{RUN}/taskInstances/windows.{stage}/links"
+        told.links[stage] = api.request("GET", place, params={"map_index": 0})["extra_links"]
     api.unpause(UNDO_DAG)
     said["undo"] = command("undo", "--run", RUN, "--customer", GOOD, "--yes", "--json")
     undo = said["undo"].json["run_id"]
@@ -245,6 +253,16 @@ def test_each_customer_and_month_that_is_verified_is_one_event(told: Told) -> No
     # The first end of the run had proven the one customer, its retry both: after a clear the events are there again.
     assert set(months) == {(GOOD, "2026-01", True), (BROKEN, "2026-01", True)}
     assert Counter(months)[BROKEN, "2026-01", True] == 1
+
+
+def test_a_stage_that_never_ran_on_a_worker_leads_to_job_workflow_and_mutations(told: Told) -> None:
+    first = told.said["report json"].json["windows"][0]
+    texts = {link["kind"]: link["text"] for link in first["links"]}
+    for stage, links in told.links.items():
+        assert links["Backfill"].endswith(f"/runs/{RUN}/plugin/backfill"), stage
+        assert links["Job"].endswith(f"/{texts['job']}"), stage
+        assert links["Workflow in Temporal"].startswith("https://temporal.example.com/"), stage
+        assert texts["mutation"] in unquote(links["Mutations"]), stage
 
 
 def test_no_secret_is_told_or_logged(told: Told) -> None:

@@ -289,3 +289,12 @@ def test_a_cluster_without_snapshots_has_no_undo() -> None:
     ended = call(airflow(), "undo", "--run", RUN, "--all-customers", "--yes")
 
     assert (ended.code, "takes no snapshots" in ended.err) == (1, True)
+
+
+def test_the_report_of_a_dry_run_is_its_plan() -> None:
+    dry = view(window(planned("acme")), state="success", run={"dry_run": True})
+    ended = call(airflow(dry), "report")
+
+    assert ended.code == 0
+    assert "conversations" in ended.out
+    assert "verified" not in ended.out

@@ -363,3 +363,9 @@ def test_a_window_without_a_task_in_airflow_has_no_link_to_one() -> None:
     assert [row.task for row in overview(dry, at(60)).windows] == [""]
     waiting = run([unmade])
     assert [row.task for row in overview(waiting, at(60)).windows] == ["windows.admit"]
+
+
+def test_the_report_of_a_run_that_did_nothing_is_its_plan() -> None:
+    dry = overview(run([replace(window(planned("acme")), tasks={})], state="success", run={"dry_run": True}), at(60))
+    assert "## Report" not in markdown(dry)
+    assert "| acme | 1 |" in markdown(dry)

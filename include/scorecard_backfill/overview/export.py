@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-from include.scorecard_backfill.overview.model import Numbers, Overview, WindowRow
+from include.scorecard_backfill.overview.model import NOTHING_DONE, Numbers, Overview, WindowRow
 
 KINDS: Mapping[str, str] = {
     "csv": "text/csv; charset=utf-8",
@@ -61,7 +61,9 @@ def markdown(view: Overview) -> str:
     lines = [f"# {view.dag_id} {view.run_id}", "", f"**{view.headline}**", ""]
     for note in view.attention:
         lines += [f"- {note.what}{f' {note.todo}' if note.todo else ''}"]
-    return "\n".join([*lines, "", "## Report", "", *report_lines(view), "", "## Plan", "", *plan_lines(view), ""])
+    # Where nothing was begun, the plan is the report.
+    report = [] if view.state in NOTHING_DONE else ["", "## Report", "", *report_lines(view)]
+    return "\n".join([*lines, *report, "", "## Plan", "", *plan_lines(view), ""])
 
 
 def report_lines(view: Overview) -> list[str]:

@@ -30,6 +30,10 @@ class Numbers(Frozen):
     short: int | None = None
 
 
+NOTHING_DONE = ("dry run", "rejected", "refused", "waiting for approval")
+"""States of a run that has begun no window: its plan is all that there is to report."""
+
+
 class Link(Frozen):
     """Where to read more. ``href`` is '' when there is only a text (a name to look for)."""
 

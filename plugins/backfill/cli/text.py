@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from include.scorecard_backfill.overview.history import ClusterLine
-from include.scorecard_backfill.overview.model import Attention, Overview, PlanRow, WindowRow
+from include.scorecard_backfill.overview.model import NOTHING_DONE, Attention, Overview, PlanRow, WindowRow
 
 WORDS = {
     "verified": "verified",
@@ -97,7 +97,10 @@ def _window(row: WindowRow) -> list[str]:
 
 
 def report_lines(view: Overview) -> list[str]:
-    """Return what a run did: rows of each customer and table, with the total."""
+    """Return what a run did: rows of each customer and table, with the total; its plan where it has done nothing."""
+    head = [view.headline, *attention_lines(view.attention)]
+    if view.state in NOTHING_DONE:
+        return [*head, "", *plan_lines(view)]
     body = []
     for row in (*view.report.rows, view.report.total):
         counted = f"{row.verified}/{row.windows}"
@@ -105,7 +108,6 @@ def report_lines(view: Overview) -> list[str]:
             body.append([row.customer, counted, name, _number(n.before), _number(n.after), _number(n.removed)])
         if not row.tables:
             body.append([row.customer, counted, "", "", "", ""])
-    head = [view.headline, *attention_lines(view.attention)]
     return [*head, "", *table(["customer", "verified", "table", "before", "after", "removed"], body)]
 
 
