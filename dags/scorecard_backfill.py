@@ -139,7 +139,8 @@ def build_dag(config: ClusterConfig, customers: Sequence[str] = ()) -> DAG:
         )
         days = stages("single_days", again.output, config)
         # An asset is known to Airflow as long as a task names it; the debts are kept in its state.
-        report = ReportOperator(task_id="report", cluster=name, inlets=[asset], outlets=[asset], **whatever)
+        outlets = [asset, verified_alias(name)]
+        report = ReportOperator(task_id="report", cluster=name, inlets=[asset], outlets=outlets, **whatever)
         tidy = TidyOperator(task_id="tidy", cluster=name, outlets=[verified_alias(name)], **worker).as_teardown()
         preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report >> tidy
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.

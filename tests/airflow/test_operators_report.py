@@ -398,6 +398,19 @@ def test_tidy_announces_each_verified_month_as_an_event_of_the_clusters_asset(cl
     )  # fmt: skip
 
 
+def test_a_complete_report_announces_each_verified_month_itself_and_tidy_does_not_again(cluster: str) -> None:
+    # A clear of what has failed runs the report again, and not tidy, which has ended well.
+    task = run(WINDOWS, verify={n: verified(key) for n, key in enumerate(KEYS)})
+    report = ReportOperator(task_id="report", cluster=NAME).execute(task)
+    told = task["outlet_events"][verified_alias(NAME)].asset_alias_events
+    assert sorted({event.extra["customer"] for event in told}) == [w.customer_id for w in WINDOWS]
+
+    again = run(WINDOWS)
+    again["ti"].xcoms["report", "return_value"] = report
+    TidyOperator(task_id="tidy", cluster=NAME).execute(again)
+    assert again["outlet_events"][verified_alias(NAME)].asset_alias_events == []
+
+
 def test_the_end_of_a_run_is_told_although_the_report_is_red(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("backfill.operators.report.tell", lambda config, notice: told.append(notice.subject))

@@ -149,7 +149,7 @@ def test_a_failure_is_named_with_its_windows_and_retried_alone(page: Page, east:
     before = {t.task_id: t.try_number for t in east.api.tasks(east.dag_id, run) if t.task_id == "approve"}
     verified = view(east, run)["counts"]["verified"]
     page.goto(path(east, run))
-    note = page.get_by_role("listitem").filter(has_text=re.compile("windows? failed"))
+    note = page.get_by_role("listitem").filter(has_text=re.compile("windows? failed:"))
     expect(note).to_contain_text(f"{BROKEN} {START}..2026-01-11")
     gone = page.get_by_role("listitem").filter(has_text="Deleted, not yet reindexed")
     expect(gone.get_by_role("time")).to_be_visible()

@@ -12,6 +12,7 @@ from backfill import metrics
 from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
+from backfill.kit.announce import announce
 from backfill.kit.debts import DebtBook
 from backfill.kit.refusal import Refusal
 from backfill.kit.results import planned, results
@@ -61,6 +62,8 @@ class ReportOperator(BaseOperator):
         self._push(ti, report)
         self._tell(ti, report)
         self._raise_unless_done(report)
+        if not report.dry_run:
+            announce(context, self.cluster, report.to_json(), self.log)
         return report.to_json()
 
     def _push(self, ti: Any, report: Report) -> None:

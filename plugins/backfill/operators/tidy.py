@@ -10,11 +10,10 @@ from airflow.sdk import BaseOperator, Variable
 from backfill.groups import GROUPS
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
-from backfill.kit.debts import cluster_asset, verified_alias
+from backfill.kit.announce import announce
 from backfill.kit.results import planned, results
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
-from include.scorecard_backfill.months import verified_months
 from include.scorecard_backfill.planning import learned
 from include.scorecard_backfill.records import Failure, Record, Window, WorkflowsClosed
 
@@ -39,12 +38,10 @@ class TidyOperator(BaseOperator):
         self._announce(context)
 
     def _announce(self, context: Any) -> None:
-        """Leave an asset event for each customer and month that the run has verified, also of an incomplete run."""
+        """Leave an asset event for each customer and month that an incomplete run has verified all the same."""
         report = xcoms.pull(context["ti"], "report", xcoms.RESULT) or {}
-        event = context["outlet_events"][verified_alias(self.cluster)]
-        for entry in verified_months(report):
-            event.add(cluster_asset(self.cluster), extra={**entry.model_dump(), "run_id": context["dag_run"].run_id})
-            self.log.info("verified: %s %s, %s of %s days", entry.customer, entry.month, entry.days, entry.of)
+        if not report.get("complete"):
+            announce(context, self.cluster, report, self.log)
 
     def _learn(self, windows: Sequence[Window], waited: Iterable[Record]) -> None:
         by_key = {w.key: w for w in windows}
