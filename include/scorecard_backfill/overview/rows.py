@@ -126,7 +126,7 @@ def _row(facts: RunFacts, window: WindowFacts, *, going: bool, debt: DebtFact | 
         end=planned.end,
         state=state,
         stage=stage,
-        task=window.task_id("verify" if stage == "done" else stage) if going or window.tasks else "",
+        task=window.task_id("verify" if stage == "done" else stage) if window.tasks else "",
         index=window.index,
         since=_since(facts, planned.stages, states, stage),
         reason=reason,
