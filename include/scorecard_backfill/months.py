@@ -42,6 +42,11 @@ def verified_months(report: Mapping[str, Any]) -> list[VerifiedMonth]:
     return [_entry(*at, verified[at]) for at in sorted(set(verified) - spoiled)]
 
 
+def is_complete(report: Mapping[str, Any]) -> bool:
+    """Return True for the report of a run that has verified all that it has planned."""
+    return bool(report.get("complete"))
+
+
 def _days(start: str, end: str) -> Iterable[date]:
     days = DateRange(date.fromisoformat(start), date.fromisoformat(end))
     return (days.start + timedelta(days=n) for n in range(days.days))

@@ -14,6 +14,7 @@ from backfill.kit.announce import announce
 from backfill.kit.results import planned, results
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
+from include.scorecard_backfill.months import is_complete
 from include.scorecard_backfill.planning import learned
 from include.scorecard_backfill.records import Failure, Record, Window, WorkflowsClosed
 
@@ -40,7 +41,7 @@ class TidyOperator(BaseOperator):
     def _announce(self, context: Any) -> None:
         """Leave an asset event for each customer and month that an incomplete run has verified all the same."""
         report = xcoms.pull(context["ti"], "report", xcoms.RESULT) or {}
-        if not report.get("complete"):
+        if not is_complete(report):
             announce(context, self.cluster, report, self.log)
 
     def _learn(self, windows: Sequence[Window], waited: Iterable[Record]) -> None:
