@@ -142,6 +142,30 @@ def test_what_is_changed_is_said() -> None:
     assert jobtemplate.changes(CRONJOB["spec"]["jobTemplate"]) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("template.spec.restartPolicy", "OnFailure"),
+        ("completionMode", "Indexed"),
+        ("podFailurePolicy", {"rules": [{"action": "Ignore"}]}),
+        ("managedBy", "queue.example.com/other"),
+        ("completions", None),
+    ],
+)
+def test_what_admission_may_not_make_of_a_job(path: str, value: Any) -> None:
+    sent = build_job(CRONJOB, request())
+    answer = copy.deepcopy(sent)
+    answer["spec"]["completionMode"] = "NonIndexed"
+    assert jobtemplate.undone(sent, answer, poll_seconds=10) == []
+    node = answer["spec"]
+    *way, last = path.split(".")
+    for part in way:
+        node = node[part]
+    node[last] = value
+    (said,) = jobtemplate.undone(sent, answer, poll_seconds=10)
+    assert f"sets spec.{path} to {value}" in said
+
+
 def test_a_queue_keeps_its_suspend() -> None:
     base = cronjob("suspend", True)
     base["spec"]["jobTemplate"]["metadata"]["labels"][QUEUE_NAME] = "batch"
