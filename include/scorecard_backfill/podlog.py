@@ -12,11 +12,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def lines_of(raw: bytes, limit: int) -> list[str]:
-    """Return the lines of a log, its last one left out when the server has cut it at ``limit`` bytes.
+    r"""Return the lines of a log, its last one left out when the server has cut it at ``limit`` bytes.
 
     What is not UTF-8 is replaced, and escape sequences are left out, so that a coloured id is the id.
 
-    >>> lines_of(b"\\x1b[36mid=w-1\\x1b[0m, \\xff\\n", 100)
+    >>> lines_of(b"\x1b[36mid=w-1\x1b[0m, \xff\n", 100)
     ['id=w-1, \ufffd']
     """
     found = [_CONTROL.sub(" ", _COLOURS.sub("", line)).rstrip() for line in raw.decode("utf-8", "replace").split("\n")]

@@ -76,8 +76,8 @@ def created(workflow_id: str) -> str:
     "body",
     [
         created("w-1").encode() + b" \xff\xfe\nnext",
-        f"\x1b[32mINFO\x1b[0m Created reindex conversations job: name=jobs/1, execution_id=\x1b[1mw-1\x1b[0m,"
-        f" cluster=c".encode(),
+        b"\x1b[32mINFO\x1b[0m Created reindex conversations job: name=jobs/1, execution_id=\x1b[1mw-1\x1b[0m,"
+        b" cluster=c",
         b'{"msg": "' + created("w-1").encode() + b'"}',
         b"\r\n" + created("w-1").encode() + b"\r\nzero\x00byte\r\n",
         b"12",
