@@ -10,6 +10,7 @@ from typing import Literal
 from include.scorecard_backfill.sql.statements import quote_identifier, quote_string
 
 SYSTEM_TABLES = (
+    "asynchronous_inserts",
     "clusters",
     "columns",
     "disks",
