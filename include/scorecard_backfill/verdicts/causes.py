@@ -121,8 +121,8 @@ _LISTED = (
     Cause("rows_spooled", "look", ("wait_mutations", "verify"),
         "Rows written before the DELETE are still on their way (a Distributed table's queue, asynchronous inserts, a"
         " Buffer table) and would arrive after it.",
-        "Look at the table and host that are named (system.distribution_queue, system.asynchronous_inserts), or let this"
-        " user flush them; clear the task when nothing waits there."),
+        "Look at the table and host that are named (system.distribution_queue, system.asynchronous_inserts), or let"
+        " this user flush them; clear the task when nothing waits there."),
     Cause("fail_reason", "look", DELETES,
         "The mutation fails on the host that is named.",
         "Remove the reason; its command in system.mutations holds backfill:<window key>. If it must go, kill it"
