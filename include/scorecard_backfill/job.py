@@ -107,7 +107,7 @@ def build_job(cronjob: Mapping[str, Any], request: JobRequest) -> dict[str, Any]
             "annotations": {
                 **(meta.get("annotations") or {}),
                 INSTANTIATE_ANNOTATION: "manual",
-                ANNOTATION_CONTAINER: request.container or jobtemplate.containers_of(template)[0],
+                ANNOTATION_CONTAINER: jobtemplate.program_container(template, request.container),
                 **({ANNOTATION_OWNER: request.owner} if request.owner else {}),
             },
         },
@@ -152,9 +152,9 @@ def _env(existing: list[Mapping[str, Any]], request: JobRequest) -> list[dict[st
         ENV_START: f"{request.start}T00:00:00Z",
         ENV_END: f"{request.end}T00:00:00Z",
         ENV_CUSTOMERS: request.customer_id,
+        # Also where the template does not name it: envFrom or the image's own environment may.
+        ENV_CLEAN_UP: "false",
     }
-    if any(item.get("name") == ENV_CLEAN_UP for item in existing):
-        window[ENV_CLEAN_UP] = "false"
     extra = {name: value for name, value in request.extra_env.items() if name not in {*WINDOW_ENV, ENV_CLEAN_UP}}
     kept = [copy.deepcopy(dict(item)) for item in existing if item.get("name") not in {*window, *extra}]
     return [
@@ -189,7 +189,7 @@ def changed_window(job: Mapping[str, Any], request: JobRequest) -> list[str]:
     ours = next((item for item in containers if item.get("name") == name), None)
     if ours is None:
         return [f"container {name} is not in the Job any more"]
-    wanted = {item["name"]: item["value"] for item in _env([], request) if item["name"] in WINDOW_ENV}
+    wanted = {item["name"]: item["value"] for item in _env([], request) if item["name"] in {*WINDOW_ENV, ENV_CLEAN_UP}}
     found = {
         variable: [i.get("value") for i in ours.get("env") or [] if i.get("name") == variable] for variable in wanted
     }

@@ -102,8 +102,10 @@ def parse(text: str) -> Statement:
         raise ClickHouseError(62, "Syntax error: Empty query.")
     if any(tokens[index].text == ";" and tokens[index].kind == "op" for index in top_level(tokens)):
         raise ClickHouseError(62, "Syntax error: Multi-statements are not allowed.")
-    tokens, fmt = _cut_format(tokens)
     verb = "(" if tokens[0].text == "(" else tokens[0].upper
+    tokens, fmt = _cut_format(tokens)
+    if verb == "SYSTEM" and fmt is not None:
+        raise ClickHouseError(62, f"Syntax error: failed at FORMAT {fmt}: SYSTEM takes no FORMAT.")
     if verb in QUERY_WORDS:
         return Statement(verb, tuple(tokens), format=fmt)
     tokens, cluster = _cut_cluster(tokens)

@@ -8,7 +8,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from tests.sandbox.faults_clickhouse_fixtures import Scene, scene
-from tests.sandbox.test_faults_clickhouse_checks import plan, preflight
+from tests.sandbox.test_faults_clickhouse_checks import plan, preflight, problems
 from tests.standins.clickhouse_fixtures import cluster, nodes
 
 __all__ = ["cluster", "nodes", "scene"]
@@ -123,3 +123,47 @@ def test_a_silent_host_lists_no_mutations_and_is_not_taken_for_one_without(scene
     scene.fault("node-2-2", kind="silent", match="system.mutations")
     with pytest.raises(RuntimeError, match="3 of 4 hosts have listed their mutations"):
         BackfillClickHouse(scene.config).mutations()
+
+
+def policy(scene: Scene, *nodes: str, **columns: object) -> None:
+    """Have nodes (all by default) list a row policy on this customer's table."""
+    row = {"database": scene.database, "table": "scorecard", "short_name": "p", "apply_to_all": 0, **columns}
+    for node in nodes or scene.sandbox.names:
+        scene.fault(node, kind="overlay", table="row_policies", add=[row])
+
+
+@pytest.mark.parametrize(
+    ("columns", "places"),
+    [
+        ({"apply_to_all": 1}, ()),
+        ({"apply_to_all": 1, "table": ""}, ()),
+        ({"apply_to_list": ["admin"]}, ("node-2-2",)),
+    ],
+    ids=["all", "of the whole database", "on one host only"],
+)
+def test_a_row_policy_that_hides_rows_from_us_is_named(
+    scene: Scene, columns: dict[str, object], places: tuple[str, ...]
+) -> None:
+    policy(scene, *places, **columns)
+    found = said(scene)
+    assert "row policies hide rows" in found
+    assert f"p on {scene.database}.{columns.get('table', 'scorecard') or '*'}" in found
+    assert (places or ("node-1-1",))[0] in found
+
+
+def test_a_row_policy_of_others_is_none_of_ours_as_long_as_we_see_rows(scene: Scene) -> None:
+    policy(scene, apply_to_list=["analyst"])
+    policy(scene, database="another", table="", apply_to_all=1)
+    assert problems(scene) == []
+    scene.fill("2026-01-05")
+    assert problems(scene) == []
+    # Where users without a policy of their own see nothing, a count is 0 although parts hold rows.
+    scene.fault("node-1-2", kind="overlay", table="parts", add=[
+        {"database": scene.database, "table": "scorecard", "active": 1, "rows": 5}
+    ])  # fmt: skip
+    scene.sandbox.nodes()[0].query(
+        f"ALTER TABLE `{scene.database}`.scorecard ON CLUSTER 'conversations' DELETE WHERE 1", mutations_sync=2
+    )
+    found = "\n".join(problems(scene))
+    assert f"{scene.database}.scorecard on node-1-2" in found
+    assert "users_without_row_policies_can_read_rows" in found

@@ -403,6 +403,7 @@ def test_preflight_tells_of_a_full_quota_and_fails_on_a_refusal(scene: Scene) ->
     [
         ({"spec": {"parallelism": 3}}, "spec.parallelism to 3"),
         ({"spec": {"backoffLimit": 4}}, "spec.backoffLimit"),
+        ({"spec": {"ttlSecondsAfterFinished": 0}}, "removes a Job 0 s after its end"),
     ],
 )
 def test_preflight_sees_what_a_webhook_makes_of_the_job(scene: Scene, patch: Json, part: str) -> None:
@@ -410,6 +411,17 @@ def test_preflight_sees_what_a_webhook_makes_of_the_job(scene: Scene, patch: Jso
     scene.kube.sandbox.set_faults({"kind": "mutate", "match": match, "patch": patch})
     problems, _ = preflight()
     assert [problem for problem in problems if part in problem]
+
+
+def test_preflight_tells_of_shorter_lives_and_other_arguments(scene: Scene) -> None:
+    pod = {"containers": [{"name": CRONJOB, "image": SLEEPER, "args": ["--wrapped"]}]}
+    patch = {"spec": {"ttlSecondsAfterFinished": 60, "activeDeadlineSeconds": 5, "template": {"spec": pod}}}
+    match = {"method": "POST", "path": "/jobs$"}
+    scene.kube.sandbox.set_faults({"kind": "mutate", "match": match, "patch": patch})
+    _, notes = preflight()
+    said = " ".join(notes)
+    for part in ("a Job 60 s after its end", "ends a Job after 5 s", f"changes args of container {CRONJOB}"):
+        assert part in said
 
 
 def test_a_webhook_that_changes_the_window_is_seen_and_its_job_goes(scene: Scene) -> None:

@@ -91,3 +91,9 @@ def test_without_effect_keeps_the_statement() -> None:
     assert without_effect(found.tokens) == (
         "ALTER TABLE d.t DELETE WHERE 0 AND (a = 1 OR b IN (SELECT x FROM y WHERE z))"
     )
+
+
+def test_system_takes_no_format_as_in_the_engine() -> None:
+    with pytest.raises(ClickHouseError, match="SYSTEM takes no FORMAT"):
+        parse("SYSTEM FLUSH DISTRIBUTED a.b ON CLUSTER 'c'\n FORMAT TabSeparated")
+    assert parse("SYSTEM FLUSH DISTRIBUTED a.b ON CLUSTER 'c'").cluster == "c"

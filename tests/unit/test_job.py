@@ -21,7 +21,7 @@ from include.scorecard_backfill.job import (
     suspended,
     window_selector,
 )
-from include.scorecard_backfill.jobtemplate.rules import WINDOW_ENV
+from include.scorecard_backfill.jobtemplate.rules import ENV_CLEAN_UP, WINDOW_ENV
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 
 CRONJOB: dict[str, Any] = yaml.safe_load("""
@@ -102,6 +102,7 @@ def test_the_job_is_one_window_of_one_customer() -> None:
         "REINDEX_START_TIME": "2026-01-01T00:00:00Z",
         "REINDEX_END_TIME": "2026-02-01T00:00:00Z",
         "RUN_ONLY_FOR_CUSTOMER_IDS": "acme",
+        ENV_CLEAN_UP: "false",
     }
     assert {name: env_of(job, 1)[name] for name in WINDOW_ENV} == {name: env_of(job)[name] for name in WINDOW_ENV}
 
@@ -178,7 +179,7 @@ def test_a_cronjob_without_template_is_refused(bad: dict[str, Any]) -> None:
 def test_sparse_templates_are_filled() -> None:
     spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "b", "env": None}]}}}
     job = build_job({"metadata": {"name": "c"}, "spec": {"jobTemplate": {"metadata": None, "spec": spec}}}, request())
-    assert set(env_of(job)) == WINDOW_ENV
+    assert set(env_of(job)) == {*WINDOW_ENV, ENV_CLEAN_UP}
     assert job["metadata"]["labels"] == request().labels
     assert build_job(cronjob("parallelism", None), request())["spec"]["parallelism"] == 1
 

@@ -16,7 +16,7 @@ from include.scorecard_backfill import jobtemplate
 from include.scorecard_backfill.job import ANNOTATION_CONTAINER, JobError, build_job, container_of
 from include.scorecard_backfill.jobtemplate.fields import FIELDS
 from include.scorecard_backfill.jobtemplate.page import page
-from include.scorecard_backfill.jobtemplate.rules import ENV_CLEAN_UP, QUEUE_NAME, WINDOW_ENV
+from include.scorecard_backfill.jobtemplate.rules import DEFAULT_CONTAINER, ENV_CLEAN_UP, QUEUE_NAME, WINDOW_ENV
 from tests.unit.test_job import CRONJOB, cronjob, request
 
 Json = dict[str, Any]
@@ -91,6 +91,11 @@ def test_a_refused_field_is_refused_by_its_path(field: Any) -> None:
          "command[2] names RUN_ONLY_FOR_CUSTOMER_IDS otherwise than by its value"),
         ("template.spec.containers.0.command", ["env", "REINDEX_END_TIME=2020-01-01T00:00:00Z", "run"],
          "command[1] names REINDEX_END_TIME"),
+        ("template.spec.containers.0.args", ["run", "2020/01/01"], "args[1] names the day 2020/01/01"),
+        ("template.spec.containers.0.command", ["/usr/bin/env", "-i", "run"],
+         "command[0] starts the program without the Job's variables"),
+        ("template.spec.containers.0.command", ["sh", "-c", "exec env - PATH=/bin run"],
+         "command[2] starts the program without the Job's variables"),
         ("template.spec.containers.0.env.2.value", "--since 3d", "env[2]: environment LOG_LEVEL has an option"),
         ("template.spec.containers.0.env.2.value", "REINDEX_START_TIME=x", "environment LOG_LEVEL names REINDEX_START"),
     ],
@@ -106,6 +111,7 @@ def test_what_would_undo_the_promise_is_refused_by_its_path(path: str, value: An
         ["sh", "-c", 'exec run --customers "$RUN_ONLY_FOR_CUSTOMER_IDS" --start ${REINDEX_START_TIME}'],
         ["--api-version=2023-10-16", "--log-format", "json", "--customer-service-url=http://x"],
         ["--from-file=/etc/config", "--restart"],
+        ["/usr/bin/env", "LOG=debug", "run", "-i", "in.txt", "--env", "-"],
     ],
 )
 def test_arguments_that_use_our_variables_or_mean_something_else_are_kept(args: list[str]) -> None:
@@ -136,10 +142,48 @@ def test_what_is_changed_is_said() -> None:
     assert jobtemplate.changes(CRONJOB["spec"]["jobTemplate"]) == []
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("template.spec.restartPolicy", "OnFailure"),
+        ("completionMode", "Indexed"),
+        ("podFailurePolicy", {"rules": [{"action": "Ignore"}]}),
+        ("managedBy", "queue.example.com/other"),
+        ("completions", None),
+    ],
+)
+def test_what_admission_may_not_make_of_a_job(path: str, value: Any) -> None:
+    sent = build_job(CRONJOB, request())
+    answer = copy.deepcopy(sent)
+    answer["spec"]["completionMode"] = "NonIndexed"
+    assert jobtemplate.undone(sent, answer, poll_seconds=10) == []
+    node = answer["spec"]
+    *way, last = path.split(".")
+    for part in way:
+        node = node[part]
+    node[last] = value
+    (said,) = jobtemplate.undone(sent, answer, poll_seconds=10)
+    assert f"sets spec.{path} to {value}" in said
+
+
 def test_a_queue_keeps_its_suspend() -> None:
     base = cronjob("suspend", True)
     base["spec"]["jobTemplate"]["metadata"]["labels"][QUEUE_NAME] = "batch"
     assert build_job(base, request())["spec"]["suspend"] is True
+
+
+def test_the_program_never_deletes_by_itself_whatever_a_config_map_or_its_image_says() -> None:
+    base = cronjob("template.spec.containers.0.envFrom", [{"configMapRef": {"name": "reindex-defaults"}}])
+    for container in build_job(base, request())["spec"]["template"]["spec"]["containers"]:
+        assert {"name": ENV_CLEAN_UP, "value": "false"} in container["env"]
+
+
+def test_the_template_s_own_word_for_its_main_container_is_taken() -> None:
+    base = cronjob("template.metadata.annotations", {DEFAULT_CONTAINER: "sidecar"})
+    assert container_of(build_job(base, request())) == "sidecar"
+    assert container_of(build_job(base, request(container="reindex"))) == "reindex"
+    base = cronjob("template.metadata.annotations", {DEFAULT_CONTAINER: "gone"})
+    assert container_of(build_job(base, request())) == "reindex"
 
 
 def test_our_container_is_the_first_of_the_template_or_the_named_one() -> None:

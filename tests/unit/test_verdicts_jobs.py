@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from include.scorecard_backfill.verdicts.jobs import (
-    PULL_REASONS,
     JobOutcome,
     began_at,
     job_outcome,
@@ -66,7 +65,9 @@ def pod(state: dict[str, Any] | None = None, *, phase: str = "Pending", init: bo
     }
 
 
-@pytest.mark.parametrize("reason", sorted(PULL_REASONS))
+@pytest.mark.parametrize(
+    "reason", ["ErrImagePull", "CreateContainerError", "RunContainerError", "ErrImageNeverPull", "NotYetInvented"]
+)
 @pytest.mark.parametrize("init", [True, False])
 def test_a_container_that_cannot_start_is_named_with_pod_image_and_reason(reason: str, init: bool) -> None:
     waiting = {"waiting": {"reason": reason, "message": "not found"}}
@@ -85,6 +86,8 @@ def test_a_container_that_cannot_start_is_named_with_pod_image_and_reason(reason
         [{"status": {"phase": "Pending"}}],
         [pod(None)],
         [pod({"waiting": {"reason": "ContainerCreating"}})],
+        [pod({"waiting": {"reason": "PodInitializing"}})],
+        [pod({"waiting": {"reason": "CrashLoopBackOff"}}, init=True)],
         [pod({"waiting": None})],
     ],
 )

@@ -140,6 +140,20 @@ def test_an_image_has_its_grace() -> None:
     assert late.cause == "cannot_start"
 
 
+def test_a_program_that_runs_is_not_ended_because_of_another_container() -> None:
+    stuck = {"waiting": {"reason": "ImagePullBackOff"}}
+    both = pod(("proxy", stuck), ("reindex", RUNNING))
+    assert jobs.held_up([both], "reindex") == ""
+    assert judge(job(), [both], 1_000, held_since=1) == "Job j: 0 active, 1 pods"
+    # Once it has ended, the other one keeps the Job alive, and is named.
+    over = pod(("proxy", stuck), ("reindex", ended(0, "Completed")))
+    late = judge(job(), [over], 1_000, held_since=1)
+    assert isinstance(late, Why)
+    assert late.cause == "sidecar_left"
+    assert "container reindex has ended, but pod p: image i: ImagePullBackOff" in late.text
+    assert "image" in late.do
+
+
 @pytest.mark.parametrize(
     ("found", "cause", "part"),
     [

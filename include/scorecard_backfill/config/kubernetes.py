@@ -27,7 +27,9 @@ class KubernetesConfig(Frozen):
         default="cron-batch-reindex-conversations", description="CronJob whose jobTemplate is used."
     )
     container: Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$")] = Field(
-        default="", description="Container of the template with the reindex program; empty = its first one."
+        default="",
+        description="Container of the template with the reindex program; empty = the one that the annotation"
+        " kubectl.kubernetes.io/default-container of its pods names, else its first one.",
     )
     ttl_seconds_after_finished: int = Field(
         default=604_800,

@@ -68,7 +68,10 @@ _ENV = (
     "the window's variables are set first, in every container, and replace the template's; any other is refused when"
     " it holds a template expression or names another window"
 )
-_ENV_FROM = "a variable under env wins over one that comes from there, and the window's are under env"
+_ENV_FROM = (
+    "a variable under env wins over one that comes from there, and the window's are under env, with the program's own"
+    " clean-up switched off"
+)
 
 
 def _container(level: str) -> Iterable[TemplateField]:
@@ -117,8 +120,8 @@ def _pod_fields() -> Iterable[TemplateField]:
     yield from _rows(POD_META, "kept", "Kubernetes copies them to the pod", "finalizers")
     yield from _rows(POD_META, "set", f"none: {_IDENTITY}", _IDENTITY_NAMES)
     yield from _rows(POD_SPEC, "set", "Never: OnFailure starts the program again in the same pod", "restartPolicy")
-    yield from _rows(POD_SPEC, "kept", "each is looked at; the one with our program is `kubernetes.container`, or the"
-                     " first", "containers")  # fmt: skip
+    yield from _rows(POD_SPEC, "kept", "each is looked at; the one with our program is `kubernetes.container`, or what"
+                     " kubectl's default-container annotation names, or the first", "containers")  # fmt: skip
     yield from _rows(POD_SPEC, "kept", "each is looked at and gets the window, too; native sidecars are fine",
                      "initContainers")  # fmt: skip
     yield from _rows(POD_SPEC, "refused", "may not stand in a template", "ephemeralContainers")

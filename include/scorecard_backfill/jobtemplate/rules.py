@@ -23,6 +23,9 @@ ENV_CLEAN_UP = "REINDEX_SCORECARDS_CLEAN_UP_BEFORE_WRITE"
 """Has the program delete rows by itself, past the plan that a person has approved."""
 WINDOW_ENV = frozenset({ENV_START, ENV_END, ENV_CUSTOMERS})
 
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+"""Annotation of a pod by which its template names the main one of several containers."""
+
 QUEUE_NAME = "kueue.x-k8s.io/queue-name"
 """Label by which Kueue takes a Job into a queue; it suspends the Job and resumes it when there is room."""
 
@@ -32,12 +35,13 @@ _DEFAULT_CONTROLLER = "kubernetes.io/job-controller"
 _EXPRESSION = re.compile(r"\{\{|\{%|\$\{\{")
 _NAMES = "|".join(sorted(WINDOW_ENV | {ENV_CLEAN_UP}))
 _NAMED = re.compile(rf"(?<![\w$({{])(?:{_NAMES})(?!\w)")
-_DAY = re.compile(r"(?<![\w=./:-])\d{4}-\d{2}-\d{2}(?:[T ][0-9:.]+)?(?:Z|[+-]\d{2}:?\d{2})?(?![\w-])")
+_DAY = re.compile(r"(?<![\w=./:-])\d{4}([-/])\d{2}\1\d{2}(?:[T ][0-9:.]+)?(?:Z|[+-]\d{2}:?\d{2})?(?![\w-])")
 _FLAG = re.compile(
     r"(?<![\w-])--?(?:\w+[-_])*(?:start|end|from|until|since|customers?)"
     r"(?:[-_](?:time|date|day|timestamp|ids?))*(?:=|\s+|$)(?P<value>\S*)",
     re.IGNORECASE,
 )
+_NO_ENV = re.compile(r"(?:^|[\s;&|/])env\s+(?:-\S+\s+)*?(?:-|--ignore-environment|-\w*i\w*)(?:\s|$)")
 _OWN_VALUE = re.compile(rf"[\"']?\$[({{]?(?:{_NAMES})\b")
 
 
@@ -86,6 +90,17 @@ def containers_of(template: Manifest) -> list[str]:
     """Return the names of the template's containers in their order."""
     pod = _object(_object(_object(template, "spec"), "template"), "spec")
     return [str(item.get("name", "")) for item in _list(pod, "containers")]
+
+
+def program_container(template: Manifest, configured: str = "") -> str:
+    """Return the name of the container with the reindex program, '' without containers.
+
+    The configured one; else the one that the pod template's annotation names; else the first.
+    """
+    listed = containers_of(template)
+    pod = _object(_object(template, "spec"), "template")
+    named = str(_object(_object(pod, "metadata"), "annotations").get(DEFAULT_CONTAINER) or "")
+    return configured or (named if named in listed else next(iter(listed), ""))
 
 
 def queue_of(*metas: Manifest) -> str:
@@ -201,6 +216,8 @@ def _other_window(path: str, words: Sequence[tuple[str, str]]) -> Iterator[str]:
         following = words[place + 1][1] if place + 1 < len(words) else ""
         day = _DAY.search(word)
         said = f"names the day {day.group()}" if day else _flags(word, following)
+        if _NO_ENV.search(f"{word} {following}" if word.endswith("env") else word):
+            said = "starts the program without the Job's variables"
         if not said:
             continue
         yield (

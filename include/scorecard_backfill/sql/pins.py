@@ -46,6 +46,23 @@ PINNED: Mapping[str, str] = {
     "final": "0",
     "do_not_merge_across_partitions_select_final": "0",
     "use_skip_indexes_if_final": "0",
+    "optimize_move_to_prewhere_if_final": "0",
+    # A newer version of a row may lie in a partition of another month.
+    "defer_partition_pruning_after_final": "1",
+    # Parts that are not in a quorum yet, or not warm.
+    "select_sequential_consistency": "0",
+    "ignore_cold_parts_seconds": "0",
+    # A CONSTRAINT ... ASSUME is believed without a look at the rows.
+    "convert_query_to_cnf": "0",
+    "optimize_using_constraints": "0",
+    "optimize_substitute_columns": "0",
+    "optimize_append_index": "0",
+    # Questions that are refused because they do not use what an administrator wants to be used.
+    "force_index_by_date": "0",
+    "force_primary_key": "0",
+    "force_optimize_projection": "0",
+    "force_optimize_projection_name": "",
+    "force_optimize_skip_unused_shards": "0",
     # Rows that are deleted are not shown, rows of an unfinished mutation are.
     "apply_deleted_mask": "1",
     "apply_patch_parts": "1",

@@ -10,6 +10,7 @@ from typing import Literal
 from include.scorecard_backfill.sql.statements import quote_identifier, quote_string
 
 SYSTEM_TABLES = (
+    "asynchronous_inserts",
     "clusters",
     "columns",
     "disks",
@@ -48,18 +49,33 @@ def check_grant_statement(right: Right) -> str:
     return f"CHECK GRANT {right.text}"
 
 
-def row_policies_statement(tables: Iterable[str]) -> str:
-    """Return row policies on tables of these names: ``database, table, policy, for_us`` (0 or 1).
+def row_policies_statement(cluster: str, tables: Iterable[str]) -> str:
+    """Return one row of each host: ``host, policies`` as (database, table, policy, for_us), for_us being 0 or 1.
 
-    A policy for all but us hides nothing from us.
+    Listed are policies on tables of these names, and those on whole databases, whose table is ''. A policy for all but
+    us hides nothing from us. Policies belong to a host, and so does the user that reads there.
     """
     listed = ", ".join(quote_string(table) for table in tables)
-    mine = "hasAny({}, arrayConcat([currentUser()], currentRoles()))"
+    # Roles that a role brings along count, too.
+    mine = "hasAny({}, arrayConcat([currentUser()], enabledRoles()))"
     excepted, named = mine.format("apply_to_except"), mine.format("apply_to_list")
-    return (
-        f"SELECT database, table, name AS policy, if(apply_to_all, NOT {excepted}, {named}) AS for_us"
-        f" FROM system.row_policies WHERE table IN ({listed})"
+    view = (
+        "SELECT hostName() AS host, groupArray((database, table, short_name,"
+        f" toUInt8(if(apply_to_all, NOT {excepted}, {named})))) AS policies"
+        f" FROM system.row_policies WHERE table IN ({listed}, '')"
     )
+    return f"SELECT host, policies FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
+
+
+def shown_statement(cluster: str, database: str, table: str) -> str:
+    """Return one row of each host: ``host, shown, held``, the rows of a table that we see, and those of its parts."""
+    held = (
+        "SELECT sum(rows) FROM system.parts WHERE active"
+        f" AND database = {quote_string(database)} AND table = {quote_string(table)}"
+    )
+    name = f"{quote_identifier(database)}.{quote_identifier(table)}"
+    view = f"SELECT hostName() AS host, count() AS shown, toUInt64(ifNull(({held}), 0)) AS held FROM {name}"
+    return f"SELECT host, shown, held FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
 _IMPLIED: dict[str, tuple[str, ...]] = {

@@ -119,8 +119,10 @@ _LISTED = (
         "Every mutation is done, yet rows of the window are still there.",
         "Find out whether somebody writes into this window, then clear wait_mutations."),
     Cause("rows_spooled", "look", ("wait_mutations", "verify"),
-        "Rows written before the DELETE still wait in the queue of a Distributed table and would arrive after it.",
-        "Look at system.distribution_queue of the host that is named; clear the task when it is empty."),
+        "Rows written before the DELETE are still on their way (a Distributed table's queue, asynchronous inserts, a"
+        " Buffer table) and would arrive after it.",
+        "Look at the table and host that are named (system.distribution_queue, system.asynchronous_inserts), or let"
+        " this user flush them; clear the task when nothing waits there."),
     Cause("fail_reason", "look", DELETES,
         "The mutation fails on the host that is named.",
         "Remove the reason; its command in system.mutations holds backfill:<window key>. If it must go, kill it"

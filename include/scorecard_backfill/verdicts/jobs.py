@@ -15,8 +15,10 @@ JobState = Literal["active", "suspended", "complete", "failed"]
 FIELD_MANAGER = "scorecard-backfill"
 """Name under which the API server notes what we wrote; a webhook's change of our request carries it, too."""
 
-PULL_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerConfigError"})
-"""Waiting reasons of a container that will not start by itself; the grace time lets a short registry limit pass."""
+ON_ITS_WAY = frozenset({"", "ContainerCreating", "PodInitializing", "CrashLoopBackOff"})
+"""Waiting reasons of a container that may start by itself. Every other one, also one that nobody knows here, is held
+against it after the grace time, which lets a short registry limit pass. A native sidecar that crashes has the time of
+the whole start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,33 @@ def start_problem(pods: Iterable[Manifest]) -> str:
         status = pod.get("status") or {}
         for container in (status.get("initContainerStatuses") or []) + (status.get("containerStatuses") or []):
             waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason") in PULL_REASONS:
+            if (waiting.get("reason") or "") not in ON_ITS_WAY:
                 name = (pod.get("metadata") or {}).get("name", "?")
                 detail = f": {waiting['message']}" if waiting.get("message") else ""
                 return f"pod {name}: image {container.get('image', '?')}: {waiting['reason']}{detail}"
     return ""
+
+
+def held_up(pods: Iterable[Manifest], container: str) -> str:
+    """Return :func:`start_problem`, but '' while the program itself runs: it is not ended because of another one."""
+    listed = list(pods)
+    if any((state or {}).get("running") for state in _states(listed, container)):
+        return ""
+    return start_problem(listed)
+
+
+def has_ended(pods: Iterable[Manifest], container: str) -> bool:
+    """Return True when the container with our program has run to its end in some pod."""
+    return any((state or {}).get("terminated") for state in _states(pods, container))
+
+
+def _states(pods: Iterable[Manifest], container: str) -> list[Manifest | None]:
+    return [
+        status.get("state")
+        for pod in pods
+        for status in (pod.get("status") or {}).get("containerStatuses") or []
+        if status.get("name") == container
+    ]
 
 
 def may_run(pods: Iterable[Manifest]) -> list[str]:

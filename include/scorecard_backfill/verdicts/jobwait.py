@@ -48,10 +48,10 @@ def judge(facts: Facts, limits: Limits) -> str | Why:
     if not has_started and podreasons.QUOTA in facts.warning:
         text = f"no pod of Job {name} may be made: {facts.warning}"
         return f"{text}; given {limits.queue:.0f} s" if age <= limits.queue else _queue(text, limits.queue)
-    problem = rules.start_problem(facts.pods)
+    problem = rules.held_up(facts.pods, facts.container)
     held = facts.now - (facts.held_since if facts.held_since is not None else facts.now)
     if problem and (held >= limits.pull_grace or age > limits.deadline):
-        return Why("cannot_start", problem, "correct the image or the configuration, then clear this task")
+        return _stuck(facts, problem)
     if age > limits.deadline:
         late = f"not ended within {limits.deadline:.0f} s"
         if facts.left:
@@ -70,6 +70,13 @@ def judge(facts: Facts, limits: Limits) -> str | Why:
     if facts.left:
         return f"{running}; container {facts.container} has ended, {', '.join(facts.left)} still runs"
     return running
+
+
+def _stuck(facts: Facts, problem: str) -> Why:
+    do = "correct the image or the configuration, then clear this task"
+    if rules.has_ended(facts.pods, facts.container):
+        return Why("sidecar_left", f"container {facts.container} has ended, but {problem}", do)
+    return Why("cannot_start", problem, do)
 
 
 def _suspended(facts: Facts, patience: float) -> str | Why:

@@ -343,7 +343,9 @@ class BackfillClickHouse(ClickHouseHook):
         try:
             with self.client() as client:
                 client.set_client_setting("max_execution_time", self.config.ddl_timeout_seconds + CLIENT_MARGIN_SECONDS)
-                body = client.raw_query(statement, settings=settings, fmt="TabSeparated")
+                # SYSTEM takes no FORMAT; an answer without one is tab separated, too.
+                fmt = None if statement.startswith("SYSTEM ") else "TabSeparated"
+                body = client.raw_query(statement, settings=settings, fmt=fmt)
         except (ClickHouseError, OSError) as error:
             return classify_ddl_error(error)
         return parse_ddl_answer(body.decode(), hosts)

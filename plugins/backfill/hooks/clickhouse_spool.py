@@ -1,4 +1,4 @@
-"""Waits for nothing, but sees to it that rows accepted before now are in their tables: the Distributed spools."""
+"""Waits for nothing, but sees to it that rows accepted before now are in their tables: spools, queues and buffers."""
 
 from __future__ import annotations
 
@@ -26,23 +26,45 @@ class Asked(Protocol):
         """Send one ON CLUSTER statement."""
 
 
+YOUNG_SECONDS = 2
+"""Age up to which a queued asynchronous insert is the normal case: servers empty this queue within a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """Files of one Distributed table that wait on one host."""
+    """What waits in one queue of one host. ``amount``: files of a Distributed table, seconds of an insert's age."""
 
     host: str
+    kind: str
     database: str
     table: str
-    files: int
+    amount: int
     blocked: bool
     exception: str
 
     @property
+    def queue(self) -> tuple[str, str, str]:
+        """What one flush empties on every host."""
+        whole = self.kind == "asynchronous"
+        return (self.kind, "", "") if whole else (self.kind, self.database, self.table)
+
+    @property
     def text(self) -> str:
         """One sentence for a log or a failure."""
+        name = f"{self.database}.{self.table}"
+        if self.kind == "asynchronous":
+            return (
+                f"{self.host} has asynchronous inserts into {name} queued for {self.amount} s; this user may not flush"
+                " them (SYSTEM FLUSH ASYNC INSERT QUEUE)"
+            )
+        if self.kind == "buffer":
+            return (
+                f"{name} on {self.host} is a Buffer table, and whether rows wait in it is not known: this user may not"
+                " flush it (OPTIMIZE)"
+            )
         why = "; sending is stopped there (SYSTEM START DISTRIBUTED SENDS starts it)" if self.blocked else ""
         error = f"; last error: {self.exception[:300]}" if self.exception else ""
-        return f"{self.host} has {self.files} files of rows for {self.database}.{self.table} not sent yet{why}{error}"
+        return f"{self.host} has {self.amount} files of rows for {name} not sent yet{why}{error}"
 
 
 def spooled(hook: Asked, cluster: str, databases: Iterable[str], hosts: Sequence[Host]) -> list[Spooled]:
@@ -50,36 +72,36 @@ def spooled(hook: Asked, cluster: str, databases: Iterable[str], hosts: Sequence
     rows = hook.rows(spooled_statement(cluster, sorted(set(databases))))
     silent = sorted({host.name for host in hosts} - {str(row["host"]) for row in rows})
     if silent or len(rows) != len(hosts):
-        raise TopologyError(f"no look at the Distributed queues of {', '.join(silent) or 'every host'}")
+        raise TopologyError(f"no look at the queues of accepted rows of {', '.join(silent) or 'every host'}")
     found = [
-        Spooled(str(row["host"]), str(database), str(table), int(files), bool(blocked), str(exception))
+        Spooled(str(row["host"]), str(kind), str(database), str(table), int(amount), bool(blocked), str(exception))
         for row in rows
-        for database, table, files, blocked, exception in row["waiting"]
+        for kind, database, table, amount, blocked, exception in row["waiting"]
     ]
-    return sorted(found, key=lambda waiting: (waiting.host, waiting.database, waiting.table))
+    return sorted(found, key=lambda waiting: (waiting.host, *waiting.queue))
 
 
 def drain(hook: Asked, cluster: str, databases: Iterable[str], hosts: Sequence[Host]) -> list[str]:
     """Return a sentence for each queue from which rows accepted before now may still come; [] when there is none.
 
     Queues that hold something are flushed. A flush that every host has executed is the proof: what waits after it was
-    accepted later. Who may not flush waits until the queues are empty.
+    accepted later. Who may not flush waits until the queues are empty. Buffers come first: they may lead to the others.
     """
     names = sorted(set(databases))
     waiting = spooled(hook, cluster, names, hosts)
     if not waiting:
         return []
-    blocked = {(s.database, s.table) for s in waiting if s.blocked}
-    flushed = {
-        (database, table)
-        for database, table in sorted({(s.database, s.table) for s in waiting} - blocked)
-        if _flushed(hook, flush_statement(cluster=cluster, database=database, table=table), hosts)
-    }
-    left = spooled(hook, cluster, names, hosts)
-    return [s.text for s in left if (s.database, s.table) not in flushed or s.exception]
+    blocked = {s.queue for s in waiting if s.blocked}
+    order = ("buffer", "asynchronous", "distributed")
+    queues = sorted({s.queue for s in waiting} - blocked, key=lambda queue: (order.index(queue[0]), queue))
+    flushed = {queue for queue in queues if _flushed(hook, cluster, queue, hosts)}
+    left = [s for s in spooled(hook, cluster, names, hosts) if s.queue not in flushed or s.exception]
+    return [s.text for s in left if s.kind != "asynchronous" or s.amount > YOUNG_SECONDS]
 
 
-def _flushed(hook: Asked, statement: str, hosts: Sequence[Host]) -> bool:
+def _flushed(hook: Asked, cluster: str, queue: tuple[str, str, str], hosts: Sequence[Host]) -> bool:
+    kind, database, table = queue
+    statement = flush_statement(cluster=cluster, kind=kind, database=database, table=table)
     try:
         return hook.send_ddl(statement, hosts).outcome == "done"
     except ClickHouseError as error:

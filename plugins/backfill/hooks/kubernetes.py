@@ -17,13 +17,13 @@ from urllib.parse import quote
 import aiohttp
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 from airflow.sdk import BaseHook
-from kubernetes_asyncio.client import CoreV1Api
 from kubernetes_asyncio.client.rest import ApiException
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_fixed
 
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.ownership import End, Leave, Owner, adoption, may_end, owner_of
+from include.scorecard_backfill.podlog import lines_of
 from include.scorecard_backfill.verdicts.jobs import FIELD_MANAGER
 from include.scorecard_backfill.verdicts.podreasons import QUOTA
 
@@ -138,8 +138,8 @@ class KubernetesJobs:
             async with hook.get_conn() as api:
                 yield api
         except ApiException as error:
-            reason, detail = _status_object(error)
-            raise self._error(what, error.status, reason, detail) from None
+            # Of the client itself: it has not sent the call.
+            raise self._error(what, error.status, str(error.reason), str(error.reason)) from None
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise self._error(what, None, type(error).__name__, str(error)) from error
 
@@ -153,19 +153,38 @@ class KubernetesJobs:
         self, what: str, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None,
         content_type: str = JSON_TYPE,
     ) -> ForeignJson:  # fmt: skip
+        headers = {"Accept": JSON_TYPE, "Content-Type": content_type}
+        raw = await self._raw(what, method, path, query, headers, body)
+        try:
+            found = json.loads(raw)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            # Something before the API has answered, a maintenance page for example.
+            raise self._error(what, None, "not JSON", " ".join(raw.decode("utf-8", "replace").split())[:300])
+        return found
+
+    async def _raw(
+        self, what: str, method: str, path: str, query: Mapping[str, Any] | None, headers: Mapping[str, str],
+        body: Any = None,
+    ) -> bytes:  # fmt: skip
+        """Return an answer as it came: the client's own decoding fails at a byte that is not UTF-8."""
         async with self._api(what) as api:
-            found: ForeignJson = await api.call_api(
+            answer = await api.call_api(
                 path,
                 method,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": JSON_TYPE, "Content-Type": content_type},
+                header_params=dict(headers),
                 body=body,
-                response_types_map={200: "object", 201: "object", 202: "object"},
                 auth_settings=["BearerToken"],
-                _return_http_data_only=True,
+                _preload_content=False,
                 _request_timeout=REQUEST_TIMEOUT,
             )
-            return found
+            raw: bytes = await answer.read()
+        if not 200 <= answer.status <= 299:
+            reason, detail = _status_object(str(answer.reason), raw)
+            raise self._error(what, answer.status, reason, detail)
+        return raw
 
     def _path(self, group: str, kind: str, name: str = "") -> str:
         root = f"/apis/{group}/v1" if group else "/api/v1"
@@ -256,16 +275,10 @@ class KubernetesJobs:
 
     async def pod_log(self, pod: str, container: str) -> list[str]:
         """Return the last lines of a container."""
-        async with self._api(f"read the log of pod {pod}, container {container}") as api:
-            text = await CoreV1Api(api).read_namespaced_pod_log(
-                pod,
-                self.config.namespace,
-                container=container,
-                tail_lines=LOG_TAIL_LINES,
-                limit_bytes=LOG_LIMIT_BYTES,
-                _request_timeout=REQUEST_TIMEOUT,
-            )
-            return (text or "").splitlines()
+        what = f"read the log of pod {pod}, container {container}"
+        query = {"container": container, "tailLines": LOG_TAIL_LINES, "limitBytes": LOG_LIMIT_BYTES}
+        raw = await self._raw(what, "GET", f"{self._path('', 'pods', pod)}/log", query, {"Accept": "*/*"})
+        return lines_of(raw, LOG_LIMIT_BYTES)
 
     async def allowed(self, verb: str, group: str, resource: str, subresource: str = "") -> bool:
         """Ask the API server whether this account may do something (SelfSubjectAccessReview).
@@ -285,10 +298,11 @@ class KubernetesJobs:
         return bool((answer.get("status") or {}).get("allowed"))
 
 
-def _status_object(error: ApiException) -> tuple[str, str]:
+def _status_object(reason: str, raw: bytes) -> tuple[str, str]:
     """Return reason and message of the API's Status object, or what stands in its place."""
+    text = raw.decode("utf-8", "replace")
     try:
-        body = json.loads(error.body or "")
-        return str(body.get("reason") or error.reason), str(body.get("message") or error.reason)
+        body = json.loads(text)
+        return str(body.get("reason") or reason), str(body.get("message") or reason)
     except (ValueError, AttributeError):
-        return str(error.reason), " ".join(str(error.body or error.reason).split())[:300]
+        return reason, " ".join((text or reason).split())[:300]

@@ -212,7 +212,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
         pods = await self._client.pods(f"job-name={self.args.job_name}")
         self._left = rules.left_running(pods, container) or self._left
         now = datetime.now(UTC).timestamp()
-        self._held_since = (self._held_since or now) if rules.start_problem(pods) else None
+        self._held_since = (self._held_since or now) if rules.held_up(pods, container) else None
         age = now - rules.began_at(job)
         # Nothing runs and something should: its events, if they may be read, say what holds it back.
         silent = age > min(EVENTS_AFTER_SECONDS, self._limits.startup / 2) and not rules.started(pods)

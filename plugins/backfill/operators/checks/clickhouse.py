@@ -19,6 +19,7 @@ from include.scorecard_backfill.sql.rights import (
     check_grant_statement,
     granted,
     row_policies_statement,
+    shown_statement,
 )
 from include.scorecard_backfill.sql.spool import spooled_statement
 from include.scorecard_backfill.verdicts.counts import Host
@@ -54,7 +55,7 @@ def clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) -> 
     usable, unusable, rows = hook.tables(hosts)
     _tables(usable, unusable, problems, notes)
     _rights(hook, config, usable, problems, notes)
-    _policies(hook, problems, notes)
+    _policies(hook, usable, hosts, problems, notes)
     _written(config, rows, problems)
     _clocks(hook, config, problems)
     _counts(hook, usable, hosts)
@@ -140,21 +141,53 @@ def _missing(hook: BackfillClickHouse, rights: Sequence[Right]) -> list[Right]:
     return [right for right, answer in zip(rest, answers, strict=True) if answer != "1"]
 
 
-def _policies(hook: BackfillClickHouse, problems: list[str], notes: list[str]) -> None:
+def _policies(
+    hook: BackfillClickHouse, usable: Tables, hosts: Sequence[Host], problems: list[str], notes: list[str]
+) -> None:
     """Rows that a policy hides from us are not counted, but a DELETE takes them."""
     try:
-        rows = hook.rows(row_policies_statement(hook.config.tables))
+        rows = hook.rows(row_policies_statement(hook.config.cluster, hook.config.tables))
     except DatabaseError as error:
         if error.code != ACCESS_DENIED:
             raise
         notes.append("clickhouse: row policies cannot be read (SHOW ROW POLICIES): none is assumed")
         return
-    ours = [f"{row['policy']} on {row['database']}.{row['table']}" for row in rows if int(row["for_us"])]
+    if silent := sorted({host.name for host in hosts} - {str(row["host"]) for row in rows}):
+        problems.append(f"clickhouse: no look at the row policies of {', '.join(silent)}")
+    found: dict[tuple[str, str, str, bool], list[str]] = {}
+    for row in rows:
+        for database, table, policy, for_us in row["policies"]:
+            if database in usable:
+                found.setdefault((database, table, policy, bool(for_us)), []).append(str(row["host"]))
+    ours = [
+        f"{policy} on {database}.{table or '*'} ({', '.join(sorted(where))})"
+        for (database, table, policy, for_us), where in sorted(found.items())
+        if for_us
+    ]
     if ours:
         problems.append(
             f"clickhouse: row policies hide rows from the user of {hook.config.conn_id!r}, which a DELETE takes and no"
             f" count shows: {', '.join(ours[:SHOWN])}"
         )
+    blind = [name for name in found if not name[3]]
+    problems += _unseen(hook, sorted({(d, t) for d, named, *_ in blind for t in ([named] if named else usable[d])}))
+
+
+def _unseen(hook: BackfillClickHouse, tables: Sequence[tuple[str, str]]) -> list[str]:
+    """A table with a policy for others may show nothing at all to everybody else: that is a switch of the server."""
+    found = [
+        f"{database}.{table} on {row['host']}"
+        for database, table in tables[:SHOWN]
+        for row in hook.rows(shown_statement(hook.config.cluster, database, table))
+        if not int(row["shown"]) and int(row["held"])
+    ]
+    if not found:
+        return []
+    return [
+        f"clickhouse: the user of {hook.config.conn_id!r} sees no row of {', '.join(found)}, whose parts hold rows, and"
+        " there are row policies for others: give this user a policy USING 1, or set"
+        " users_without_row_policies_can_read_rows on the servers"
+    ]
 
 
 def _written(config: ClusterConfig, rows: Sequence[Mapping[str, Any]], problems: list[str]) -> None:

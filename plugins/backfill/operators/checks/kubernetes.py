@@ -57,6 +57,11 @@ async def _check(client: KubernetesJobs, config: ClusterConfig, problems: list[s
     manifest = build_job(cronjob, request)
     template = cronjob["spec"]["jobTemplate"]
     notes += [f"CronJob {name}: {said}" for said in jobtemplate.changes(template)]
+    if len(listed := jobtemplate.containers_of(template)) > 1:
+        notes.append(
+            f"CronJob {name}: of its containers {', '.join(listed)} the program is taken to be in"
+            f" {container_of(manifest)} (kubernetes.container says otherwise)"
+        )
     await _dry_run(client, manifest, request, problems, notes)
 
 
@@ -78,12 +83,9 @@ async def _dry_run(
         f"kubernetes: an admission webhook changes the Job: {said}" for said in changed_window(answer, request)
     ]
     spec = answer.get("spec") or {}
-    for field in ("parallelism", "completions", "backoffLimit"):
-        if spec.get(field) != manifest["spec"][field]:
-            problems.append(
-                f"kubernetes: an admission webhook sets spec.{field} to {spec.get(field)}: more than one pod would"
-                " write the window; exempt these Jobs from it"
-            )
+    changed = jobtemplate.undone(manifest, answer, poll_seconds=client.config.poll_seconds)
+    problems += [f"kubernetes: an admission webhook {said} from it" for said in changed]
+    notes += [f"kubernetes: an admission webhook {said}" for said in jobtemplate.remarks(manifest, answer)]
     added = [c["name"] for c in spec["template"]["spec"]["containers"]]
     sent = [c["name"] for c in manifest["spec"]["template"]["spec"]["containers"]]
     if others := [container for container in added if container not in sent]:
