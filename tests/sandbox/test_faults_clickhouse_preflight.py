@@ -167,3 +167,26 @@ def test_a_row_policy_of_others_is_none_of_ours_as_long_as_we_see_rows(scene: Sc
     found = "\n".join(problems(scene))
     assert f"{scene.database}.scorecard on node-1-2" in found
     assert "users_without_row_policies_can_read_rows" in found
+
+
+@pytest.mark.parametrize(
+    "settings", [{"distributed_ddl_output_mode": "throw"}, {"mutations_sync": 2}, {"max_execution_time": 5}]
+)
+def test_settings_with_which_a_delete_is_sent_may_not_be_fixed(scene: Scene, settings: dict[str, object]) -> None:
+    scene.fault(kind="profile", settings=settings, fixed=True)
+    (found,) = preflight(scene)
+    assert next(iter(settings)) in found
+    assert "let this user change it" in found
+
+
+def test_a_database_that_takes_no_on_cluster_is_refused_by_the_plan(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill("2026-01-05")
+    mine = {"name": scene.database}
+    scene.fault("node-2-1", kind="overlay", table="databases", where=mine, set={"engine": "Replicated"})
+    with pytest.raises(
+        AirflowFailException, match=r"database has engine Replicated on node-2-1, which refuses ON CLUSTER"
+    ):
+        plan(scene, monkeypatch)
+    assert scene.sent("ALTER") == []

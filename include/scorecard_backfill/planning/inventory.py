@@ -63,6 +63,19 @@ def without_final(rows: Iterable[Row], tables: Iterable[str]) -> dict[tuple[str,
     }
 
 
+def in_replicated(rows: Iterable[Row], databases: Iterable[Row]) -> dict[tuple[str, str], str]:
+    """Return a sentence for each (database, table) of a database of engine Replicated (rows: ``host, database``)."""
+    found = {str(row["database"]): str(row["host"]) for row in databases}
+    return {
+        (row["database"], row["table"]): (
+            f"table {row['database']}.{row['table']}: its database has engine Replicated on {found[row['database']]},"
+            " which refuses ON CLUSTER: its windows cannot be deleted by this tool"
+        )
+        for row in rows
+        if row["database"] in found
+    }
+
+
 def pairs_by_database(rows: Iterable[Row]) -> dict[str, tuple[tuple[str, str], ...]]:
     """Return the (customer, profile) pairs of each database from rows database, customer_id, profile_id."""
     pairs: dict[str, set[tuple[str, str]]] = defaultdict(set)

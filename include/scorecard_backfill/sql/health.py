@@ -19,6 +19,14 @@ def clocks_statement(cluster: str) -> str:
     return f"SELECT host, now FROM clusterAllReplicas({quote_string(cluster)}, view({view}))"
 
 
+def replicated_databases_statement(cluster: str) -> str:
+    """Return the databases that replicate statements by themselves and refuse ON CLUSTER: ``host, database``."""
+    return (
+        "SELECT hostName() AS host, name AS database FROM"
+        f" {_everywhere(cluster, 'databases')} WHERE engine = 'Replicated'"
+    )
+
+
 def _everywhere(cluster: str, table: str) -> str:
     return f"clusterAllReplicas({quote_string(cluster)}, system.{table})"
 

@@ -34,7 +34,7 @@ from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.rules import census_part, names_of, written
 from include.scorecard_backfill.planning.columns import column_problems, wanted_columns
-from include.scorecard_backfill.planning.inventory import tables_by_database, without_final
+from include.scorecard_backfill.planning.inventory import in_replicated, tables_by_database, without_final
 from include.scorecard_backfill.records import Deleted, Window
 from include.scorecard_backfill.sql import health as sql_health
 from include.scorecard_backfill.sql.census import (
@@ -274,7 +274,7 @@ class BackfillClickHouse(ClickHouseHook):
     ) -> tuple[dict[str, tuple[str, ...]], dict[str, list[str]], list[dict[str, Any]]]:
         """Return the usable tables by database, the problems of the others, and the rows of system.tables, per host.
 
-        Two queries, whatever the number of databases. Usable: planning/inventory.py and planning/columns.py say.
+        Three queries, whatever the number of databases. Usable: planning/inventory.py and planning/columns.py say.
         """
         wanted = wanted_columns(self.config)
         names = [host.name for host in hosts]
@@ -283,6 +283,7 @@ class BackfillClickHouse(ClickHouseHook):
         kinds = self.rows(sql.columns_statement(self.config.cluster, wanted, columns))
         usable, _ = tables_by_database(rows, names)
         unfit = column_problems(kinds, usable, names, self.config) | without_final(rows, self.config.tables)
+        unfit |= in_replicated(rows, self.rows(sql_health.replicated_databases_statement(self.config.cluster)))
         return *tables_by_database(rows, names, unfit), rows
 
     def held_partitions(
@@ -334,21 +335,27 @@ class BackfillClickHouse(ClickHouseHook):
 
     def send_ddl(self, statement: str, hosts: Sequence[Host]) -> DdlAnswer:
         """Send one ON CLUSTER statement, once, and say what is known afterwards. Raises for errors that are certain."""
+        try:
+            # SYSTEM takes no FORMAT; an answer without one is tab separated, too.
+            body = self._send(statement, None if statement.startswith("SYSTEM ") else "TabSeparated")
+        except (ClickHouseError, OSError) as error:
+            return classify_ddl_error(error)
+        return parse_ddl_answer(body.decode(), hosts)
+
+    def try_ddl_settings(self) -> None:
+        """Send a question with the settings of an ON CLUSTER statement. Raises the driver's error when one is fixed."""
+        self._send("SELECT 1", "TabSeparated")
+
+    def _send(self, statement: str, fmt: str | None) -> bytes:
         settings = {
             "mutations_sync": 0,
             "replication_wait_for_inactive_replica_timeout": 0,
             "distributed_ddl_task_timeout": self.config.ddl_timeout_seconds,
             "distributed_ddl_output_mode": "null_status_on_timeout",
         }
-        try:
-            with self.client() as client:
-                client.set_client_setting("max_execution_time", self.config.ddl_timeout_seconds + CLIENT_MARGIN_SECONDS)
-                # SYSTEM takes no FORMAT; an answer without one is tab separated, too.
-                fmt = None if statement.startswith("SYSTEM ") else "TabSeparated"
-                body = client.raw_query(statement, settings=settings, fmt=fmt)
-        except (ClickHouseError, OSError) as error:
-            return classify_ddl_error(error)
-        return parse_ddl_answer(body.decode(), hosts)
+        with self.client() as client:
+            client.set_client_setting("max_execution_time", self.config.ddl_timeout_seconds + CLIENT_MARGIN_SECONDS)
+            return client.raw_query(statement, settings=settings, fmt=fmt)
 
 
 def _mutation(host: str, item: Sequence[Any]) -> Mutation:

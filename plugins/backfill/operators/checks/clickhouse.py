@@ -27,7 +27,7 @@ from include.scorecard_backfill.verdicts.counts import Host
 Tables = Mapping[str, Sequence[str]]
 """Usable local tables by database."""
 
-SYNTAX_ERROR, ACCESS_DENIED = 62, 497
+SYNTAX_ERROR, SETTING_FIXED, ACCESS_DENIED = 62, 452, 497
 
 SHOWN = 5
 """Problems of one kind that are named; the rest is counted."""
@@ -49,8 +49,11 @@ def clickhouse(config: ClusterConfig, problems: list[str], notes: list[str]) -> 
     except PinnedSettingError as error:
         problems.append(f"clickhouse: {error}")
         return
+    except DatabaseError as error:
+        problems.append(_fixed_setting(hook, error))
+        return
     notes.append(f"clickhouse: {len(hosts)} hosts: {', '.join(h.name for h in hosts)}")
-    problems += _user(hook)
+    problems += _user(hook) or _ddl_settings(hook)
     _reads(hook, hosts, problems)
     usable, unusable, rows = hook.tables(hosts)
     _tables(usable, unusable, problems, notes)
@@ -70,6 +73,27 @@ def _user(hook: BackfillClickHouse) -> list[str]:
         return []
     who = f"the profile of the user of {hook.config.conn_id!r}"
     return [f"clickhouse: {who} has {', '.join(wrong)}: no DELETE is possible"]
+
+
+def _ddl_settings(hook: BackfillClickHouse) -> list[str]:
+    """The settings of a DELETE, sent with a question: what a profile fixes or bounds is said before it matters."""
+    try:
+        hook.try_ddl_settings()
+    except DatabaseError as error:
+        return [_fixed_setting(hook, error)]
+    return []
+
+
+def _fixed_setting(hook: BackfillClickHouse, error: DatabaseError) -> str:
+    """Return the problem of a setting that this user may not set. Raises every other error again."""
+    # The driver refuses by itself what the server lists as read-only.
+    if error.code != SETTING_FIXED and "readonly" not in str(error):
+        raise error
+    return (
+        f"clickhouse: the profile of the user of {hook.config.conn_id!r} fixes or bounds a setting that must be sent:"
+        f" {error}; let this user change it (for max_execution_time: or lower clickhouse.query_timeout_seconds and"
+        " ddl_timeout_seconds)"
+    )
 
 
 def _reads(hook: BackfillClickHouse, hosts: Sequence[Host], problems: list[str]) -> None:
