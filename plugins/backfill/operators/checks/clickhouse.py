@@ -201,15 +201,15 @@ def _unseen(hook: BackfillClickHouse, tables: Sequence[tuple[str, str]]) -> list
     """A table with a policy for others may show nothing at all to everybody else: that is a switch of the server."""
     found = [
         f"{database}.{table} on {row['host']}"
-        for database, table in tables[:SHOWN]
+        for database, table in tables
         for row in hook.rows(shown_statement(hook.config.cluster, database, table))
         if not int(row["shown"]) and int(row["held"])
     ]
     if not found:
         return []
     return [
-        f"clickhouse: the user of {hook.config.conn_id!r} sees no row of {', '.join(found)}, whose parts hold rows, and"
-        " there are row policies for others: give this user a policy USING 1, or set"
+        f"clickhouse: the user of {hook.config.conn_id!r} sees no row of {', '.join(found[:SHOWN])}, whose parts hold"
+        " rows, and there are row policies for others: give this user a policy USING 1, or set"
         " users_without_row_policies_can_read_rows on the servers"
     ]
 
