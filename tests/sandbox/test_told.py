@@ -149,8 +149,11 @@ def drive(told: Told, west: Driver) -> None:
     said["failed"] = command("status", "--cluster", CLUSTER, "--json")
     said["unasked"] = command("reset", BROKEN)
     west.set_worker_faults()
+    # While the breaker is open a window that is reset alone is refused again: paused, it waits for the others.
+    said["pause again"] = command("pause", "--reason", "until the others are cleared", "--hours", "1")
     said["reset"] = command("reset", BROKEN, START, "--yes")
     said["retry"] = command("retry")
+    said["resume again"] = command("resume")
     assert west.finish(RUN) == "success", api.failures(west.dag_id, RUN)
     for kind in ("json", "csv", "markdown"):
         said[f"report {kind}"] = command("report", f"--{kind}")

@@ -17,5 +17,7 @@ class WaitsConfig(Frozen):
     )
     # Airflow fails a task whose trigger fires before the executor's own event was handled.
     first_poll_after_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
-        default=20, description="A trigger to which a worker deferred does not fire before this."
+        default=20,
+        description="A trigger to which a worker deferred does not fire before this. Keep it well above Airflow's"
+        " [workers] min_heartbeat_interval (5 s): for that long the worker's process may linger.",
     )

@@ -214,7 +214,7 @@ def splitter(config: ClusterConfig, mode: str, known: Mapping[str, learned.Custo
 
 
 def read_inventory(hook: BackfillClickHouse, days: DateRange) -> tuple[plan.Inventory, dict[str, list[str]]]:
-    """Return what the cluster holds in these days, in six queries, and the problems of tables by database."""
+    """Return what the cluster holds in these days, in seven queries, and the problems of tables by database."""
     config = hook.config
     wanted = tuple(dict.fromkeys((*config.tables, config.volume_table)))
     tables, problems, _ = hook.tables(hook.topology())
