@@ -1,9 +1,9 @@
 """Airflow's scheduler looks at one run with waiting windows: what a look costs. Runs in an Airflow of its own.
 
-    python -m benchmarks.look_child 6:50 6:250 5:250 6:250:5      (stages:windows, and in so many batches)
+    python -m benchmarks.look_child 6:50 6:250 5:250 6:50:20      (stages:windows, and in how many batches)
 
-Of batches only the first one is open. Prints one JSON list. The database is that of the environment
-(benchmarks/scheduling.py makes it).
+The windows are those of the first batch, the only one that is open. Prints one JSON list. The database is that of the
+environment (benchmarks/scheduling.py makes it).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sqlalchemy.engine import Engine
 BUNDLE = "bench"
 FILE = Path(__file__).with_name("look_dags.py")
 LOOKS = 3
-BEFORE = ("preflight", "plan", "approve", "gate_0")
+BEFORE = ("preflight", "plan", "approve")
 
 statements = 0
 
@@ -70,17 +70,12 @@ def waiting_run(bag: DBDagBag, stages: int, windows: int, batches: int = 1) -> s
         )
         run.dag = dag
         mine = (TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run_id)
-        plans = [task.task_id for task in dag.tasks if task.task_id.startswith("plan")]
-        done = update(TaskInstance).where(*mine, TaskInstance.task_id.in_([*BEFORE, *plans]))
+        done = update(TaskInstance).where(*mine, TaskInstance.task_id.in_(BEFORE))
         session.execute(done.values(state=TaskInstanceState.SUCCESS))
-        length = windows // batches
-        for plan in plans:
-            session.add(TaskMap(dag_id=dag.dag_id, task_id=plan, run_id=run_id, map_index=-1, length=length, keys=None))
-        # The other batches' gates wait in the triggerer.
-        gates = update(TaskInstance).where(
-            *mine, TaskInstance.task_id.startswith("gate_"), TaskInstance.state.is_(None)
-        )
-        session.execute(gates.values(state=TaskInstanceState.DEFERRED))
+        session.add(TaskMap(dag_id=dag.dag_id, task_id="plan", run_id=run_id, map_index=-1, length=windows, keys=None))
+        # The next batch's opener waits in the triggerer; those after it wait for it.
+        opener = update(TaskInstance).where(*mine, TaskInstance.task_id == "open_1")
+        session.execute(opener.values(state=TaskInstanceState.DEFERRED))
         session.flush()
         for task in dag.tasks:
             if task.task_id.startswith("windows."):

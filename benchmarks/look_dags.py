@@ -10,8 +10,8 @@ from typing import Any
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TriggerRule, chain, task, task_group
 
-BATCHES = 5
-"""Groups of the DAG that has its windows in batches."""
+BATCHES = 20
+"""Groups of the DAG that has its windows in batches: as many as the product's."""
 
 
 def look_dag(stages: int) -> DAG:
@@ -35,7 +35,7 @@ def look_dag(stages: int) -> DAG:
 
 
 def batched_dag(stages: int, batches: int) -> DAG:
-    """Return a DAG whose windows are in groups that open one after another; behind a closed gate nothing is made."""
+    """Return a DAG whose windows are in groups that are opened one after another; of a closed one nothing is made."""
     with DAG(dag_id=f"look_{stages}_in_{batches}", schedule=None) as dag:
         preflight, approve = EmptyOperator(task_id="preflight"), EmptyOperator(task_id="approve")
 
@@ -44,15 +44,22 @@ def batched_dag(stages: int, batches: int) -> DAG:
             return []
 
         report = EmptyOperator(task_id="report", trigger_rule=TriggerRule.ALL_DONE)
+        planned = plan()
+        preflight >> planned >> approve
+        before: Any = approve
         for batch in range(batches):
-            planned = plan.override(task_id="plan" if batch == 0 else f"plan_{batch}")()
 
-            @task_group(group_id="windows" if batch == 0 else f"windows_{batch}")
+            @task_group(group_id=f"windows_{batch}" if batch else "windows")
             def windows(window: Any) -> None:
                 chain(*(EmptyOperator(task_id=f"stage_{number}") for number in range(stages)))
 
-            gate = EmptyOperator(task_id=f"gate_{batch}")
-            preflight >> planned >> approve >> gate >> windows.expand(window=planned) >> report
+            if batch:
+                listed = plan.override(task_id=f"open_{batch}")()
+                before >> listed
+                before = listed
+                windows.expand(window=listed) >> report
+            else:
+                approve >> windows.expand(window=planned) >> report
     return dag
 
 

@@ -244,7 +244,8 @@ def _scheduling(found: Json) -> list[str]:
         for one in found["fewer_stages"]
     ]
     if batches := found.get("batches"):
-        label = f"{batches['stages']} stages, in {batches['batches']} groups behind gates, one open"
+        closed = f"the rest in {batches['batches'] - 1} closed batches"
+        label = f"{batches['stages']} stages, {batches['windows']} windows open, {closed}"
         fewer.append((label, batches["cpu_seconds"], ratio(batches["cpu_seconds"], base["cpu_seconds"])))
     shares = [
         (f"{one['windows']:,}", *(f"{one[pause]:.0%}" for pause in one if pause != "windows"))
@@ -254,7 +255,7 @@ def _scheduling(found: Json) -> list[str]:
     return [
         *table(("windows waiting", "instances", "CPU s a look", "statements", "ms a window", "by the first"), looks),
         "",
-        f"With fewer stages in a window, or with closed groups ({base['windows']} windows):",
+        f"With fewer stages in a window, or in batches ({base['windows']} windows):",
         "",
         *table(("", "CPU s a look", "by six"), fewer),
         "",

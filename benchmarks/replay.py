@@ -87,7 +87,7 @@ def _ours(size: Size, state: Path, works: list[Work]) -> Json:
         before, mark = meter.parts_usage(found.stack), found.counters.mark(time.time())
         api.trigger(dag, {"mode": "cleanup", "max_parallel": size.at_once, **chosen}, run)
         api.wait_for_approval(dag, run, APPROVAL_SECONDS)
-        works[:] = drawn(api.xcom(dag, run, "plan"), size, seed=1)
+        works[:] = drawn(api.xcom(dag, run, "plan", "planned"), size, seed=1)
         _slow_down(found, works)
         api.approve(dag, run, APPROVAL_SECONDS)
         began = _moment(api.task(dag, run, "approve")["end_date"])

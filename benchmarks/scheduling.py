@@ -1,8 +1,8 @@
 """What the scheduler's look at a run costs, by windows that wait and by stages of a window; what could make it less.
 
 A look evaluates every instance that has not started, five behind each waiting window. Compared: (a) one stage less,
-the admission as the triggered beginning of `delete`; (b) the windows in five groups of the run, each behind a gate that
-waits in the triggerer until it is needed; (c) a longer pause between two looks while nothing happens.
+the admission as the triggered beginning of `delete`; (b) the windows in twenty batches of the run, each opened when it
+is needed, of which one is open; (c) a longer pause between two looks while nothing happens.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Any
 from benchmarks.child import answer, environment, migrate
 
 STAGES = 6
-BATCHES = 5
+BATCHES = 20
 """As look_dags.py has them, which imports Airflow."""
+
+BATCH_SIZE = 50
+"""Windows of the open one, as the product has them."""
 
 PAUSES = (0.5, 1.0, 3.0)
 """Seconds of ``[scheduler] scheduler_idle_sleep_time``: the sandbox's, Airflow's default, what compose ships."""
@@ -32,7 +35,7 @@ def scheduling(windows: Sequence[int], state: Path) -> Json:
     migrate(home, env)
     few = windows[min(1, len(windows) - 1)]
     fewer = [f"{stages}:{few}" for stages in (5, 2, 1)]
-    pairs = [*(f"{STAGES}:{count}" for count in windows), *fewer, f"{STAGES}:{few}:{BATCHES}"]
+    pairs = [*(f"{STAGES}:{count}" for count in windows), *fewer, f"{STAGES}:{BATCH_SIZE}:{BATCHES}"]
     looks = answer("benchmarks.look_child", *pairs, env=env)
     full = looks[: len(windows)]
     return {

@@ -59,7 +59,7 @@ def _one(count: int, seconds: float, state: Path) -> Json:
         chosen = {"all_customers": True, "start_date": "2026-01-01", "end_date": end, "window": "1d", "max_parallel": 1}
         api.trigger(dag, {"mode": "cleanup", **chosen}, run)
         api.approve(dag, run, PLAN_SECONDS)
-        windows = len(api.xcom(dag, run, "plan"))
+        windows = len(api.xcom(dag, run, "plan", "planned"))
         _until_waiting(api, dag, run, windows)
         before, mark = meter.parts_usage(found.stack), found.counters.mark(time.time())
         # The time that is measured: nothing but waiting happens in it.

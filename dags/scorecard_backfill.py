@@ -5,6 +5,7 @@ window through the same six stages:
 
 ```text
 preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> reindex -> wait_workflows -> verify ]
+                             -> open_windows_2 -> windows_2[ the same six ]   a large plan, batch after batch
                              -> replan -> smaller_windows[ the same six ]     what was too big, in parts
                              -> replan_days -> single_days[ the same six ]    what was still too big
                              -> report
@@ -27,15 +28,17 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.configuration import conf
-from airflow.sdk import DAG, Param, TriggerRule, WeightRule, chain, get_parsing_context, task, task_group
+from airflow.sdk import DAG, Param, TaskGroup, TriggerRule, WeightRule, chain, get_parsing_context, task, task_group
 from airflow.sdk.definitions.param import ParamsDict
 
+from backfill.groups import BATCHES
 from backfill.kit.debts import cluster_asset, verified_alias
 from backfill.kit.refusal import Refusal
 from backfill.known import known_customers
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
+from backfill.operators.open import OpenOperator
 from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
@@ -92,6 +95,25 @@ def stages(group: str, windows: Any, config: ClusterConfig) -> Any:
     return one_window.expand(window=windows)
 
 
+def later_batches(approve: Any, config: ClusterConfig) -> list[Any]:
+    """Return the task groups of the plan's further batches, each behind the task that opens it when its turn is near.
+
+    Airflow evaluates every task that may not start yet at each look: of a closed batch these are six, however many
+    windows it has.
+    """
+    made, before = [], approve
+    # One node in the graph; the ids within are those of the tasks alone.
+    with TaskGroup("more_windows", prefix_group_id=False, tooltip="Further windows of a plan of more than one batch"):
+        for batch in BATCHES[1 : config.windows.batches]:
+            # Without weight: Airflow adds up what comes before, so a late batch would go before windows under way.
+            how = {"cluster": config.name, "group": batch.group, "priority_weight": 0, **retries(config, 3)}
+            opener = OpenOperator(task_id=batch.opened_by, **how)
+            before >> opener
+            made.append(stages(batch.group, opener.output, config))
+            before = opener
+    return made
+
+
 def from_file(config: ClusterConfig) -> dict[str, object]:
     """Return what an empty field of the form stands for."""
     return {
@@ -130,7 +152,7 @@ def build_dag(config: ClusterConfig, customers: Sequence[str] = ()) -> DAG:
             fail_on_reject=True,
             **worker,
         )
-        windows = stages("windows", plan.output, config)
+        windows = [stages("windows", plan.output, config), *later_batches(approve, config)]
         whatever: dict[str, Any] = {"trigger_rule": TriggerRule.ALL_DONE, **worker}
         replan = ReplanOperator(task_id="replan", cluster=name, group="windows", max_windows=MAX_WINDOWS, **whatever)
         smaller = stages("smaller_windows", replan.output, config)
@@ -142,9 +164,10 @@ def build_dag(config: ClusterConfig, customers: Sequence[str] = ()) -> DAG:
         outlets = [asset, verified_alias(name)]
         report = ReportOperator(task_id="report", cluster=name, inlets=[asset], outlets=outlets, **whatever)
         tidy = TidyOperator(task_id="tidy", cluster=name, outlets=[verified_alias(name)], **worker).as_teardown()
-        preflight >> plan >> approve >> windows >> replan >> smaller >> again >> days >> report >> tidy
+        preflight >> plan >> approve >> windows[0]
+        windows >> replan >> smaller >> again >> days >> report >> tidy
         # "Clear only failed" leaves the replans alone: only by these edges the report waits for cleared windows.
-        [windows, smaller] >> report
+        [*windows, smaller] >> report
     # Not before its tasks are made: each of them would get a copy of the whole form, in memory and in the database.
     dag.params = ParamsDict(
         {name: Param(**schema) for name, schema in params_schema(from_file(config), customers).items()}

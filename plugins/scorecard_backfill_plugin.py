@@ -18,6 +18,7 @@ import backfill.operators.admit
 import backfill.operators.approve
 import backfill.operators.checks.table
 import backfill.operators.delete
+import backfill.operators.open
 import backfill.operators.plan
 import backfill.operators.preflight
 import backfill.operators.reindex

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from sandbox.airflow_api import TaskState
 from sandbox.data.truth import TableTruth
 
 GROUPS = ("windows", "smaller_windows", "single_days")
+BATCH = re.compile(r"windows_\d+")
+"""Further batches of the first group."""
 STAGES = ("admit", "delete", "wait_mutations", "reindex", "wait_workflows", "verify")
 VERIFIED = "verified"
 FAILED = "failed"
@@ -41,14 +44,15 @@ class Row:
 
 
 def window_places(tasks: Iterable[TaskState], group: str) -> Counter[str]:
-    """Count the windows of a task group by the place each is at: a stage's name, `verified` or `failed`.
+    """Count the windows of a task group and its batches by the place each is at: a stage, `verified` or `failed`.
 
     Instances without a map index are the scheduler's placeholders of a group that is not mapped yet.
     """
-    stages: dict[int, dict[str, str | None]] = {}
+    stages: dict[tuple[str, int], dict[str, str | None]] = {}
     for task in tasks:
-        if task.map_index >= 0 and task.task_id.startswith(f"{group}."):
-            stages.setdefault(task.map_index, {})[task.task_id.removeprefix(f"{group}.")] = task.state
+        own, _, stage = task.task_id.rpartition(".")
+        if task.map_index >= 0 and BATCH.sub("windows", own) == group:
+            stages.setdefault((own, task.map_index), {})[stage] = task.state
     return Counter(_place(states) for states in stages.values())
 
 

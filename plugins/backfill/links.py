@@ -16,6 +16,7 @@ from backfill.notify.tell import run_of
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
+from backfill.operators.open import OpenOperator
 from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator
 from backfill.operators.reindex import ReindexOperator
@@ -34,7 +35,7 @@ STAGES: list[type] = [
     WaitWorkflowsOperator,
     VerifyOperator,
 ]
-OTHERS: list[type] = [PreflightOperator, PlanOperator, PlanApproval, ReplanOperator, ReportOperator]
+OTHERS: list[type] = [PreflightOperator, PlanOperator, PlanApproval, OpenOperator, ReplanOperator, ReportOperator]
 
 
 class ReportLink(BaseOperatorLink):

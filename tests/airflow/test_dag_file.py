@@ -79,7 +79,7 @@ def test_shape_of_a_run(sandbox_dag: Any) -> None:
         tasks = [sandbox_dag.get_task(f"{group}.{stage}") for stage in STAGES]
         for before, after in pairwise(tasks):
             assert before.downstream_task_ids == {after.task_id}
-    assert sandbox_dag.get_task("approve").downstream_task_ids == {"windows.admit"}
+    assert sandbox_dag.get_task("approve").downstream_task_ids == {"windows.admit", "open_windows_2"}
     assert sandbox_dag.get_task("plan").upstream_task_ids == {"preflight"}
     for name in ("replan", "replan_days", "report"):
         assert sandbox_dag.get_task(name).trigger_rule == "all_done"

@@ -12,10 +12,11 @@ from backfill import metrics
 from backfill.kit.look import Done, Wait, wait
 from backfill.notify.watch import Watch
 from backfill.settings import cluster_config
+from backfill.slots import Place
 from backfill.triggers import admit
 from backfill.triggers.admit import AdmitTrigger
 from include.scorecard_backfill.params.chosen import Chosen
-from include.scorecard_backfill.records import TableBalance, Verified, Window
+from include.scorecard_backfill.records import TableBalance, Verified
 from tests.kit.waits import NAME, PROOF, cluster, window
 
 __all__ = ["cluster"]
@@ -123,8 +124,9 @@ async def test_admission_says_how_many_windows_are_in_each_state_and_why_one_wai
     )
     trigger._index, trigger._verified = 1, False
 
-    async def windows(self: Any) -> list[Window]:
-        return [window(), window(key="1" * 16, start=date(2026, 2, 1), end=date(2026, 3, 1))]
+    async def places(self: Any) -> list[Place]:
+        later = window(key="1" * 16, start=date(2026, 2, 1), end=date(2026, 3, 1))
+        return [Place("windows", 0, window()), Place("windows", 1, later)]
 
     async def states(self: Any) -> dict[str, Any]:
         return {"windows.admit_0": "success", "windows.delete_0": "running", "windows.admit_1": "deferred"}
@@ -132,7 +134,7 @@ async def test_admission_says_how_many_windows_are_in_each_state_and_why_one_wai
     async def nothing(*args: Any) -> Any:
         return Chosen()
 
-    monkeypatch.setattr(AdmitTrigger, "windows", windows)
+    monkeypatch.setattr(AdmitTrigger, "places", places)
     monkeypatch.setattr(AdmitTrigger, "_load_states", states)
     monkeypatch.setattr(AdmitTrigger, "_run", nothing)
     monkeypatch.setattr(admit, "shared_override", lambda *args: no_override())

@@ -155,7 +155,8 @@ def test_a_plan_with_too_many_windows_is_refused_with_the_number(cluster: str, s
     ):
         planner(61).execute(made)
     assert made["task_state_store"].values == {}
-    assert len(planner(62).execute(made)) == 62
+    assert len(planner(62).execute(made)) == 50
+    assert len(made["ti"].xcoms["plan", "planned"]) == 62
 
 
 def test_a_dry_run_shows_its_plan_and_maps_over_nothing(cluster: str, stock: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from backfill.groups import PASSES
+from backfill.groups import ALL_GROUPS
 from backfill.hooks.kubernetes import KubernetesJobs
 from backfill.kit.debts import DebtBook, cluster_asset, verified_alias
 from backfill.operators import report as report_module
@@ -275,7 +275,7 @@ def replan(task: Json) -> list[Json]:
 
 def pass_of_replan(task_id: str) -> str:
     """The group whose windows a replan cuts."""
-    return next(one.group for one in PASSES if one.cut_by == task_id)
+    return next(one.group for one in ALL_GROUPS if one.cut_by == task_id)
 
 
 def cut_run() -> Json:

@@ -17,7 +17,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from backfill.kit import wait as base
 from backfill.kit.look import Done, Failed, Look, Wake, wait
 from backfill.kit.wait import WaitArgs, WaitTrigger
-from include.scorecard_backfill.records import Failure, GoEvent, Window
+from backfill.slots import Place
+from include.scorecard_backfill.records import Failure, GoEvent
 from tests.kit.waits import NAME, cluster, events, only_event, placed, window
 
 __all__ = ["cluster"]
@@ -299,8 +300,8 @@ async def test_a_wait_names_its_window_first_also_when_it_cannot_begin(cluster: 
         def log(self) -> Any:
             return Ear()
 
-        async def windows(self) -> list[Window]:
-            return [window(customer_id="acme")]
+        async def places(self) -> list[Place]:
+            return [Place("windows", 0, window(customer_id="acme"))]
 
         async def prepare(self) -> None:
             raise ValueError("what the stage before has left is spoiled")

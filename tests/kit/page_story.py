@@ -110,21 +110,22 @@ class Story:
                        responded_at=NOON, responded_by={"id": "jane", "name": "jane"}, chosen_options=["Approve"])
         )  # fmt: skip
 
-    def window(self, window: Json, index: int, done: int, now: str | None = None, **fields: Any) -> None:
+    def window(self, window: Json, index: int, done: int, now: str | None = None, *, group: str = "windows",
+               **fields: Any) -> None:  # fmt: skip
         """Write a window's first ``done`` stages as ended well, and the state of the next one."""
         for stage in STAGES[:done]:
-            self.task(f"windows.{stage}", "success", index)
+            self.task(f"{group}.{stage}", "success", index)
         if done > 1:
             sent = [{"database": "db", "table": "scorecard", "at": NOON.timestamp(), "accepted": []}]
             counted = {"before": [{"database": "db", "table": "scorecard", "days": {"2026-01-01": {"rows": 100}}}]}
-            self.xcom("windows.delete", "return_value", {"kind": "deleted", "v": 1, "key": window["key"],
+            self.xcom(f"{group}.delete", "return_value", {"kind": "deleted", "v": 1, "key": window["key"],
                       "status": "deleted", "counted": counted, "sent": sent}, index)  # fmt: skip
         if done == len(STAGES):
-            self.xcom("windows.verify", "return_value", verified_record(window), index)
+            self.xcom(f"{group}.verify", "return_value", verified_record(window), index)
             return
-        self.task(f"windows.{STAGES[done]}", now, index, **fields)
+        self.task(f"{group}.{STAGES[done]}", now, index, **fields)
         if now == "failed":
-            self.xcom(f"windows.{STAGES[done]}", "return_value", {"kind": "failure", "v": 1, "key": window["key"],
+            self.xcom(f"{group}.{STAGES[done]}", "return_value", {"kind": "failure", "v": 1, "key": window["key"],
                       "stage": STAGES[done], "cause": "job_gone", "reason": "the Job is gone"}, index)  # fmt: skip
             for stage in STAGES[done + 1 :]:
-                self.task(f"windows.{stage}", "upstream_failed", index)
+                self.task(f"{group}.{stage}", "upstream_failed", index)

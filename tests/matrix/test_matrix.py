@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backfill import settings
-from backfill.groups import PASSES
+from backfill.groups import BATCHES
 from standins.clickhouse.client import ClickHouseSandbox, running
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit import quick_clients
@@ -209,8 +209,8 @@ def test_windows_that_are_reset_are_reindexed_again_and_no_delete_is_sent_again(
     for of_run, task_id, index in list(world.air.states):
         if of_run == "run0" and "." in task_id:
             world.air.clear("run0", task_id, index)
-    for index, window in enumerate(world.air.result("run0", PASSES[0].source)):
-        run.window(PASSES[0].group, index, window)
+    for index, window in enumerate(world.air.result("run0", BATCHES[0].source)):
+        run.window(BATCHES[0].group, index, window)
     run.report()
 
     assert world.deletes() == deletes

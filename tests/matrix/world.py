@@ -289,7 +289,8 @@ class Run:
         if self.one(approve) != "success":
             self.failed["approve"] = self.air.errors[self.run_id, "approve", -1]
             return
-        for one in PASSES:
+        # Plans of the matrix are small: each pass has one group.
+        for one, *_ in PASSES:
             for index, window in enumerate(self.air.result(self.run_id, one.source) or []):
                 self.keys[window["key"]] = window["customer_id"]
                 self.window(one.group, index, window)

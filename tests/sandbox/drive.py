@@ -47,8 +47,8 @@ class Driver:
         return self.api.wait_for_run(self.dag_id, run_id, seconds)
 
     def plan(self, run_id: str) -> list[Json]:
-        """Return the windows of a run."""
-        return list(self.api.xcom(self.dag_id, run_id, "plan"))
+        """Return the windows of a run, those of every batch."""
+        return list(self.api.xcom(self.dag_id, run_id, "plan", "planned"))
 
     def report(self, run_id: str) -> Json:
         """Return the report of a run."""

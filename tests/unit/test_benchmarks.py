@@ -72,6 +72,7 @@ LOOKS = {
         {"windows": 1_000, "instances": 6_004, "cpu_seconds": 5.5, "statements": 20_003},
     ],
     "fewer_stages": [{"stages": 5, "windows": 50, "cpu_seconds": 0.2}],
+    "batches": {"stages": 6, "windows": 50, "batches": 20, "cpu_seconds": 0.3, "statements": 2_006},
     "share_of_a_core": [{"windows": 50, "0.5": 0.333, "5.0": 0.048}],
 }
 
@@ -89,7 +90,7 @@ def test_what_was_not_measured_is_said() -> None:
 def test_a_figure_that_is_missed_comes_with_its_reason() -> None:
     found = results(scheduling=LOOKS)
     (goal,) = [goal for goal in GOALS if goal.part == "scheduling"]
-    assert judged(goal, found["parts"]) == 22.0
+    assert judged(goal, found["parts"]) == 2.0
     (line,) = [line for line in page(found).splitlines() if goal.text in line]
     assert "| missed |" in line
     assert goal.reason in line
@@ -99,6 +100,7 @@ def test_the_looks_are_shown_beside_the_first() -> None:
     text = page(results(scheduling=LOOKS))
     assert "| 1,000 | 6,004 | 5.5 | 20,003 | 5.5 | 1.10x |" in text
     assert "| 5 stages | 0.2 | 0.80x |" in text
+    assert "| 6 stages, 50 windows open, the rest in 19 closed batches | 0.3 | 1.20x |" in text
     assert "| 50 | 33% | 5% |" in text
 
 

@@ -12,8 +12,9 @@ import pytest
 from include.scorecard_backfill.overview import overview
 from include.scorecard_backfill.overview.act import RetryError, job_task, retry_tasks
 from include.scorecard_backfill.overview.export import markdown, windows_csv
-from include.scorecard_backfill.overview.facts import Approval, DebtFact, Result, Seen, TaskFact
+from include.scorecard_backfill.overview.facts import Approval, DebtFact, Result, Seen, TaskFact, WindowFacts
 from include.scorecard_backfill.overview.model import Overview
+from include.scorecard_backfill.overview.reset import reset_tasks
 from include.scorecard_backfill.overview.results import moment, planned_of, result_of, seen_of
 from include.scorecard_backfill.overview.rows import Known
 from include.scorecard_backfill.planning.learned import Customer
@@ -372,3 +373,45 @@ def test_the_report_of_a_run_that_did_nothing_is_its_plan() -> None:
     dry = overview(run([replace(window(planned("acme")), tasks={})], state="success", run={"dry_run": True}), at(60))
     assert "## Report" not in markdown(dry)
     assert "| acme | 1 |" in markdown(dry)
+
+
+def batch(customer: str, opener: str | None, number: int = 2, **more: Any) -> WindowFacts:
+    """A window of a further batch that has no tasks yet."""
+    name = f"windows_{number}"
+    closed = WindowFacts(planned(customer), name, 0, opened_by=f"open_{name}", opener=TaskFact(opener))
+    return replace(closed, **more)
+
+
+def test_a_window_whose_batch_is_not_open_waits_in_the_queue_of_all() -> None:
+    first = [window(planned("acme"), 2, "running"), window(planned("globex"), 2, "running", index=1)]
+    (row,) = overview(run([*first, batch("hooli", "deferred")]), at(20)).windows[2:]
+    assert (row.state, row.task, row.reason) == (
+        "waiting", "", "2 of 2 slots are taken and 0 eligible windows come first",
+    )  # fmt: skip
+    (row,) = overview(run([first[0], batch("hooli", "deferred")]), at(20)).windows[1:]
+    assert row.reason == "its turn has come; it starts when its batch is open"
+
+
+def test_a_batch_that_was_not_opened_is_on_top_with_what_to_do() -> None:
+    facts = run(
+        [window(planned("acme"), 6), batch("globex", "failed"), batch("hooli", "upstream_failed", 3)],
+        state="failed",
+        tasks={"open_windows_2": TaskFact("failed"), "open_windows_3": TaskFact("upstream_failed"),
+               "windows_2.admit": TaskFact("upstream_failed"), "report": TaskFact("failed")},
+    )  # fmt: skip
+    view = overview(facts, at(30))
+    assert [row.state for row in view.windows] == ["verified", "not_started", "not_started"]
+    assert view.windows[1].reason.endswith("open_windows_2 has failed: retry the run, or clear that task")
+    assert view.windows[2].reason.endswith("a task before open_windows_3 has failed")
+    (note,) = view.attention
+    assert (note.level, note.what) == ("act", "2 windows not started: open_windows_2 has failed.")
+    # A retry of the run opens them; one customer's alone cannot, as the batch is not theirs alone.
+    assert set(retry_tasks(facts)) == {
+        ("open_windows_2", -1), ("open_windows_3", -1), ("windows_2.admit", -1), ("report", -1),
+    }  # fmt: skip
+    with pytest.raises(RetryError, match="Nothing of globex was begun: its batch was not opened"):
+        retry_tasks(facts, "globex")
+    with pytest.raises(RetryError, match="Nothing of acme has failed"):
+        retry_tasks(facts, "acme")
+    with pytest.raises(RetryError, match="its batch was not opened, because open_windows_2 has failed"):
+        reset_tasks(facts, "globex")

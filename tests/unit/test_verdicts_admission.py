@@ -216,3 +216,42 @@ def test_jobs_that_are_made_at_once_stay_within_the_limit(works: list[Work], lim
     assert making == waiting[: max(0, limit - working)]
     for index in set(waiting) - set(making):
         assert f"of {limit} windows work" in judge_job(index, works, limit).text
+
+
+@pytest.mark.parametrize("opener", ["failed", "upstream_failed", "skipped", "removed"])
+def test_a_window_whose_batch_is_never_opened_takes_no_place_and_is_no_failure(opener: str) -> None:
+    assert phase_of(None, [None], opener) == "closed"
+    # Once it has begun its own tasks say how far it is.
+    assert phase_of("success", ["running"], opener) == "running"
+    assert phase_of("failed", [None], opener) == "failed"
+    listed = [Slot("a", "closed"), Slot("a", "waiting")]
+    assert judge(1, listed, usual(1, max_failures=1)).state == "ok"
+
+
+@pytest.mark.parametrize("opener", [None, "deferred", "scheduled", "queued", "running", "up_for_retry", "success"])
+def test_a_window_whose_batch_may_still_be_opened_waits(opener: str | None) -> None:
+    assert phase_of(None, [None], opener) == "waiting"
+
+
+def opening(text: str, closed: set[int], limits: Limits) -> tuple[str, str]:
+    found = survey(slots(text), limits).judge_opening(closed)
+    return found.state, found.text
+
+
+def test_a_batch_is_opened_when_fewer_open_windows_wait_than_may_go_at_once() -> None:
+    limits = usual(2, 3)
+    assert opening("a.r a.r a.w a.w b.w", {4}, limits)[0] == "wait"
+    assert opening("a.r a.r a.w a.v b.w", {4}, limits)[0] == "ok"
+    # Windows of the batch itself and of later ones do not count.
+    assert opening("a.r a.r a.w b.w b.w", {3, 4}, limits)[0] == "ok"
+
+
+def test_a_batch_is_opened_at_once_when_the_turn_of_one_of_its_windows_has_come() -> None:
+    # Three open windows wait for the ones of their customer; a slot is free, and the next in turn is closed.
+    assert opening("a.r a.w a.w a.w b.w", {4}, usual(2))[0] == "ok"
+    assert opening("a.r a.w a.w a.w b.w", {4}, usual(1))[0] == "wait"
+
+
+def test_what_the_breaker_forbids_is_not_opened() -> None:
+    state, text = opening("a.f b.w", {1}, usual(2, max_failures=1))
+    assert (state, "clear the failed ones, then this task" in text) == ("failed", True)

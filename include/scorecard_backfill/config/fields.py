@@ -21,6 +21,9 @@ MAX_PARALLEL_LIMIT = 200
 MAX_FAILURES_LIMIT = 1_000
 """Upper bound of failed windows before a run stops; a run has at most 1,024 (Airflow's max_map_length)."""
 
+BATCH_COUNT = 20
+"""Batches of a run at most: each is a task group of the DAG, which is made before there is a plan."""
+
 MAX_CUSTOMER_CHARACTERS = 200
 
 RESERVED_ENV = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from include.scorecard_backfill.config.fields import Frozen
+from include.scorecard_backfill.config.fields import BATCH_COUNT, Frozen
 from include.scorecard_backfill.planning.windows import WindowMode
 
 
@@ -19,6 +19,20 @@ class WindowsConfig(Frozen):
     # 5 days of a large customer took 2 to 6 hours.
     window_minutes: int = Field(
         default=360, ge=1, le=10_080, description="Minutes of reindexing of an auto window, once its speed is known."
+    )
+    # The scheduler looks at all that waits at each loop: made at once, a plan would cost the square of its size.
+    batch_size: int = Field(
+        default=50,
+        ge=1,
+        le=1_000,
+        description="Windows of a plan that come into being at once; the next ones when fewer than max_parallel wait.",
+    )
+    batches: int = Field(
+        default=BATCH_COUNT,
+        ge=1,
+        le=BATCH_COUNT,
+        description="Batches of a plan at most; a larger plan has larger ones. Each is seven tasks of the DAG: lower it"
+        " with very many clusters, and only while no run of the cluster is going.",
     )
     cut_at_months: bool = Field(default=True, description="Auto windows end at months, so that partitions stay whole.")
 

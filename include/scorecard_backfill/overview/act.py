@@ -30,6 +30,10 @@ def retry_tasks(facts: RunFacts, customer: str | None = None) -> list[TaskPlace]
     common = [(name, -1) for name, task in facts.tasks.items() if task.state in FAILED and name != "report"]
     if customer is None:
         found += [place for place in common if place[0] != "approve" or not _was_asked(facts)]
+    if not found and (reasons := _not_opened(facts, customer)):
+        raise RetryError(
+            f"Nothing of {customer} was begun: {reasons[0]}. That opens the batch for every customer in it."
+        )
     if not found:
         who = f" of {customer}" if customer is not None else ""
         raise RetryError(f"Nothing{who} has failed that could be retried.")
@@ -47,6 +51,12 @@ def _of_windows(facts: RunFacts, customer: str | None) -> list[TaskPlace]:
         for task_id, task in every_task(window)
         if task.state in FAILED
     ]
+
+
+def _not_opened(facts: RunFacts, customer: str | None) -> list[str]:
+    """Return why windows of this customer do not exist yet and never will without a person."""
+    windows = [w for windows in facts.passes for w in windows if w.window.customer_id == customer]
+    return [w.not_opened for w in windows if w.not_opened]
 
 
 def every_task(window: WindowFacts) -> list[tuple[str, TaskFact]]:

@@ -104,6 +104,13 @@ def _limits(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> Itera
             {"kind": kind, "level": level, "what": f"{what} {facts.override.text}.",
              "todo": "Resume when the reason is gone." if facts.override.pause else ""}
         )  # fmt: skip
+    yield from _not_started(facts, rows, going=going)
+
+
+def _not_started(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> Iterator[Attention]:
+    """Say that too many have failed, else that a batch was not opened for another reason."""
+    closed = [w for windows in facts.passes for w in windows if w.not_opened]
+    failed = sorted({w.opened_by for w in closed if w.opener.state == "failed"})
     held = 0 if going else sum(r.state == "not_started" for r in rows)
     if (going or held) and (broken := breaker_of(facts)):
         yield Attention(
@@ -111,6 +118,15 @@ def _limits(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> Itera
             level="act" if going else "look",
             what=f"{f'{held} of the windows were not' if held else 'No further window is'} started: {broken}.",
             todo="Correct the cause, then retry what failed." if going else "A retry starts them, too.",
+        )
+    elif failed:
+        yield Attention(
+            kind="breaker",
+            level="act",
+            what=f"{number_of(len(closed), 'window')} not started: {', '.join(failed)} has failed.",
+            todo="Read the end of its log, then retry what failed.",
+            count=len(closed),
+            windows=tuple(w.window.label for w in closed[:SHOWN]),
         )
 
 

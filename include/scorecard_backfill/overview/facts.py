@@ -14,7 +14,7 @@ from include.scorecard_backfill.graph import stages_of
 from include.scorecard_backfill.planning.learned import Customer
 from include.scorecard_backfill.planning.overrides import Override
 from include.scorecard_backfill.records.base import Order, Stage
-from include.scorecard_backfill.verdicts.admission import Limits
+from include.scorecard_backfill.verdicts.admission import ENDED_BADLY, Limits, Phase, phase_of
 
 ONE = Limits(max_parallel=1, per_customer=1, max_failures=1)
 
@@ -104,7 +104,8 @@ class WindowFacts:
     """One window in its pass: ``group`` is the task group, ``index`` its map index there.
 
     ``task_ids``: tasks (id within the group) of the stages that are not called like their stage. ``idle``: tasks of the
-    group that this window's order does not need; they do nothing.
+    group that this window's order does not need; they do nothing. ``opened_by`` and ``opener``: the task that opens its
+    batch, '' for a group that is open from the start.
     """
 
     window: Planned
@@ -115,6 +116,23 @@ class WindowFacts:
     seen: Mapping[str, Seen] = field(default_factory=dict)
     task_ids: Mapping[str, str] = field(default_factory=dict)
     idle: Mapping[str, TaskFact] = field(default_factory=dict)
+    opened_by: str = ""
+    opener: TaskFact = NO_TASK
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is, in admission's words."""
+        states = [self.tasks.get(stage, NO_TASK).state for stage in self.window.stages]
+        return phase_of(states[0], states[1:], self.opener.state)
+
+    @property
+    def not_opened(self) -> str:
+        """Why its batch was not opened, '' while that may still happen."""
+        if self.opener.state not in ENDED_BADLY or self.phase != "closed":
+            return ""
+        if self.opener.state == "failed":
+            return f"its batch was not opened, because {self.opened_by} has failed: retry the run, or clear that task"
+        return f"its batch was not opened, because a task before {self.opened_by} has failed"
 
     def task_id(self, stage: str) -> str:
         """The id of the task that does a stage."""

@@ -25,13 +25,15 @@ def waiting_reasons(facts: RunFacts) -> dict[str, Waiting]:
     for windows in facts.passes:
         if not windows:
             continue
-        slots = [admission.Slot(w.window.customer_id, _phase(w)) for w in windows]
+        slots = [admission.Slot(w.window.customer_id, w.phase) for w in windows]
         survey = admission.survey(slots, facts.limits)
         blockers = _blockers(slots, survey, windows)
         for index, slot in enumerate(slots):
+            window = windows[index]
+            if slot.phase == "closed":
+                found[window.window.key] = Waiting(window.not_opened)
             if slot.phase != "waiting":
                 continue
-            window = windows[index]
             place = survey.places.get(index)
             found[window.window.key] = (
                 Waiting(common, place=None if place is None else place + 1)
@@ -59,15 +61,10 @@ def _for_everybody(facts: RunFacts) -> str:
     return ""
 
 
-def _phase(window: WindowFacts) -> admission.Phase:
-    states = [window.tasks.get(stage, NO_TASK).state for stage in window.window.stages]
-    return admission.phase_of(states[0], states[1:])
-
-
 def _begun(window: WindowFacts) -> admission.Phase:
     """Return the phase of a window; one that the breaker has kept from starting has not failed by itself."""
     first = window.tasks.get(window.window.stages[0], NO_TASK).state
-    return _phase(window) if first == "success" else "waiting"
+    return window.phase if first == "success" else "waiting"
 
 
 def _own(window: WindowFacts, index: int, survey: admission.Survey, blockers: Mapping[str, str]) -> Waiting:
@@ -79,7 +76,8 @@ def _own(window: WindowFacts, index: int, survey: admission.Survey, blockers: Ma
         return Waiting(verdict.text, blocker=blockers.get(window.window.customer_id, ""))
     if verdict.state == "ok":
         seen = window.seen.get("admit")
-        return Waiting(seen.reason if seen else "its turn has come; it starts at the next look", place=place + 1)
+        next_step = "at the next look" if window.tasks or not window.opened_by else "when its batch is open"
+        return Waiting(seen.reason if seen else f"its turn has come; it starts {next_step}", place=place + 1)
     return Waiting(verdict.text, place=place + 1)
 
 

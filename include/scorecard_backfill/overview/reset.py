@@ -71,6 +71,8 @@ def _why_not(window: WindowFacts, cut: Collection[str]) -> str:
         return "was cut smaller; its parts do its work"
     if any(task.state in LIVE for _, task in every_task(window)):
         return "in work or waiting; end its Job first, or wait"
+    if window.not_opened:
+        return window.not_opened
     if not any(task.state is not None for _, task in every_task(window)):
         return "not begun; it starts by itself"
     return ""

@@ -147,8 +147,10 @@ def _place(window: WindowFacts, states: Sequence[TaskFact], *, going: bool) -> t
     """Return the stage and the state of a window by its results first, then by what Airflow does with its tasks."""
     if _is_verified(window):
         return "done", "verified"
-    phase = phase_of(states[0].state, [t.state for t in states[1:]])
+    phase = phase_of(states[0].state, [t.state for t in states[1:]], window.opener.state)
     stages = window.window.stages
+    if phase == "closed":
+        return "admit", "not_started"
     if phase == "waiting":
         return "admit", "waiting" if going else "not_started"
     if phase == "failed":
@@ -181,7 +183,7 @@ def _why(window: WindowFacts, stage: Stage, state: State) -> tuple[str, str, str
     if state in ("failed", "not_started"):
         if found.status == "failed":
             return found.reason, found.cause, found.todo
-        return (NO_RECORD if state == "failed" else ""), "", ""
+        return (NO_RECORD if state == "failed" else window.not_opened), "", ""
     seen = window.seen.get(stage)
     return (seen.reason if seen else ""), "", ""
 

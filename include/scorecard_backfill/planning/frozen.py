@@ -13,12 +13,16 @@ from include.scorecard_backfill.records import Window
 
 @dataclass(frozen=True, slots=True)
 class FrozenPlan:
-    """A plan. ``run``: the effective parameters as they travel with the run; ``notes`` are for who reads the plan."""
+    """A plan. ``run``: the effective parameters as they travel with the run; ``notes`` are for who reads the plan.
+
+    ``batches``: the batch of each window, () when one has all of them (planning/batches.py).
+    """
 
     windows: Sequence[Window]
     run: Mapping[str, Any]
     terms: Terms
     notes: Sequence[str] = field(default=())
+    batches: Sequence[int] = field(default=())
 
     @property
     def chosen(self) -> Chosen:
@@ -32,10 +36,13 @@ class FrozenPlan:
             "run": dict(self.run),
             "terms": dict(self.terms),
             "notes": list(self.notes),
+            "batches": list(self.batches),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return the plan of a value of :meth:`to_json`. Raises RecordError for windows of another release."""
         windows = tuple(Window.from_json(item) for item in value["windows"])
-        return cls(windows, value["run"], value["terms"], tuple(value["notes"]))
+        # A plan of an earlier release has none: all of its windows are in one.
+        batches = tuple(value.get("batches", ()))
+        return cls(windows, value["run"], value["terms"], tuple(value["notes"]), batches)

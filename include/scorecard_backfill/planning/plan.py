@@ -129,8 +129,8 @@ def build_plan(
     return Plan(tuple(windows))
 
 
-MANY_WINDOWS = 300
-"""From here on the scheduler's look at the windows that wait is what a run costs most (docs/adr/0022)."""
+MANY_WINDOWS = 1_000
+"""More than the batches of a run hold as they are meant: larger ones cost the scheduler more (docs/adr/0026)."""
 
 
 def size_notes(windows: Sequence[Window]) -> list[str]:

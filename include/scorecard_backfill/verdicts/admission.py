@@ -10,13 +10,17 @@ predecessor freed, so two triggers never take the same slot, even on snapshots o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
-Phase = Literal["waiting", "running", "verified", "failed"]
+Phase = Literal["waiting", "running", "verified", "failed", "closed"]
+"""``closed``: the batch of the window was not opened, and will not be without a person; it takes no place."""
+
+ENDED_BADLY = ("failed", "upstream_failed", "skipped", "removed")
+"""Airflow's words for a task that did not do its work and never asks again."""
 
 FAR = 20
 """Windows this far back in the queue are not told their exact place: it would be another text at each step."""
@@ -75,19 +79,22 @@ def judge_job(index: int, works: Sequence[Work], max_parallel: int) -> Verdict:
     )
 
 
-def phase_of(admit: str | None, later: Sequence[str | None]) -> Phase:
+def phase_of(admit: str | None, later: Sequence[str | None], opener: str | None = None) -> Phase:
     """Return a window's phase from Airflow's state names of its admit task and of the stages behind it (in order).
 
-    A window is finished when verify succeeded, or when a stage failed for good and none is being run again.
+    A window is finished when verify succeeded, or when a stage failed for good and none is being run again. ``opener``
+    is the state of the task that opens its batch: a window that has no tasks yet waits, as long as that may succeed.
     """
+    if admit is None and opener in ENDED_BADLY:
+        return "closed"
     if admit != "success":
         # A skipped or removed one never asks again: as a waiting one it would keep its place in the queue for ever.
-        return "failed" if admit in ("failed", "upstream_failed", "skipped", "removed") else "waiting"
+        return "failed" if admit in ENDED_BADLY else "waiting"
     if later and later[-1] == "success":
         return "verified"
     if any(state in LIVE for state in later):
         return "running"
-    if any(state in ("failed", "upstream_failed", "skipped", "removed") for state in later):
+    if any(state in ENDED_BADLY for state in later):
         return "failed"
     return "running"
 
@@ -118,11 +125,12 @@ def eligible(slots: Sequence[Slot], per_customer: int) -> list[int]:
 class Survey:
     """One look at all windows of a run, made once and asked by every waiting window.
 
-    ``places``: place of each eligible window in the queue, from 0, by index. ``breaker``: why no further window is
-    started, '' when it is closed.
+    ``waiting``: indexes of the waiting windows. ``places``: place of each eligible one in the queue, from 0, by index.
+    ``breaker``: why no further window is started, '' when it is closed.
     """
 
     customers: Sequence[str]
+    waiting: Sequence[int]
     places: Mapping[int, int]
     running: int
     limits: Limits
@@ -145,11 +153,30 @@ class Survey:
             return wait(f"{most} slots at most, and {FAR} or more eligible windows come first")
         return wait(f"{self.running} of {most} slots are taken and {place} eligible windows come first")
 
+    def judge_opening(self, closed: Collection[int]) -> Verdict:
+        """Decide whether the next batch is opened. ``closed`` are the windows of this batch and of those after it.
+
+        It is opened when fewer open windows wait than may go at once, so that no slot has to wait for it, or when a
+        closed window's turn has come already: while it has no tasks its slot stays empty.
+        """
+        if self.breaker:
+            return failed(
+                "breaker", f"no further window is started: {self.breaker}; clear the failed ones, then this task"
+            )
+        most = self.limits.max_parallel
+        if any(place < most - self.running for index, place in self.places.items() if index in closed):
+            return ok("the turn of a window that is not open has come")
+        ahead = sum(index not in closed for index in self.waiting)
+        if ahead < most:
+            return ok(f"{ahead} windows before it wait, fewer than {most} (max_parallel)")
+        return wait(f"{ahead} windows before it wait; it is opened when fewer than {most} (max_parallel) do")
+
 
 def survey(slots: Sequence[Slot], limits: Limits) -> Survey:
     """Look at all windows once."""
     return Survey(
         customers=[slot.customer_id for slot in slots],
+        waiting=[index for index, slot in enumerate(slots) if slot.phase == "waiting"],
         places={index: place for place, index in enumerate(eligible(slots, limits.per_customer))},
         running=sum(slot.phase == "running" for slot in slots),
         limits=limits,

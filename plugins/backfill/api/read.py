@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from backfill.api.windows import (
     HASH,
     SETTLING,
     ByWindow,
+    Placed,
     as_json,
     as_list,
     by_window,
@@ -32,8 +34,9 @@ from backfill.api.windows import (
     read_tasks,
     read_window,
     under_way,
+    windows_of,
 )
-from backfill.groups import PASSES, pass_of
+from backfill.groups import ALL_GROUPS
 from backfill.kit.debts import PREFIX, cluster_asset
 from backfill.kit.xcoms import NOTES, RUN, TERMS
 from backfill.settings import LEARNED_VARIABLE, OVERRIDE_VARIABLE, cluster_config
@@ -90,7 +93,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
     memory = memory_of(dag_id, run_id)
     tasks = read_tasks(session, dag_id, run_id)
     sources = read_sources(session, dag_id, run_id, tasks, memory)
-    windows = [sources[one.source].windows for one in PASSES]
+    windows = windows_of(sources)
     tasks |= read_stages(session, dag_id, run_id, under_way(tasks, windows))
     results, seen = read_results(session, dag_id, run_id, tasks, windows, memory)
     plan = sources["plan"].others
@@ -115,7 +118,7 @@ def run_facts(session: Session, dag_id: str, run_id: str) -> RunFacts | None:
         passes=_passes(
             windows,
             orders,
-            by_window(tasks, orders),
+            tasks,
             by_window(results, orders),
             by_window(seen, orders),
         ),
@@ -188,13 +191,13 @@ def _limits(cluster: str, parameters: Mapping[str, Any], settings: Settings) -> 
 def window_at(session: Session, dag_id: str, run_id: str, group: str, index: int) -> WindowFacts | None:
     """Return what is known of one window but for its tasks, None when the run has planned none there."""
     sources = read_sources(session, dag_id, run_id, read_makers(session, dag_id, run_id), memory_of(dag_id, run_id))
-    listed = sources[pass_of(group).source].windows
-    if not 0 <= index < len(listed):
+    listed = {(at, number): window for windows in windows_of(sources) for at, number, window in windows}
+    if (group, index) not in listed:
         return None
     results, seen = read_window(session, dag_id, run_id, (group, index))
     orders, at = _orders(cluster_of(dag_id)), (group, index)
     left, said = by_window(results, orders).get(at, {}), by_window(seen, orders).get(at, {})
-    return _window(listed[index], at, orders, {}, left, said)
+    return _window(listed[at], at, orders, {}, left, said)
 
 
 def links_to(cluster: str) -> Links:
@@ -220,22 +223,25 @@ def _parameters(plan: Mapping[str, Any], run: DagRun) -> Mapping[str, Any]:
 
 
 def _passes(
-    windows: Sequence[Sequence[Planned]],
+    windows: Sequence[Sequence[Placed]],
     orders: Sequence[Order],
-    tasks: ByWindow[TaskFact],
+    tasks: Mapping[Place, TaskFact],
     results: ByWindow[Result],
     seen: ByWindow[Seen],
 ) -> list[list[WindowFacts]]:
     """Return the windows of each pass with what is known of them, by stage."""
+    own = by_window(tasks, orders)
+    opened_by = {one.group: one.opened_by for one in ALL_GROUPS if one.opened_by}
     passes = []
-    for one, listed in zip(PASSES, windows, strict=True):
-        places = [(one.group, index) for index in range(len(listed))]
-        passes.append(
-            [
-                _window(planned, at, orders, tasks.get(at, {}), results.get(at, {}), seen.get(at, {}))
-                for planned, at in zip(listed, places, strict=True)
-            ]
-        )
+    for listed in windows:
+        found = []
+        for group, index, planned in listed:
+            at = (group, index)
+            window = _window(planned, at, orders, own.get(at, {}), results.get(at, {}), seen.get(at, {}))
+            if opener := opened_by.get(group, ""):
+                window = replace(window, opened_by=opener, opener=tasks.get((opener, -1), NO_TASK))
+            found.append(window)
+        passes.append(found)
     return passes
 
 

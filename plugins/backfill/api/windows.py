@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, false, or_, select
 from sqlalchemy.orm import Session
 
 from backfill.api.memory import Place, RunMemory, Source
-from backfill.groups import GROUPS, PASSES
-from backfill.kit.xcoms import LOOK, NOTES, PLANNED, REFUSED, RESULT, RUN, TERMS
+from backfill.groups import GROUPS, PASSES, placed
+from backfill.kit.xcoms import BATCHES, LOOK, NOTES, PLANNED, REFUSED, RESULT, RUN, TERMS
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.overview.facts import NO_TASK, Planned, Result, Seen, TaskFact
 from include.scorecard_backfill.overview.results import planned_of, result_of, seen_of
@@ -30,13 +30,10 @@ SETTLING = ("preflight", "plan")
 HASH = "hash"
 """Of plans of earlier releases."""
 
-PLAN_KEYS = (PLANNED, RUN, TERMS, HASH, NOTES)
+PLAN_KEYS = (PLANNED, RUN, TERMS, HASH, NOTES, BATCHES)
 
-STAGE_TASKS = tuple(f"{group}.{task}" for group in GROUPS for task in tasks_of(("delete_first", "reindex_first")))
-ADMIT_TASKS = tuple(f"{group}.admit" for group in GROUPS)
-VERIFY_TASKS = tuple(f"{group}.verify" for group in GROUPS)
-CLOSED_TASKS = tuple(f"{group}.wait_workflows" for group in GROUPS)
-MIDDLE_TASKS = tuple(task for task in STAGE_TASKS if task not in (*ADMIT_TASKS, *VERIFY_TASKS))
+STAGE_TASKS = tasks_of(("delete_first", "reindex_first"))
+MIDDLE_TASKS = tuple(task for task in STAGE_TASKS if task not in ("admit", "verify"))
 
 MANY = 400
 """Up to this many windows are named in a query; beyond it those of all are read."""
@@ -44,6 +41,9 @@ MANY = 400
 NEXT_ONES = 50
 """Waiting windows whose own reason is read: more than any limit of windows at once leaves free."""
 
+
+Placed = tuple[str, int, Planned]
+"""A window of the run: its task group, its map index, and what was planned."""
 
 ByWindow = Mapping[tuple[str, int], Mapping[str, T]]
 """What is known of windows, by group and map index, then by the task's name within the group."""
@@ -62,17 +62,16 @@ def by_window(found: Mapping[Place, T], orders: Sequence[Order]) -> ByWindow[T]:
 
 def read_tasks(session: Session, dag_id: str, run_id: str) -> dict[Place, TaskFact]:
     """Return the tasks that are not mapped, and the first and the last stage of every window."""
-    wanted = or_(TaskInstance.map_index < 0, TaskInstance.task_id.in_([*ADMIT_TASKS, *VERIFY_TASKS]))
+    ends = [f"{group}.{task}" for group in GROUPS for task in ("admit", "verify")]
+    wanted = or_(TaskInstance.map_index < 0, TaskInstance.task_id.in_(ends))
     return _tasks(session, dag_id, run_id, and_(wanted, TaskInstance.state.is_not(None)))
 
 
-def read_stages(session: Session, dag_id: str, run_id: str, indexes: Collection[int]) -> dict[Place, TaskFact]:
-    """Return the stages between the first and the last of the windows at these map indexes, of every pass."""
-    if not indexes:
+def read_stages(session: Session, dag_id: str, run_id: str, places: Collection[Place]) -> dict[Place, TaskFact]:
+    """Return the stages between the first and the last of the windows at these places (task group, map index)."""
+    if not places:
         return {}
-    wanted = and_(TaskInstance.task_id.in_(MIDDLE_TASKS), TaskInstance.state.is_not(None))
-    if len(indexes) <= MANY:
-        wanted = and_(wanted, TaskInstance.map_index.in_(indexes))
+    wanted = and_(TaskInstance.state.is_not(None), _at(TaskInstance, MIDDLE_TASKS, places))
     return _tasks(session, dag_id, run_id, wanted)
 
 
@@ -102,7 +101,7 @@ def read_sources(
     session: Session, dag_id: str, run_id: str, tasks: Mapping[Place, TaskFact], memory: RunMemory
 ) -> dict[str, Source]:
     """Return what plan and the replans left; it is read again only when they have run again."""
-    made_by = {one.source: tasks.get((one.source, -1), NO_TASK) for one in PASSES}
+    made_by = {groups[0].source: tasks.get((groups[0].source, -1), NO_TASK) for groups in PASSES}
     known = {s: memory.sources[s] for s, task in made_by.items() if s in memory.sources
              and memory.sources[s].made_by == task and task.state == "success"}  # fmt: skip
     wanted = [source for source in made_by if source not in known]
@@ -126,8 +125,17 @@ def read_sources(
 
 def read_makers(session: Session, dag_id: str, run_id: str) -> dict[Place, TaskFact]:
     """Return the tasks that list windows, without the windows' own."""
-    sources = [one.source for one in PASSES]
+    sources = [groups[0].source for groups in PASSES]
     return _tasks(session, dag_id, run_id, and_(TaskInstance.task_id.in_(sources), TaskInstance.map_index < 0))
+
+
+def windows_of(sources: Mapping[str, Source]) -> list[list[Placed]]:
+    """Return the windows of each pass in the order of its list, also those that are not open yet."""
+    found = []
+    for groups in PASSES:
+        source = sources[groups[0].source]
+        found.append(placed(groups, source.windows, as_list(source.others.get(BATCHES))))
+    return found
 
 
 def read_window(
@@ -135,7 +143,7 @@ def read_window(
 ) -> tuple[dict[Place, Result], dict[Place, Seen]]:
     """Return what the stages of one window left and what its waits said. ``place``: task group and map index."""
     group, index = place
-    tasks = [task for task in STAGE_TASKS if task.startswith(f"{group}.")]
+    tasks = [f"{group}.{task}" for task in STAGE_TASKS]
     rows = session.execute(
         select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
             XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.map_index == index,
@@ -150,7 +158,7 @@ def read_results(
     dag_id: str,
     run_id: str,
     tasks: Mapping[Place, TaskFact],
-    windows: Sequence[Sequence[Planned]],
+    windows: Sequence[Sequence[Placed]],
     memory: RunMemory,
 ) -> tuple[dict[Place, Result], dict[Place, Seen]]:
     """Return what stages left and what waits said, by task id and map index.
@@ -159,10 +167,10 @@ def read_results(
     """
     begun_at = under_way(tasks, windows)
     fresh = {place for place in _verified(tasks, windows) if memory.proofs.get(place, (None,))[0] != tasks[place]}
-    begun = and_(XComModel.task_id.in_(STAGE_TASKS), XComModel.key.in_([RESULT, LOOK]), _at(begun_at))
-    proven = and_(XComModel.task_id.in_([*VERIFY_TASKS, *CLOSED_TASKS]), XComModel.key == RESULT,
-                  _at([index for _, index in fresh]))  # fmt: skip
-    turns = and_(XComModel.task_id.in_(ADMIT_TASKS), XComModel.key == LOOK, _at(_next_ones(tasks, windows)))
+    begun = and_(XComModel.key.in_([RESULT, LOOK]), _at(XComModel, STAGE_TASKS, begun_at))
+    fresh_at = [(_group(task_id), index) for task_id, index in fresh]
+    proven = and_(XComModel.key == RESULT, _at(XComModel, ("verify", "wait_workflows"), fresh_at))
+    turns = and_(XComModel.key == LOOK, _at(XComModel, ("admit",), _next_ones(tasks, windows)))
     refused = and_(XComModel.task_id.in_(SETTLING), XComModel.key == REFUSED)
     rows = session.execute(
         select(XComModel.task_id, XComModel.map_index, XComModel.key, XComModel.value).where(
@@ -203,45 +211,57 @@ def _remember(
 
 def _stage(place: Place, stage: str) -> str:
     """Return the task id of another stage of the same pass."""
-    return f"{place[0].rsplit('.', 1)[0]}.{stage}"
+    return f"{_group(place[0])}.{stage}"
 
 
-def _at(indexes: Collection[int]) -> Any:
-    """Return the condition that a map index is one of these; beyond MANY all are read."""
-    return XComModel.map_index.in_(indexes) if len(indexes) <= MANY else XComModel.map_index >= 0
+def _group(task_id: str) -> str:
+    return task_id.rsplit(".", 1)[0]
 
 
-def _verified(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Planned]]) -> list[Place]:
-    """Return the places of verify tasks that have ended well."""
-    places = [(f"{group}.verify", i) for group, listed in _passes(windows) for i in range(len(listed))]
-    return [place for place in places if tasks.get(place, NO_TASK).state == "success"]
+def _at(model: Any, names: Sequence[str], places: Collection[Place]) -> Any:
+    """Return the condition that a row is of one of these tasks at one of these places; beyond MANY all are read.
 
-
-def under_way(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Planned]]) -> list[int]:
-    """Return the map indexes at which some pass has a window that has begun, or was refused, and is not verified."""
-    ended = ("success", "failed", "upstream_failed")
-    return sorted(
-        {
-            index
-            for group, listed in _passes(windows)
-            for index in range(len(listed))
-            if tasks.get((f"{group}.admit", index), NO_TASK).state in ended
-            and tasks.get((f"{group}.verify", index), NO_TASK).state != "success"
-        }
+    ``names`` are ids within a group, ``places`` task groups and map indexes.
+    """
+    if len(places) > MANY:
+        return and_(model.task_id.in_([f"{group}.{name}" for group in GROUPS for name in names]), model.map_index >= 0)
+    indexes: dict[str, list[int]] = {}
+    for group, index in places:
+        indexes.setdefault(group, []).append(index)
+    return or_(
+        false(),
+        *(
+            and_(model.task_id.in_([f"{group}.{name}" for name in names]), model.map_index.in_(found))
+            for group, found in indexes.items()
+        ),
     )
 
 
-def _next_ones(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Planned]]) -> list[int]:
-    """Return the map indexes of the first waiting windows of each pass."""
-    found: set[int] = set()
-    for group, listed in _passes(windows):
-        waiting = (i for i in range(len(listed)) if tasks.get((f"{group}.admit", i), NO_TASK).state == "deferred")
-        found.update(islice(waiting, NEXT_ONES))
-    return sorted(found)
+def _verified(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Placed]]) -> list[Place]:
+    """Return the places of verify tasks that have ended well."""
+    places = [(f"{group}.verify", index) for listed in windows for group, index, _ in listed]
+    return [place for place in places if tasks.get(place, NO_TASK).state == "success"]
 
 
-def _passes(windows: Sequence[Sequence[Planned]]) -> list[tuple[str, Sequence[Planned]]]:
-    return list(zip(GROUPS, windows, strict=True))
+def under_way(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Placed]]) -> list[Place]:
+    """Return task group and map index of the windows that have begun, or were refused, and are not verified."""
+    ended = ("success", "failed", "upstream_failed")
+    return [
+        (group, index)
+        for listed in windows
+        for group, index, _ in listed
+        if tasks.get((f"{group}.admit", index), NO_TASK).state in ended
+        and tasks.get((f"{group}.verify", index), NO_TASK).state != "success"
+    ]
+
+
+def _next_ones(tasks: Mapping[Place, TaskFact], windows: Sequence[Sequence[Placed]]) -> list[Place]:
+    """Return task group and map index of the first waiting windows of each pass."""
+    found: list[Place] = []
+    for listed in windows:
+        waiting = ((g, i) for g, i, _ in listed if tasks.get((f"{g}.admit", i), NO_TASK).state == "deferred")
+        found += islice(waiting, NEXT_ONES)
+    return found
 
 
 def as_json(value: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backfill.groups import PASSES, Pass
+from backfill.groups import BATCHES, PASSES, Group, placed
 from backfill.kit import xcoms
+from backfill.slots import Place
 from include.scorecard_backfill.records import Counted, Deleted, Record, Reindexed, Window, plain, read
 
 
@@ -23,21 +25,30 @@ def results(context: Mapping[str, Any], group: str, task: str, count: int) -> li
     return [record for item in listed if (record := read(item)) is not None]
 
 
-def windows_of(context: Mapping[str, Any], one: Pass) -> list[Window]:
-    """Return the windows of a pass, [] when it was not reached."""
-    return [Window.from_json(item) for item in xcoms.pull(context["ti"], one.source) or []]
+def places_of(context: Mapping[str, Any], groups: Sequence[Group]) -> list[Place]:
+    """Return the windows of a pass in the order of its list, [] when it was not reached; also those not yet opened."""
+    ti, source = context["ti"], groups[0].source
+    numbers = xcoms.pull(ti, source, xcoms.BATCHES) if groups == BATCHES else None
+    listed = xcoms.pull(ti, source, xcoms.PLANNED if numbers else xcoms.RESULT) or []
+    return [Place(group, index, Window.from_json(item)) for group, index, item in placed(groups, listed, numbers or ())]
 
 
-def planned(context: Mapping[str, Any]) -> list[list[Window]]:
+def planned(context: Mapping[str, Any]) -> list[list[Place]]:
     """Return the windows of each pass, in the order of PASSES."""
-    return [windows_of(context, one) for one in PASSES]
+    return [places_of(context, groups) for groups in PASSES]
 
 
-def counted_of(context: Mapping[str, Any], group: str, count: int) -> dict[str, Counted]:
+def results_of(context: Mapping[str, Any], places: Sequence[Place], task: str) -> list[Record]:
+    """Return what the instances of a task of a pass left, by one call for each group that has windows."""
+    counts = Counter(place.group for place in places)
+    return [record for group, count in counts.items() for record in results(context, group, task, count)]
+
+
+def counted_of(context: Mapping[str, Any], places: Sequence[Place]) -> dict[str, Counted]:
     """Return the counts before by window key, from whichever stage has made them in the order of the run."""
     found: dict[str, Counted] = {}
     for stage in ("delete", "reindex"):
-        for record in results(context, group, stage, count):
+        for record in results_of(context, places, stage):
             if isinstance(record, (Deleted, Reindexed)) and record.counted is not None:
                 found[record.key] = record.counted
     return found

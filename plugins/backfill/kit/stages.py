@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import StartTriggerArgs
 
-from backfill.groups import pass_of
+from backfill.groups import group_named
 from backfill.kit import store, xcoms
 from backfill.kit.refusal import Refusal
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
@@ -52,7 +52,7 @@ def result_of(context: Mapping[str, Any], stage: Stage, window: Window) -> Recor
 def already(context: Mapping[str, Any], window: Window) -> Settled:
     """Return ``verified`` or ``cut`` when this very window needs nothing more in this run, else ''."""
     ti = context["ti"]
-    cut_by = pass_of(group_of(ti.task_id)).cut_by
+    cut_by = group_named(group_of(ti.task_id)).cut_by
     cut = xcoms.pull(ti, cut_by, xcoms.CUT) if cut_by else None
     return settled(window.key, result_of(context, "verify", window), cut)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from backfill.groups import pass_of
+from backfill.groups import BATCHES, Group, pass_of, placed
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.secrets import resolved
@@ -24,6 +24,7 @@ from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.poll import shared_poll
 from backfill.notify.watch import Watch
 from backfill.settings import cluster_config
+from backfill.slots import Place
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.graph import task_of
 from include.scorecard_backfill.records import FailEvent, Failure, Part, Record, RecordError, Stage, Window
@@ -53,7 +54,7 @@ TOPOLOGY_SECONDS = 60.0
 class WaitArgs(Part):
     """Arguments that every wait has, and a base of those of each trigger; all of them JSON.
 
-    ``group`` is the task group of the window's pass, ``key`` the window's. ``not_before`` in epoch seconds: a trigger
+    ``group`` is the task group of the window, ``key`` the window's. ``not_before`` in epoch seconds: a trigger
     that fires before the scheduler has handled the event of the worker that deferred to it makes Airflow fail the task.
     """
 
@@ -64,6 +65,14 @@ class WaitArgs(Part):
 
 
 Args = TypeVar("Args", bound=WaitArgs)
+
+
+async def places_of(ti: xcoms.Instance, groups: Sequence[Group]) -> list[Place]:
+    """Return the windows of a pass in the order of its list, [] when it was not reached; also those not yet opened."""
+    source = groups[0].source
+    numbers = await xcoms.apull(ti, source, xcoms.BATCHES) if groups == BATCHES else None
+    listed = await xcoms.apull(ti, source, xcoms.PLANNED if numbers else xcoms.RESULT) or []
+    return [Place(group, index, Window.from_json(item)) for group, index, item in placed(groups, listed, numbers or ())]
 
 
 def is_transient(error: BaseException) -> bool:
@@ -145,22 +154,22 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         task = task_of(stage, self.window.order, self.config.orders)
         return await xcoms.arecord(self.ti, f"{self.args.group}.{task}")
 
-    async def windows(self) -> list[Window]:
+    async def places(self) -> list[Place]:
         """Return the windows of this pass in plan order: one list for all that wait in this process."""
-        ti, group = self.ti, self.args.group
+        ti, groups = self.ti, pass_of(self.args.group)
 
-        async def load() -> list[Window]:
-            found = await xcoms.apull(ti, pass_of(group).source)
-            return [Window.from_json(item) for item in found or []]
+        async def load() -> list[Place]:
+            return await places_of(ti, groups)
 
-        key = ("windows", ti.dag_id, ti.run_id, group)
+        key = ("places", ti.dag_id, ti.run_id, groups[0].group)
         return await shared_poll().get(key, load, max_age=PLAN_SECONDS)
 
     async def _find_window(self) -> None:
         """Take this window from the plan. A trigger to which a worker deferred outside of a group has none."""
         if not self.args.group:
             return
-        windows, index = await self.windows(), int(self.ti.map_index)
+        windows = [place.window for place in await self.places() if place.group == self.args.group]
+        index = int(self.ti.map_index)
         if not 0 <= index < len(windows):
             raise ValueError(f"map index {index} is not in the plan of {len(windows)} windows")
         self.window = windows[index]

@@ -10,7 +10,7 @@ from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import Record, RecordError, plain, read
 
 RESULT = "return_value"
-"""A stage's result or its failure; of `plan` and the replans: the windows of a pass."""
+"""A stage's result or its failure; of the replans: the windows of a pass; of `plan`: those of its first batch."""
 
 RUN = "run"
 """Of `plan`: the effective parameters of the run."""
@@ -20,6 +20,9 @@ CUSTOMERS = "customers"
 
 PLANNED = "planned"
 """Of `plan`: the windows, also of a dry run, whose result is empty."""
+
+BATCHES = "batches"
+"""Of `plan`: the batch of each planned window, from 0; not there when its result lists all of them."""
 
 MARKDOWN = "markdown"
 """Of `plan` and `report`: what a person reads."""

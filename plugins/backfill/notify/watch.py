@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from backfill import metrics
-from backfill.groups import pass_of
+from backfill.groups import group_named
 from backfill.kit.look import Done, Failed, Look, Wait
 from backfill.notify.tell import run_of, tell, tell_later
 from backfill.settings import DAG_ID_PREFIX, cluster_config
@@ -71,7 +71,7 @@ class Watch:
 def can_be_cut(task_id: str, window: Window | None) -> bool:
     """Return True when a later pass cuts a window that fails by its size."""
     group = task_id.rsplit(".", 1)[0]
-    return window is not None and window.range.days > 1 and "." in task_id and bool(pass_of(group).cut_by)
+    return window is not None and window.range.days > 1 and "." in task_id and bool(group_named(group).cut_by)
 
 
 def tell_failure(ti: Any, failure: Failure, window: Window | None) -> None:
@@ -79,7 +79,8 @@ def tell_failure(ti: Any, failure: Failure, window: Window | None) -> None:
     try:
         config = cluster_config(str(ti.dag_id).removeprefix(DAG_ID_PREFIX))
         if config.notify.channels:
-            label = window.label if window is not None else f"{ti.task_id}[{ti.map_index}]"
+            place = f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id
+            label = window.label if window is not None else place
             cut = can_be_cut(ti.task_id, window)
             tell(config, failure_notice(run_of(ti, config.name), label, failure, cut=cut))
     except Exception as error:

@@ -24,6 +24,7 @@ from include.scorecard_backfill.config.rules import names_of
 from include.scorecard_backfill.markdown import plan_markdown
 from include.scorecard_backfill.params import EffectiveParams
 from include.scorecard_backfill.planning import inventory, learned, plan
+from include.scorecard_backfill.planning.batches import batch_numbers, in_batches
 from include.scorecard_backfill.planning.frozen import FrozenPlan
 from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest, windows_of
 from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
@@ -33,7 +34,7 @@ from include.scorecard_backfill.tracking.history import History, HistoryError
 
 
 class PlanOperator(BaseOperator):
-    """Returns the windows of the run in the order of admission.
+    """Returns the windows that the run begins with, in the order of admission; those of a usual plan are all of it.
 
     The list is frozen for the run, with its parameters and terms: what was approved is what runs. Cleared after the
     cluster's file has changed it plans anew, and must be approved anew, as long as nothing was deleted.
@@ -45,7 +46,7 @@ class PlanOperator(BaseOperator):
         self.max_windows = max_windows
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        """Return the windows. Raises Refusal with every reason for which a plan is refused."""
+        """Return the windows of the first batch. Raises Refusal with every reason for which a plan is refused."""
         with kept_refusal(context):
             return self._windows(context)
 
@@ -65,7 +66,9 @@ class PlanOperator(BaseOperator):
             return []
         book.announce(w.key for w in windows if w.destructive)
         book.hand_over(owing.hand_over(windows, context["dag_run"].run_id, open_debts))
-        return [w.to_json() for w in windows]
+        if frozen.batches:
+            context["ti"].xcom_push(key=xcoms.BATCHES, value=list(frozen.batches))
+        return [w.to_json() for number, _, w in in_batches(windows, frozen.batches) if number == 0]
 
     def _frozen(
         self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
@@ -130,6 +133,13 @@ class PlanOperator(BaseOperator):
             run=run.model_dump(mode="json") | {"destructive": run.destructive},
             terms=self._terms(config, run, windows_digest(windows)),
             notes=notes,
+            batches=batch_numbers(
+                windows,
+                size=config.windows.batch_size,
+                most=config.windows.batches,
+                max_parallel=run.max_parallel,
+                per_customer=config.admission.windows_per_customer,
+            ),
         )
 
     def _imported(

@@ -6,11 +6,11 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from backfill.groups import PASSES, pass_of
+from backfill.groups import BATCHES, pass_of
 from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
 from backfill.kit.refusal import Refusal
-from backfill.kit.results import counted_of, results, windows_of
+from backfill.kit.results import counted_of, places_of, results_of
 from backfill.kit.store import FROZEN, RunStore
 from include.scorecard_backfill import debts as owing
 from include.scorecard_backfill.planning import replan
@@ -31,11 +31,11 @@ class ReplanOperator(BaseOperator):
         store = RunStore(context)
         parts = [Window.from_json(item) for item in store.get(FROZEN) or []]
         known = {part.part_of for part in parts}
-        windows = windows_of(context, pass_of(self.group))
-        failures = [r for r in results(context, self.group, "wait_workflows", len(windows)) if isinstance(r, Failure)]
-        fresh = [w for w in replan.too_big(windows, failures) if w.key not in known]
+        places = places_of(context, pass_of(self.group))
+        failures = [r for r in results_of(context, places, "wait_workflows") if isinstance(r, Failure)]
+        fresh = [w for w in replan.too_big([p.window for p in places], failures) if w.key not in known]
         # Only the planned window was counted before anything was deleted: its days are those of every part, too.
-        counted = counted_of(context, PASSES[0].group, len(fresh))
+        counted = counted_of(context, places_of(context, BATCHES)) if fresh else {}
         for window in fresh:
             before = counted.get(window.part_of or window.key)
             if before is None:

@@ -9,15 +9,15 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from backfill import metrics
-from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
 from backfill.kit.announce import announce
 from backfill.kit.debts import DebtBook
 from backfill.kit.refusal import Refusal
-from backfill.kit.results import planned, results
+from backfill.kit.results import planned, results_of
 from backfill.notify.tell import run_of, tell
 from backfill.settings import cluster_config
+from backfill.slots import Place
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.job import cluster_selector
@@ -41,7 +41,8 @@ class ReportOperator(BaseOperator):
         ti = context["ti"]
         passes = planned(context)
         records = self._records(context, passes)
-        windows, parts = passes[0], [part for listed in passes[1:] for part in listed]
+        windows = [place.window for place in passes[0]]
+        parts = [place.window for listed in passes[1:] for place in listed]
         outcome = Outcome(
             windows=windows,
             parts=parts,
@@ -118,11 +119,11 @@ class ReportOperator(BaseOperator):
             return {"running_unknown": brief(error)}
         return {"running": tuple(unwatched(windows, jobs, verified))}
 
-    def _records(self, context: Any, passes: Sequence[Sequence[Window]]) -> list[Record]:
+    def _records(self, context: Any, passes: Sequence[Sequence[Place]]) -> list[Record]:
         return [
             record
-            for group, listed in zip(GROUPS, passes, strict=True)
+            for listed in passes
             for task in tasks_of(cluster_config(self.cluster).orders)
             if task != "admit"
-            for record in results(context, group, task, len(listed))
+            for record in results_of(context, listed, task)
         ]

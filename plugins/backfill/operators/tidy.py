@@ -7,11 +7,10 @@ from typing import Any
 
 from airflow.sdk import BaseOperator, Variable
 
-from backfill.groups import GROUPS
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
 from backfill.kit.announce import announce
-from backfill.kit.results import planned, results
+from backfill.kit.results import planned, results_of
 from backfill.settings import LEARNED_VARIABLE, cluster_config
 from backfill.snapshots import Snapshots
 from include.scorecard_backfill.months import is_complete
@@ -29,12 +28,8 @@ class TidyOperator(BaseOperator):
     def execute(self, context: Any) -> None:
         """Do all of it; raises what the servers or a broken variable raise, with the task's own name on it."""
         passes = planned(context)
-        waited = [
-            record
-            for group, listed in zip(GROUPS, passes, strict=True)
-            for record in results(context, group, "wait_workflows", len(listed))
-        ]
-        self._learn([window for listed in passes for window in listed], waited)
+        waited = [record for listed in passes for record in results_of(context, listed, "wait_workflows")]
+        self._learn([place.window for listed in passes for place in listed], waited)
         self._remove_snapshots()
         self._announce(context)
 

@@ -52,10 +52,14 @@ class UndoPlanOperator(BaseOperator):
     def _chosen(self, ti: Any, params: UndoParams) -> list[Window]:
         dag_id, run_id = f"{DAG_ID_PREFIX}{self.cluster}", params.run_id.strip()
         refuse_beside_a_run(ti, dag_id)
-        windows: list[Window] = []
-        for one in PASSES:
-            found = plain(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=one.source, key=xcoms.RESULT))
-            windows += [Window.from_json(item) for item in found or []]
+
+        def left(source: str, key: str) -> Any:
+            return plain(ti.xcom_pull(dag_id=dag_id, run_id=run_id, task_ids=source, key=key))
+
+        # The result of a plan in batches is its first one; without batches it is all, or nothing of a dry run.
+        sources = dict.fromkeys((groups[0].source for groups in PASSES), xcoms.RESULT)
+        sources |= {"plan": xcoms.PLANNED} if left("plan", xcoms.BATCHES) else {}
+        windows = [Window.from_json(item) for source, key in sources.items() for item in left(source, key) or []]
         if not windows:
             raise Refusal(f"run_id: {run_id!r} of {dag_id} has no plan; nothing was changed")
         chosen = [w for w in windows if params.chooses(w.customer_id)]

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from airflow.sdk import BaseHook, BaseOperator
 
-from backfill.groups import GROUPS
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, is_permission
 from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.kit import xcoms
@@ -21,7 +20,7 @@ from backfill.kit.store import COUNTED, MADE, RunStore
 from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.reindexing.jobmaker import JobMaker, JobRefusedError, NoRoomError, NotMadeError, attempt_of, live_ones
 from backfill.settings import cluster_config
-from backfill.slots import Place, override_text, stage_ids
+from backfill.slots import override_text, stage_ids
 from backfill.taken import me, person_ended_worker_task, run_in_thread
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
@@ -157,11 +156,7 @@ class WindowJob:
         async def override() -> str | None:
             return text
 
-        places = [
-            Place(group, index, item)
-            for group, items in zip(GROUPS, planned(context), strict=True)
-            for index, item in enumerate(items)
-        ]
+        places = [place for listed in planned(context) for place in listed]
         run = xcoms.chosen(ti) or Chosen()
         eyes = Eyes(client, workflows, open_ids, known_states, override)
         return await may_make_job(self.config, eyes, Ask(window, places, run, since))

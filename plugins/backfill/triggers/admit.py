@@ -11,7 +11,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
 from backfill import metrics
-from backfill.groups import GROUPS
+from backfill.groups import BATCHES, GROUPS, pass_of
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, wait, waits
 from backfill.kit.poll import shared_poll
@@ -58,7 +58,8 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
 
     async def prepare(self) -> None:
         """Find this window's place in the plan."""
-        self._index = int(self.ti.map_index)
+        at = (self.args.group, int(self.ti.map_index))
+        self._index = [(place.group, place.index) for place in await self.places()].index(at)
         verified = await self.result_of("verify")
         key = self.window.key
         self._verified = isinstance(verified, Verified) and verified.key == key and verified.status == "verified"
@@ -75,6 +76,20 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
         """Decide this window on the run's states; what holds everybody back is asked only when its turn has come."""
         if self._verified:
             return Done({"key": self.args.key}, "this window is verified already")
+        override = await self.override()
+        if isinstance(override, Wait):
+            return override
+        verdict = (await self.survey(override)).judge(self._index)
+        if verdict.state == "ok" and (held := await self._held_back()) is not None:
+            return held
+        if verdict.state == "wait":
+            return waits(verdict, "queue")
+        if verdict.state == "failed":
+            return Failed(self.failure(verdict))
+        return Done({"key": self.args.key, "admitted_at": datetime.now(UTC).isoformat()}, verdict.text)
+
+    async def override(self) -> Override | Wait | None:
+        """Return the override in force; a wait while it lets nobody start or cannot be read."""
         try:
             override = override_now(await shared_override(self.args.cluster, self.poll_seconds / 2))
         except OverrideError as error:
@@ -84,14 +99,7 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
             )
         if override and override.pause:
             return wait(f"paused {override.text}", word="paused")
-        verdict = (await self._survey(override)).judge(self._index)
-        if verdict.state == "ok" and (held := await self._held_back()) is not None:
-            return held
-        if verdict.state == "wait":
-            return waits(verdict, "queue")
-        if verdict.state == "failed":
-            return Failed(self.failure(verdict))
-        return Done({"key": self.args.key, "admitted_at": datetime.now(UTC).isoformat()}, verdict.text)
+        return override
 
     async def _held_back(self) -> Wait | None:
         """Hold a window back whose turn it is when the cluster is not well or the budget of all clusters is used."""
@@ -106,35 +114,36 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
                 return wait(said, word="budget")
         return None
 
-    async def _survey(self, override: Override | None) -> admission.Survey:
-        """Look at the run's windows; one look serves every window that waits in this process."""
-        windows, run, group = await self.windows(), await self._run(), self.args.group
-        behind = tasks_of(self.config.orders)[1:]
+    async def survey(self, override: Override | None) -> admission.Survey:
+        """Look at the windows of this pass; one look serves every window that waits in this process."""
+        groups, run, places = pass_of(self.args.group), await self._run(), await self.places()
+        tasks = tasks_of(self.config.orders)
 
         async def load() -> admission.Survey:
             states = await self._load_states()
-            slots = [
-                admission.Slot(
-                    window.customer_id,
-                    admission.phase_of(
-                        states.get(f"{group}.admit_{index}"),
-                        [states.get(f"{group}.{task}_{index}") for task in behind],
-                    ),
-                )
-                for index, window in enumerate(windows)
-            ]
-            if group == GROUPS[0]:
-                counts = Counter(slot.phase for slot in slots)
+            # A batch that the cluster's file does not have any more is never opened.
+            opened = {one.group: states.get(one.opened_by, "removed") for one in groups if one.opened_by}
+            slots = []
+            for place in places:
+                first, *later = (states.get(f"{place.group}.{task}_{place.index}") for task in tasks)
+                phase = admission.phase_of(first, later, opened.get(place.group))
+                slots.append(admission.Slot(place.window.customer_id, phase))
+            if groups == BATCHES:
+                # What a person must let go on waits, too.
+                counts: Counter[str] = Counter("waiting" if slot.phase == "closed" else slot.phase for slot in slots)
                 metrics.windows_by_state(self.config.name, {phase: counts[phase] for phase in PHASES})
             return admission.survey(slots, limits_now(self.config, run, override))
 
-        key = ("survey", self.ti.dag_id, self.ti.run_id, group)
+        key = ("survey", self.ti.dag_id, self.ti.run_id, groups[0].group)
         return await shared_poll().get(key, load, max_age=self.poll_seconds / 2)
 
     async def _load_states(self) -> dict[str, Any]:
-        ti, group = self.ti, self.args.group
+        ti = self.ti
+        groups = pass_of(self.args.group)
+        tasks = [f"{one.group}.{task}" for one in groups for task in tasks_of(self.config.orders)]
+        tasks += [one.opened_by for one in groups if one.opened_by]
         found = await sync_to_async(RuntimeTaskInstance.get_task_states)(
-            dag_id=ti.dag_id, task_ids=[f"{group}.{task}" for task in tasks_of(self.config.orders)], run_ids=[ti.run_id]
+            dag_id=ti.dag_id, task_ids=tasks, run_ids=[ti.run_id]
         )
         states: dict[str, Any] = found.get(ti.run_id, {})
         return states

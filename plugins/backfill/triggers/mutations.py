@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from backfill.groups import pass_of
+from backfill.groups import group_named
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake, wait
 from backfill.kit.poll import shared_poll
@@ -110,7 +110,7 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
     async def prepare(self) -> None:
         """Choose the newest delete: the stage's, or one that an earlier try of this task has sent again."""
         previous = await xcoms.arecord(self.ti, self.ti.task_id)
-        cut_by = pass_of(self.args.group).cut_by
+        cut_by = group_named(self.args.group).cut_by
         cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
         self._settled = settled(self.window.key, await self.result_of("verify"), cut)
         task = self.ti.task_id.rsplit(".", 1)[-1]

@@ -13,7 +13,7 @@ from backfill.hooks.temporal import Workflows
 from backfill.kit import xcoms
 from backfill.kit.look import Failed, Look, Wake, waits
 from backfill.kit.poll import shared_poll
-from backfill.kit.wait import PLAN_SECONDS, WaitArgs, WaitTrigger
+from backfill.kit.wait import PLAN_SECONDS, WaitArgs, WaitTrigger, places_of
 from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.slots import Place, stage_ids
 from backfill.triggers.admit import shared_override
@@ -59,17 +59,13 @@ class QuietTrigger(WaitTrigger[QuietArgs]):
         ti = self.ti
 
         async def places() -> list[Place]:
-            found: list[Place] = []
-            for one in PASSES:
-                listed = await xcoms.apull(ti, one.source) or []
-                found += [Place(one.group, i, Window.from_json(item)) for i, item in enumerate(listed)]
-            return found
+            return [place for groups in PASSES for place in await places_of(ti, groups)]
 
         async def run() -> Chosen:
             return await xcoms.achosen(ti)
 
         poll, of_run = shared_poll(), (ti.dag_id, ti.run_id)
-        listed = await poll.get(("places", *of_run), places, max_age=PLAN_SECONDS)
+        listed = await poll.get(("all places", *of_run), places, max_age=PLAN_SECONDS)
         return Ask(
             self.args.window, listed, await poll.get(("run", *of_run), run, max_age=PLAN_SECONDS), self.args.since
         )

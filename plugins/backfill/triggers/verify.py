@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from backfill.groups import pass_of
+from backfill.groups import group_named
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
 from backfill.kit.counting import table_days
@@ -67,7 +67,7 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         deleted = xcoms.expect(Deleted, await self.result_of("delete"), NOT_DELETED)
         self._deleted = deleted
         previous = await xcoms.arecord(self.ti, self.ti.task_id)
-        cut_by = pass_of(self.args.group).cut_by
+        cut_by = group_named(self.args.group).cut_by
         cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
         self._settled = settled(deleted.key, previous, cut)
         self._previous = previous if isinstance(previous, Verified) else None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from temporalio.service import RPCError
 
-from backfill.groups import pass_of
+from backfill.groups import group_named
 from backfill.hooks.temporal import RefusedError, TemporalHook, Workflows, refusal
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
@@ -90,7 +90,7 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
     async def prepare(self) -> None:
         """Choose the newest attempt: the reindex stage's, or the one that an earlier try of this task made."""
         previous = await xcoms.arecord(self.ti, self.ti.task_id)
-        cut_by = pass_of(self.args.group).cut_by
+        cut_by = group_named(self.args.group).cut_by
         cut = await xcoms.apull(self.ti, cut_by, xcoms.CUT) if cut_by else None
         self._settled = settled(self.window.key, await self.result_of("verify"), cut)
         if self._settled:

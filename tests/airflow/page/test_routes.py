@@ -115,6 +115,26 @@ async def test_a_look_at_a_run_says_how_far_it_is(fresh: FastAPI, story: Session
     assert not any(rights.values())
 
 
+async def test_a_look_shows_the_windows_of_all_batches_in_the_order_of_the_plan(fresh: FastAPI, story: Session) -> None:
+    told = Story(story, RUN)
+    windows = [window_record(c) for c in ("wayne", "acme", "globex", "hooli")]
+    told.plan(windows)
+    told.xcom("plan", "batches", [0, 1, 0, 2])
+    told.window(windows[0], 0, 6)
+    told.task("open_windows_2", "success")
+    told.window(windows[1], 0, 3, "failed", group="windows_2")
+    told.window(windows[2], 1, 0, "deferred")
+    told.task("open_windows_3", "deferred")
+    story.commit()
+    async with person(fresh, "viewer") as client:
+        view = (await client.get("/run", params={"dag_id": DAG, "run_id": RUN})).json()
+    assert [(w["customer"], w["state"], w["task"], w["index"]) for w in view["windows"]] == [
+        ("wayne", "verified", "windows.verify", 0), ("acme", "failed", "windows_2.reindex", 0),
+        ("globex", "waiting", "windows.admit", 1), ("hooli", "waiting", "", 0),
+    ]  # fmt: skip
+    assert view["windows"][1]["reason"] == "the Job is gone"
+
+
 async def test_what_is_not_ours_is_said_in_one_line(fresh: FastAPI) -> None:
     async with person(fresh, "admin") as client:
         other = await client.get("/run", params={"dag_id": OTHER, "run_id": "x"})
