@@ -129,6 +129,9 @@ def build_plan(
     return Plan(tuple(windows))
 
 
+EVERYBODY = frozenset({"*", "%", "all", "any", "every", "everybody", "everyone"})
+"""What people write who mean all customers; the old scripts took `all` (docs/from-the-scripts.md)."""
+
 MANY_WINDOWS = 300
 """From here on the scheduler's look at the windows that wait is what a run costs most (docs/adr/0022)."""
 
@@ -158,6 +161,8 @@ def _unknown(chosen: Iterable[str], owned: Mapping[str, object], cluster: str) -
         if customer not in owned:
             near = difflib.get_close_matches(customer, list(owned), n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(owned)[:10]) or 'none'}"
+            if customer.strip().casefold() in EVERYBODY:
+                hint = "for every customer leave customers empty and set all_customers to true"
             problems.append(
                 f"customers: {customer!r} has no database with rows on cluster {cluster} (its databases would be"
                 f" '{names.sanitize_database_name(customer, '')}<profile>'); {hint}"
