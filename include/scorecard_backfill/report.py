@@ -23,6 +23,10 @@ from include.scorecard_backfill.records.report import (
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 VERIFIED: Final = "verified"
+NO_FAILURE: Final = (
+    "Clear what has failed of it. If nothing of it is red, somebody has marked a stage by hand: reset the window (tab"
+    " Backfill, or python -m backfill reset)."
+)
 DELETED_NOT_REINDEXED: Final = "deleted, not yet reindexed"
 NOT_PROVEN: Final = "reindexed, not proven complete"
 """The reindex has ended and verify did not find what should be there; rows may be missing, doubled or stale."""
@@ -168,7 +172,7 @@ def _open_row(window: Window, failure: Failure | None, begun: frozenset[str]) ->
     begins = window.key in begun
     status: WindowStatus = _unfinished(begins, failure) if failure or begins else NOT_STARTED
     if failure is None:
-        return _row(window, status)
+        return _row(window, status, what_to_do=NO_FAILURE if begins else "")
     return _row(window, status, note=f"{failure.stage}: {failure.text}", what_to_do=failure.what_to_do)
 
 

@@ -106,10 +106,11 @@ def _limits(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> Itera
         )  # fmt: skip
     held = 0 if going else sum(r.state == "not_started" for r in rows)
     if (going or held) and (broken := breaker_of(facts)):
+        were = "was" if held == 1 else "were"
         yield Attention(
             kind="breaker",
             level="act" if going else "look",
-            what=f"{f'{held} of the windows were not' if held else 'No further window is'} started: {broken}.",
+            what=f"{f'{held} of the windows {were} not' if held else 'No further window is'} started: {broken}.",
             todo="Correct the cause, then retry what failed." if going else "A retry starts them, too.",
         )
 

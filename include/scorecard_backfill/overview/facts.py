@@ -74,6 +74,9 @@ class Result:
     workflow_ids: tuple[str, ...] = ()
 
 
+VERIFIED = "verified"
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A window of the plan or a part of one. ``rows`` per table and ``conversations`` are the plan's estimates."""
@@ -119,6 +122,17 @@ class WindowFacts:
     def task_id(self, stage: str) -> str:
         """The id of the task that does a stage."""
         return f"{self.group}.{self.task_ids.get(stage, stage)}"
+
+    def result(self, stage: str) -> Result:
+        """What a stage left for this window; an empty result when it left none, or one of another window."""
+        found = self.results.get(stage)
+        return found if found is not None and found.key in ("", self.window.key) else Result()
+
+    @property
+    def verified(self) -> bool:
+        """True when the proof is there. A task that somebody has marked as success is none."""
+        found = self.result("verify")
+        return found.status == VERIFIED and found.key == self.window.key
 
 
 @dataclass(frozen=True, slots=True)

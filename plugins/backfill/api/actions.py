@@ -141,7 +141,8 @@ def retry(dag_id: OurDag, run_id: RunId, body: Retry, session: SessionDep, user:
     _audit(session, user, "backfill_retry_failed", dag_id, run_id, {"customer": body.customer, "cleared": names})
     answers.forget()
     of = f" of {body.customer}" if body.customer else ""
-    return Done(done=f"{len(found)} failed tasks{of} were cleared; they run again as soon as there is room.")
+    was, they = ("was", "it runs again") if len(found) == 1 else ("were", "they run again")
+    return Done(done=f"{number_of(len(found), 'failed task')}{of} {was} cleared; {they} as soon as there is room.")
 
 
 @router.post("/reset", dependencies=[MAY_RETRY])
