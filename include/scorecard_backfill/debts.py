@@ -70,6 +70,12 @@ def owed_by(window: Window, debts: Iterable[Debt]) -> tuple[TableDays, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
+def of_windows(windows: Iterable[Window], debts: Iterable[Debt]) -> list[Debt]:
+    """Return the debts of any day of these windows: a plan has handed them over to its windows, a cut to parts."""
+    days = [(window.customer_id, window.range) for window in windows]
+    return [d for d in debts if any(c == d.customer_id and r.overlaps(d.range) for c, r in days)]
+
+
 def owed_of(window: Window, run_id: str, debts: Sequence[Debt]) -> Debt | None:
     """Return the debt that a window takes over, None when none of its days is owed.
 

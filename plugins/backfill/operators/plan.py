@@ -22,6 +22,7 @@ from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.rules import names_of
 from include.scorecard_backfill.markdown import plan_markdown
+from include.scorecard_backfill.names import new_plan_id
 from include.scorecard_backfill.params import EffectiveParams
 from include.scorecard_backfill.planning import inventory, learned, plan
 from include.scorecard_backfill.planning.frozen import FrozenPlan
@@ -79,8 +80,7 @@ class PlanOperator(BaseOperator):
         if not changed:
             self.log.info("this run was planned before: the same %d windows again", len(frozen.windows))
             return frozen
-        keys = {window.key for window in frozen.windows}
-        begun = [debt.label for debt in open_debts if debt.window in keys]
+        begun = [] if frozen.chosen.dry_run else [d.label for d in owing.of_windows(frozen.windows, open_debts)]
         text = "; ".join(changed)
         if begun:
             raise Refusal(
@@ -116,6 +116,7 @@ class PlanOperator(BaseOperator):
             order=run.order,
             debts=tuple(open_debts),
             left_out=imported.left_out,
+            plan_id=new_plan_id(),
         )
         try:
             windows = plan.build_plan(request, stock, problems).windows
