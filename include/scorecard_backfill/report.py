@@ -20,6 +20,7 @@ from include.scorecard_backfill.records.report import (
     WindowRow,
     WindowStatus,
 )
+from include.scorecard_backfill.spoiled import Spoiled
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 VERIFIED: Final = "verified"
@@ -34,7 +35,8 @@ NOT_STARTED: Final = "not started"
 class Outcome:
     """How the windows of a run ended, each stage's records joined by their keys and never by position.
 
-    ``parts`` are windows that were cut from others. ``debts`` are those of the cluster that are still open. ``begun``
+    ``parts`` are windows that were cut from others. ``debts`` are those of the cluster that are still open, ``spoiled``
+    those that cannot be read. ``begun``
     are keys of windows of which a statement was sent, also when their delete stage has failed half-way.
     """
 
@@ -44,7 +46,12 @@ class Outcome:
     deleted: Sequence[Deleted] = ()
     failures: Sequence[Failure] = ()
     debts: Sequence[Debt] = ()
+    spoiled: Sequence[Spoiled] = ()
     begun: frozenset[str] = field(default_factory=frozenset)
+
+
+def _owing(outcome: Outcome) -> set[str]:
+    return {*(debt.window for debt in outcome.debts), *(one.window for one in outcome.spoiled)}
 
 
 def build_report(outcome: Outcome) -> Report:
@@ -57,7 +64,7 @@ def build_report(outcome: Outcome) -> Report:
     for part in outcome.parts:
         parts_of[part.part_of].append(part)
     reasons = {f.key: f for f in outcome.failures}
-    begun = outcome.begun | {d.key for d in outcome.deleted if d.sent} | {debt.window for debt in outcome.debts}
+    begun = outcome.begun | {d.key for d in outcome.deleted if d.sent} | _owing(outcome)
     rows = [_window_row(w, _smallest(w.key, parts_of, done), done, reasons, begun) for w in outcome.windows]
     count = sum(row.status == VERIFIED for row in rows)
     customers = _by_customer(rows)
@@ -70,7 +77,7 @@ def build_report(outcome: Outcome) -> Report:
         customers=tuple(customers),
         total=_sum_tables(c.tables for c in customers),
         missing=tuple(_missing([*outcome.windows, *outcome.parts], outcome.verified)),
-        debts=tuple(debt.text for debt in outcome.debts),
+        debts=(*(debt.text for debt in outcome.debts), *(f"{s.text}. {s.remedy}" for s in outcome.spoiled)),
     )
 
 

@@ -62,5 +62,6 @@ class ReplanOperator(BaseOperator):
         book = DebtBook(self.cluster)
         book.announce(part.key for part in parts if part.destructive)
         of_window = {part.part_of for part in parts}
-        owed = [debt for debt in book.open() if debt.window in of_window]
+        # A window whose debt cannot be read goes on owing it; its parts write their own before they delete.
+        owed = [debt for debt in book.open().readable if debt.window in of_window]
         book.hand_over(owing.hand_over(parts, context["dag_run"].run_id, owed))
