@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.names import LABEL_WINDOW
+from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.records import Deleted, Failure, Proof, Verified, Window
 from include.scorecard_backfill.records.report import (
     CustomerRow,
@@ -77,8 +78,15 @@ def build_report(outcome: Outcome) -> Report:
         customers=tuple(customers),
         total=_sum_tables(c.tables for c in customers),
         missing=tuple(_missing([*outcome.windows, *outcome.parts], outcome.verified)),
+        unwritten=tuple(_unwritten(done.values())),
         debts=(*(debt.text for debt in outcome.debts), *(f"{s.text}. {s.remedy}" for s in outcome.spoiled)),
     )
+
+
+def _unwritten(results: Iterable[Verified]) -> list[str]:
+    """Return each reason why writing again is not proven, with the number of windows that it is about."""
+    counted = Counter(doubt for r in results if r.proof is not None for doubt in r.proof.unwritten)
+    return [f"{doubt} ({number_of(count, 'window')})" for doubt, count in sorted(counted.items())]
 
 
 def unwatched(windows: Iterable[Window], jobs: Iterable[ForeignJson], verified: Container[str]) -> list[LiveJob]:
