@@ -197,7 +197,7 @@ def right(scene: Scene, customer: str) -> Right:
         came |= {s.id: 1 for s in rows} | {s.id: 2 for s in twice}
     old = behaviour == "old_written"
     if not cleanup:
-        return _reindexed(there, came)
+        return _reindexed(there, came, old, set(meant))
     if scene.order == "reindex_first":
         return _swept(there, came, old, set(meant))
     return _deleted(
@@ -205,10 +205,13 @@ def right(scene: Scene, customer: str) -> Right:
     )
 
 
-def _reindexed(there: dict[str, int], came: dict[str, int]) -> Right:
-    """Nothing is deleted, so nothing can be lost."""
+def _reindexed(there: dict[str, int], came: dict[str, int], old: bool, meant: set[str]) -> Right:
+    """Nothing is deleted, so nothing can be lost; what is not an appeal and was there must have been written again."""
     after = there | came
-    return Right(after, frozenset({"doubled_rows"} if 2 in after.values() else ()))
+    if 2 in after.values():
+        return Right(after, frozenset({"doubled_rows"}))
+    left = set(after if old else there) - meant - (set() if old else set(came))
+    return Right(after, frozenset({"not_reindexed"} if left else ()))
 
 
 def _swept(there: dict[str, int], came: dict[str, int], old: bool, meant: set[str]) -> Right:

@@ -33,6 +33,7 @@ from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow
 from tests.kit.reindexer import Answer, Order, Reindexer
 from tests.matrix.cells import CUSTOMERS, DAYS, PROFILES, Scene, Scorecard, truth, written
+from tests.standins.clickhouse_fixtures import until
 
 Json = dict[str, Any]
 
@@ -191,6 +192,16 @@ class World:
         for shard in ("node-1-1", "node-2-1"):
             self.insert(doubled, at, local=shard)
         return Answer(0, profiles)
+
+    def wait_until_old(self) -> None:
+        """Wait until ClickHouse's clock has left the skew behind which a row that was written now counts as old."""
+        written = float(self.node.query("SELECT toUnixTimestamp64Milli(now64(3)) / 1000")[0][0])
+        skew = FILE["clickhouse"]["clock_skew_seconds"]
+        # Moments are cut to whole seconds (sql/census.py).
+        until(
+            lambda: float(self.node.query("SELECT toUnixTimestamp(now())")[0][0]) > written + skew + 1,
+            "the rows are old for the next run",
+        )
 
     def forget(self) -> None:
         """Take all rows away: each mutation of a later scene would otherwise go through all parts of all scenes."""

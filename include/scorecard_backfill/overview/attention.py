@@ -117,7 +117,17 @@ def _limits(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> Itera
 
 def _debts(facts: RunFacts, rows: Sequence[WindowRow]) -> Iterator[Attention]:
     here = {r.key for r in rows}
-    others = [d for d in facts.debts if d.window not in here]
+    spoiled = [d for d in facts.debts if d.problem]
+    if spoiled:
+        yield Attention(
+            kind="debt",
+            level="act",
+            what=f"{number_of(len(spoiled), 'debt')} of this cluster cannot be read.",
+            todo="See `python -m backfill debts`, and the runbook on writing a debt off.",
+            count=len(spoiled),
+            windows=tuple(d.label for d in spoiled[:SHOWN]),
+        )
+    others = [d for d in facts.debts if d.window not in here and not d.problem]
     if others:
         yield Attention(
             kind="debt",

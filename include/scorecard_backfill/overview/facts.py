@@ -149,7 +149,8 @@ class Approval:
 class DebtFact:
     """Days whose rows were deleted and never verified, whichever run it was. ``window``: key of the one that owes it.
 
-    ``swept``: order reindex_first, the rows are there and only the proof is owed.
+    ``swept``: order reindex_first, the rows are there and only the proof is owed. ``problem``: why it cannot be read;
+    whose days it is about is not known then, or only what its label says.
     """
 
     window: str
@@ -159,10 +160,13 @@ class DebtFact:
     since: datetime | None
     run_id: str = ""
     swept: bool = False
+    problem: str = ""
 
     @property
     def label(self) -> str:
-        """Customer and days."""
+        """Customer and days, or what cannot be read."""
+        if self.problem:
+            return self.problem
         return f"{self.customer_id} {self.start}..{self.end}"
 
 

@@ -61,7 +61,8 @@ class Request:
     """What a run asks for. ``split`` turns a customer's range and its conversations per day into windows.
 
     ``debts`` are all open ones of the cluster: owed days of the range come in as windows, also of customers of whom no
-    row is left that an inventory could find. ``left_out`` are customers that all_customers does not mean.
+    row is left that an inventory could find. ``left_out`` are customers that all_customers does not mean. ``plan_id``
+    is this plan's own (``names.new_plan_id``).
     """
 
     cluster: str
@@ -77,6 +78,7 @@ class Request:
     order: Order = "delete_first"
     debts: tuple[Debt, ...] = ()
     left_out: frozenset[str] = frozenset()
+    plan_id: str = ""
 
 
 def build_plan(
@@ -246,6 +248,7 @@ def _windows_of(
                 customer_id=customer,
                 start=part.start.isoformat(),
                 end=part.end.isoformat(),
+                plan=request.plan_id,
             ),
             cluster=request.cluster,
             customer_id=customer,

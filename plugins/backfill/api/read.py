@@ -168,13 +168,13 @@ def read_settings(session: Session, cluster: str) -> Settings:
 
 
 def read_debts(session: Session, cluster: str) -> list[DebtFact]:
-    """Return the open debts of a cluster. Raises RecordError for one that cannot be read: no debt may go unseen."""
-    values = session.scalars(
-        select(AssetStateStoreModel.value)
+    """Return the open debts of a cluster, also those that cannot be read: no debt may go unseen."""
+    rows = session.execute(
+        select(AssetStateStoreModel.key, AssetStateStoreModel.value)
         .join(AssetModel, AssetModel.id == AssetStateStoreModel.asset_id)
         .where(AssetModel.name == cluster_asset(cluster).name, AssetStateStoreModel.key.startswith(PREFIX))
     )
-    return [debt for value in values if (debt := debt_of(value)) is not None]
+    return [debt for key, value in rows if (debt := debt_of(key.removeprefix(PREFIX), value)) is not None]
 
 
 def _limits(cluster: str, parameters: Mapping[str, Any], settings: Settings) -> Any:

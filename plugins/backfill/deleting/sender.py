@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from backfill.deleting.deleter import Deleter, DropRefusedError, own_unfinished
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.stages import StageError, fail, limit
-from backfill.kit.store import GENERATION, RunStore
+from backfill.kit.store import GENERATION, WindowStore
 from backfill.settings import cluster_config
 from backfill.triggers.chunk import ChunkTrigger
 from include.scorecard_backfill import life, sql
@@ -77,7 +77,9 @@ class DeleteSender:
             Refusal: what only a person's clear repeats; the failure is kept.
         """
         hook = BackfillClickHouse(self.config)
-        deleter = Deleter(hook, hook.topology(), RunStore(context), self.log, order.window.key, order.generation)
+        deleter = Deleter(
+            hook, hook.topology(), WindowStore(context, order.window), self.log, order.window.key, order.generation
+        )
         while True:
             try:
                 return self._all(context, deleter, order)
@@ -85,7 +87,7 @@ class DeleteSender:
                 self.log.warning("%s; what is left of it is deleted by rows", error)
             except _NextGenerationError as error:
                 self.log.info("%s; generation %d", error, error.generation)
-                RunStore(context).set(GENERATION, error.generation)
+                WindowStore(context, order.window).set(GENERATION, error.generation)
                 order = order.again(error.generation)
                 deleter = Deleter(hook, deleter.hosts, deleter.store, self.log, order.window.key, order.generation)
 

@@ -43,10 +43,13 @@ def group_of(task_id: str) -> str:
 
 
 def result_of(context: Mapping[str, Any], stage: Stage, window: Window) -> Record | None:
-    """Return the record that a stage of the window left, None when it has left none."""
+    """Return the record that a stage of the window left, None when it has left none.
+
+    One of another window is none: under another plan of this run its place was another one's.
+    """
     ti = context["ti"]
     task = task_of(stage, window.order, cluster_config(window.cluster).orders)
-    return xcoms.record(ti, f"{group_of(ti.task_id)}.{task}")
+    return xcoms.of_window(xcoms.record(ti, f"{group_of(ti.task_id)}.{task}"), window.key)
 
 
 def already(context: Mapping[str, Any], window: Window) -> Settled:
@@ -57,11 +60,10 @@ def already(context: Mapping[str, Any], window: Window) -> Settled:
     return settled(window.key, result_of(context, "verify", window), cut)
 
 
-def failed_before(context: Mapping[str, Any], key: str) -> Failure | None:
+def failed_before(context: Mapping[str, Any], window: Window) -> Failure | None:
     """Return how the last try of this worker-run stage ended for good, None when it did not. For this window only."""
-    kept = store.RunStore(context).get(store.FAILED)
-    found = Failure.from_json(kept) if kept else None
-    return found if found is not None and found.key == key else None
+    kept = store.WindowStore(context, window).get(store.FAILED)
+    return Failure.from_json(kept) if kept else None
 
 
 def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
@@ -71,7 +73,7 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
         Refusal: always: Airflow's own retries are for killed workers and do not repeat it.
     """
     context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
-    store.RunStore(context).set(store.FAILED, failure.to_json())
+    store.RunStore(context).set(store.name_of(store.FAILED, failure.key), failure.to_json())
     tell_failure(context["ti"], failure, _window_of(context))
     raise Refusal(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
 

@@ -141,9 +141,9 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         return self.task_instance
 
     async def result_of(self, stage: Stage) -> Record | None:
-        """Return the record that a stage of the same window left, None when it has left none."""
+        """Return the record that a stage left of this very window, None when it has left none."""
         task = task_of(stage, self.window.order, self.config.orders)
-        return await xcoms.arecord(self.ti, f"{self.args.group}.{task}")
+        return xcoms.of_window(await xcoms.arecord(self.ti, f"{self.args.group}.{task}"), self.window.key)
 
     async def windows(self) -> list[Window]:
         """Return the windows of this pass in plan order: one list for all that wait in this process."""

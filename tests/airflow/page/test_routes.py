@@ -34,11 +34,12 @@ RUN = "manual__2026-03-01T12:00:00+00:00"
 OVERRIDE = "scorecard_backfill_override__sandbox-east"
 LOOKS = [("run", {"dag_id": DAG, "run_id": RUN}), ("dag", {"dag_id": DAG}), ("me", {"dag_id": DAG}),
          ("clusters", {}), ("export", {"dag_id": DAG, "run_id": RUN, "kind": "csv"}),
-         ("static/backfill.js", {})]  # fmt: skip
+         ("debts", {"dag_id": DAG}), ("static/backfill.js", {})]  # fmt: skip
 ACTIONS = [("retry", {}), ("reset", {"customer": "acme"}), ("reset", {"customer": "acme", "keys": []}),
            ("pause", {"reason": "disk", "hours": 1}), ("resume", {}),
            ("limit", {"max_parallel": 2, "reason": "disk", "hours": 1}),
-           ("end-job", {"key": "acme-2026-01-01"}), ("start-slot", {"slot": "2026-01-02T06:00:00Z"})]  # fmt: skip
+           ("end-job", {"key": "acme-2026-01-01"}), ("start-slot", {"slot": "2026-01-02T06:00:00Z"}),
+           ("write-off", {"key": "k" * 16, "digest": "d" * 16, "reason": "customer is gone"})]  # fmt: skip
 
 
 def half_done(session: Session, run_id: str = RUN) -> None:
