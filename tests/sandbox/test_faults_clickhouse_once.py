@@ -243,3 +243,14 @@ def test_mode_reindex_deletes_nothing(scene: Scene) -> None:
     assert scene.wait_mutations().status == "nothing"
     assert scene.sent() == []
     assert scene.total() == 47
+
+
+def test_a_worker_that_wakes_after_its_task_was_marked_sends_nothing(scene: Scene) -> None:
+    scene.memory.marked[scene.run_id, "windows.delete"] = "success"
+    with pytest.raises(StageError, match="nothing is sent: this task is success for Airflow and not running"):
+        scene.delete(scene.window())
+    assert scene.sent() == []
+    # A person has cleared it: nothing is known to have left, and it is sent once.
+    scene.memory.marked.clear()
+    scene.delete(scene.window())
+    assert scene.markers() == ["1"]
