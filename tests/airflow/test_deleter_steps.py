@@ -97,7 +97,7 @@ class House:
 
 def made(house: House, generation: int = 1) -> Deleter:
     store = RunStore({"task_state_store": Store()})
-    return Deleter(house, HOSTS, store, logging.getLogger(__name__), KEY, generation)  # type: ignore[arg-type]
+    return Deleter(house, HOSTS, store, logging.getLogger(__name__), KEY, generation, lambda: None)  # type: ignore[arg-type]
 
 
 def kept(deleter: Deleter, step: Step = STEP) -> Any:

@@ -213,6 +213,14 @@ def test_a_customer_whose_id_is_such_a_word_can_be_chosen() -> None:
     assert {w.customer_id for w in plan.windows} == {"all"}
 
 
+def test_nobody_at_all_is_no_plan_for_everybody() -> None:
+    everybody = request(all_customers=True)
+    said = problems(everybody, Inventory({}, {}))
+    assert said.startswith("all_customers: no database of cluster demo shows a row of 'scorecard'")
+    # Somebody who was left out is a person's wish.
+    assert build_plan(replace(everybody, left_out=frozenset(["acme"])), stock({"acme": ["voice"]})).windows == ()
+
+
 def test_a_collision_of_the_sanitiser_is_refused_for_whoever_is_in_it() -> None:
     inventory = replace(
         stock({"globex": ["voice"]}),

@@ -98,6 +98,11 @@ def build_plan(
     everybody = sorted(set(owned) - request.left_out)
     chosen = everybody if request.all_customers else list(dict.fromkeys(request.customers))
     problems = _unknown(chosen, owned, request.cluster)
+    if request.all_customers and not owned and not table_problems:
+        problems.append(
+            f"all_customers: no database of cluster {request.cluster} shows a row of {request.volume_table!r}: nothing"
+            " would be done for anybody. What a user may not read is not listed: look at the rights of the connection"
+        )
     # What the form would refuse, the Job's builder would refuse after the delete: ids of all_customers, too.
     problems += [
         f"customers: {c!r} {why}: its windows could not be reindexed" for c in chosen if (why := customer_id_reason(c))

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import StartTriggerArgs
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from backfill.groups import pass_of
+from backfill.hooks.clickhouse_errors import is_access
 from backfill.kit import store, xcoms
 from backfill.kit.refusal import Refusal
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
@@ -19,6 +21,7 @@ from backfill.notify.watch import tell_failure
 from backfill.settings import cluster_config
 from include.scorecard_backfill.graph import task_of
 from include.scorecard_backfill.records import (
+    Deleted,
     Event,
     FailEvent,
     Failure,
@@ -84,6 +87,35 @@ def _window_of(context: Mapping[str, Any]) -> Window | None:
         return Window.from_json(getattr(context.get("task"), "window", None))
     except (RecordError, TypeError):
         return None
+
+
+@contextmanager
+def access_refused(
+    context: Mapping[str, Any], window: Window, stage: Stage, resending: Deleted | None = None
+) -> Iterator[None]:
+    """End the stage for good when ClickHouse does not accept the account: Airflow's retries would change nothing.
+
+    ``resending``: what this stage is sending again, so that its next try goes on with that.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if not is_access(error):
+            raise
+        conn_id, cause = cluster_config(window.cluster).clickhouse.conn_id, "access_denied"
+        reason = f"{window.label}: ClickHouse connection {conn_id!r}: {error}"[:2_000]
+        fail(
+            context,
+            Failure(
+                key=window.key,
+                stage=stage,
+                cause=cause,
+                reason=reason,
+                what_to_do=what_to_do(cause),
+                generation=resending.generation if resending else 0,
+                deleted=resending,
+            ),
+        )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from backfill.groups import pass_of
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.clickhouse_errors import is_access
 from backfill.hooks.secrets import resolved
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
@@ -313,7 +314,10 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return Failed(self.failure(Verdict("failed", (reason,), "configuration")))
         if not is_transient(error):
             self.log.exception("cannot go on")
-            cause = "access_denied" if kubernetes.is_permission(error) else "error"
+            house = is_access(error)
+            if house:
+                text = f"ClickHouse connection {self.config.clickhouse.conn_id!r}: {text}"
+            cause = "access_denied" if house or kubernetes.is_permission(error) else "error"
             return Failed(self.failure(Verdict("failed", (text,), cause)))
         if temporal.is_lost(error):
             shared_poll().drop(("temporal", self.args.cluster))

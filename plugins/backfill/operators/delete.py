@@ -14,7 +14,7 @@ from backfill.deleting.sweep import SweepApproval, begin, begun, survey
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
 from backfill.kit.promises import approval, approved_digest, promise
-from backfill.kit.stages import StageError, already, event_of, fail, failed_before, group_of, result_of
+from backfill.kit.stages import StageError, access_refused, already, event_of, fail, failed_before, group_of, result_of
 from backfill.kit.store import GENERATION, SNAPSHOTS, WindowStore
 from backfill.settings import cluster_config
 from backfill.snapshots import SnapshotError, Snapshots
@@ -60,7 +60,7 @@ class DeleteOperator(BaseOperator):
                 window.label,
             )
             return Deleted(key=window.key, window=window, status=done).to_json()
-        with metrics.measured(self.cluster, "delete"):
+        with metrics.measured(self.cluster, "delete"), access_refused(context, window, "delete"):
             return self._deleted(context, window).to_json()
 
     def resume(self, context: Any, event: Any = None) -> Any:

@@ -10,7 +10,7 @@ from backfill.deleting.standstill import stood_still
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.promises import approval
 from backfill.kit.refusal import Refusal
-from backfill.kit.stages import TriggeredWait, already, fail, group_of, limit
+from backfill.kit.stages import TriggeredWait, access_refused, already, fail, group_of, limit
 from backfill.kit.store import GENERATION, RunStore, WindowStore, name_of
 from backfill.settings import cluster_config
 from backfill.triggers.mutations import MutationsTrigger
@@ -87,7 +87,8 @@ class WaitMutationsOperator(TriggeredWait):
         facts = life.Facts(order=window.order, balance="ok", bounded=bounded, generation=deleted.generation)
         rows = counted.now if counted else ()
         order = Order(window, rows, deleted.generation, bound, drop=False, facts=facts, resent=deleted)
-        sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
+        with access_refused(context, window, "wait_mutations", deleted):
+            sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
         generation = int(WindowStore(context, window).get(GENERATION) or deleted.generation)
         return self._wait_for(deleted.model_copy(update={"sent": sent, "generation": generation, "bound": bound}))
 
