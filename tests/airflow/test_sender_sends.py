@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from airflow.sdk import BaseOperator
@@ -78,7 +79,8 @@ def site(monkeypatch: pytest.MonkeyPatch, house: House | None = None, stage: Sta
     house.topology = lambda: list(HOSTS)  # type: ignore[attr-defined]
     monkeypatch.setattr(sender, "BackfillClickHouse", lambda config: house)
     made = DeleteSender(BaseOperator(task_id="delete"), NAME, stage)
-    made.log = logging.getLogger(__name__)
+    # Airflow's own logger writes to its task's log, which no test sees.
+    monkeypatch.setattr(made, "log", logging.getLogger(__name__))
     return Site(house, made, context("windows.delete"))
 
 
@@ -288,17 +290,16 @@ def test_the_bytes_of_partitions_decide_and_why_is_said(
     caplog.set_level(logging.INFO)
     found = site(monkeypatch, drop_partition=True, max_partition_bytes=10)
     house: Any = found.house
-    asked: list[Any] = []
-    house.partition_keys = lambda *place: asked.append(place) or ["toYYYYMM(scorecard_time)"]
-    house.held_partitions = lambda *place: asked.append(place) or {"node-1": [("202601", 110, 0)], "node-2": []}
-    house.rows = lambda text: asked.append(text) or [{"host": "node-1", "partition_id": "202601", "bytes": 11}]
+    keys = house.partition_keys = Mock(return_value=["toYYYYMM(scorecard_time)"])
+    held = house.held_partitions = Mock(return_value={"node-1": [("202601", 110, 0)], "node-2": []})
+    sizes = house.rows = Mock(return_value=[{"host": "node-1", "partition_id": "202601", "bytes": 11}])
     found.sender.send(found.context, order(drop=True))
     assert ["DROP PARTITION" in text for text in found.sent] == [False]
     assert "acme_voice.scorecard is deleted by mutation" in caplog.text
-    keys, held, sizes = asked
-    assert keys == ("acme_voice", "scorecard")
-    assert (held[0], held[2], list(held[3])) == ("scorecard", ("202601",), HOSTS)
-    assert all(text in sizes for text in ("'conversations'", "'acme_voice'", "'scorecard'"))
+    keys.assert_called_once_with("acme_voice", "scorecard")
+    (table, _, wanted, hosts), _ = held.call_args
+    assert (table, wanted, list(hosts)) == ("scorecard", ("202601",), HOSTS)
+    assert all(text in sizes.call_args[0][0] for text in ("'conversations'", "'acme_voice'", "'scorecard'"))
 
 
 def test_the_first_time_and_the_last_hosts_make_the_record(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,16 @@ from backfill.kit.refusal import Refusal
 from backfill.kit.stages import StageError
 from backfill.kit.store import FAILED
 from include.scorecard_backfill.config.rules import names_of
-from include.scorecard_backfill.records import Counted, Database, Failure, MissingRows, Numbers, TableDays, Window
+from include.scorecard_backfill.records import (
+    Counted,
+    Database,
+    Failure,
+    MissingRows,
+    Numbers,
+    TableDays,
+    TableName,
+    Window,
+)
 from include.scorecard_backfill.verdicts.census import Tally
 from tests.kit import build
 from tests.kit.waits import KEY, NAME, cluster, configure, context, window
@@ -27,6 +36,7 @@ from tests.kit.waits import KEY, NAME, cluster, configure, context, window
 __all__ = ["cluster"]
 
 Json = dict[str, Any]
+Days = dict[TableName, dict[str, Numbers]]
 CARDS, SCORES = ("acme_voice", "scorecard"), ("acme_voice", "score")
 
 
@@ -229,8 +239,8 @@ MEANT = {
 class Counts:
     """The servers of a look: counts of old and of rewritten rows by table, and what is not written again."""
 
-    old: Json
-    rewritten: Json
+    old: Days
+    rewritten: Days
     unsettled: str = ""
     rows_: Json = field(default_factory=lambda: {"number": 0, "ids": []})
     asked: list[Any] = field(default_factory=list)
@@ -254,7 +264,7 @@ class Counts:
         return [self.rows_]
 
 
-def tallies(found: Json) -> Json:
+def tallies(found: Days) -> Any:
     """Numbers by table as a census has them."""
     return {
         name: {
@@ -264,7 +274,7 @@ def tallies(found: Json) -> Json:
     }
 
 
-def look(counts: Any, before: Json, tables: tuple[str, ...] = ("scorecard",)) -> Survey:
+def look(counts: Any, before: Days, tables: tuple[str, ...] = ("scorecard",)) -> Survey:
     both = (Database(name="acme_voice", profile_id="voice", tables=tables),)
     kept = tuple(TableDays(database=name[0], table=name[1], days=days) for name, days in before.items())
     of: Window = window(databases=both, order="reindex_first")
