@@ -61,6 +61,14 @@ class Statement:
         return any(words[: len(known)] == known for known in _MUTATING)
 
     @property
+    def keeps_columns(self) -> bool:
+        """Whether it changes rows only, if anything: the tables and their columns stay as they are."""
+        if self.verb != "ALTER":
+            return self.is_query or self.verb in ("DELETE", "TRUNCATE", "OPTIMIZE")
+        words = [token.upper for token in self.command[:2]]
+        return words[:1] in (["DELETE"], ["UPDATE"]) or words in (["DROP", "PARTITION"], ["DROP", "PART"])
+
+    @property
     def command(self) -> tuple[Token, ...]:
         """Tokens after the table's name (the commands of an ALTER)."""
         if self.table is None:

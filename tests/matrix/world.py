@@ -32,7 +32,8 @@ from standins.clickhouse.client import ClickHouseSandbox
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow
 from tests.kit.reindexer import Answer, Order, Reindexer
-from tests.matrix.cells import CUSTOMERS, DAYS, PROFILES, Scene, Scorecard, truth, written
+from tests.matrix.cells import DAYS, PROFILES, Scorecard, truth, written
+from tests.matrix.choices import CUSTOMERS, Scene
 from tests.standins.clickhouse_fixtures import until
 
 Json = dict[str, Any]
@@ -128,10 +129,15 @@ class World:
         self.next_month = (self.month + timedelta(days=32)).replace(day=1)
         self.prefix = f"{self.scene.number}:"
         self.reindexer.play = self.play
-        self.air.answer = lambda _: "Reject" if self.scene.ends == "rejected" and not self.fails else "Approve"
+        self.air.answer = lambda _: "Reject" if self.scene.approval == "rejected" and not self.before else "Approve"
         self.first_statement = max((s["id"] for s in self.node.statements()), default=0)
         self.first_request = self.kubernetes.last_request_id()
         self.insert((s for customer in CUSTOMERS for s in truth(customer)), LONG_AGO)
+
+    @property
+    def before(self) -> bool:
+        """True during the run before the one that is judged: it is carried out in any case."""
+        return self.good or self.fails == "exit"
 
     def configure(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         """Write the cluster's file for the scene."""
@@ -148,7 +154,7 @@ class World:
                 "all_customers": everybody,
                 "customers": [] if everybody else list(scene.behaviours),
                 "allow_scheduled_cleanup": True,
-                "require_approval": scene.ends != "not asked",
+                "require_approval": scene.approval != "not asked",
             }
         (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
         patch.setenv(settings.CLUSTERS_ENV, str(folder))
@@ -275,8 +281,8 @@ class Run:
             "customers": [] if everybody else list(scene.behaviours),
             "all_customers": everybody,
             "overlap": scene.overlap,
-            "require_approval": scene.ends in ("asked", "rejected"),
-            "dry_run": scene.ends == "dry run",
+            "require_approval": scene.approval != "not asked",
+            "dry_run": scene.dry_run and not world.before,
         }
         if scene.how == "manual":
             # The form sends every field, a REST client those that it means.
