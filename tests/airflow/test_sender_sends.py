@@ -15,12 +15,12 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-from backfill.deleting import deleter, sender
+from backfill.deleting import deleter, sender, turn
 from backfill.deleting.sender import DeleteSender, Order
 from backfill.hooks.clickhouse_errors import DdlAnswer
 from backfill.kit.refusal import Refusal
 from backfill.kit.stages import StageError
-from backfill.kit.store import FAILED, GENERATION
+from backfill.kit.store import FAILED, GENERATION, name_of
 from include.scorecard_backfill import life
 from include.scorecard_backfill.records import Database, Failure, KeptStep, Numbers, Sent, Stage, TableDays
 from include.scorecard_backfill.verdicts.mutations import Mutation
@@ -63,7 +63,12 @@ class Site:
 
     def keep(self, value: Json, *, generation: int = 1, chunk: int = 0, drop: str = "") -> None:
         """Let the store hold what is known of a step."""
-        self.store.set(f"sent:acme_voice.scorecard:{generation}.{chunk}{drop}", value, retention=NEVER_EXPIRE)
+        step = f"sent:acme_voice.scorecard:{generation}.{chunk}{drop}"
+        self.store.set(name_of(step, KEY), value, retention=NEVER_EXPIRE)
+
+    def kept(self, name: str) -> Any:
+        """What is kept of the window."""
+        return self.store.get(name_of(name, KEY))
 
 
 def site(monkeypatch: pytest.MonkeyPatch, house: House | None = None, stage: Stage = "delete", **limits: Any) -> Site:
@@ -78,6 +83,7 @@ def site(monkeypatch: pytest.MonkeyPatch, house: House | None = None, stage: Sta
     )
     house.topology = lambda: list(HOSTS)  # type: ignore[attr-defined]
     monkeypatch.setattr(sender, "BackfillClickHouse", lambda config: house)
+    monkeypatch.setattr(turn, "state_now", lambda ti: "running")
     made = DeleteSender(BaseOperator(task_id="delete"), NAME, stage)
     # Airflow's own logger writes to its task's log, which no test sees.
     monkeypatch.setattr(made, "log", logging.getLogger(__name__))
@@ -149,7 +155,7 @@ def test_a_day_that_is_done_everywhere_is_not_waited_for(cluster: str, monkeypat
     marks = [text.split("'backfill:")[1].split("'")[0] for text in found.sent]
     assert marks == [f"{KEY}:1.1", f"{KEY}:1.2", f"{KEY}:1"]
     # One record of all steps, with the time of the first.
-    kept = [found.store.get(f"sent:acme_voice.scorecard:1.{chunk}")["at"] for chunk in (1, 2, 0)]
+    kept = [found.kept(f"sent:acme_voice.scorecard:1.{chunk}")["at"] for chunk in (1, 2, 0)]
     assert record.at == min(kept)
 
 
@@ -201,7 +207,7 @@ def test_a_delete_that_nobody_has_ends_the_task_until_a_person_clears_it(
     with pytest.raises(Refusal, match="no host has a trace of it"):
         found.sender.send(found.context, order(resent=deleted(generation=1)))
     assert found.sent == []
-    kept = Failure.from_json(found.store.get(FAILED))
+    kept = Failure.from_json(found.kept(FAILED))
     assert (kept.key, kept.stage, kept.cause, kept.generation) == (KEY, "wait_mutations", "delete_unknown", 1)
     assert kept.reason.startswith("acme_voice.scorecard")
     assert kept.what_to_do
@@ -209,7 +215,7 @@ def test_a_delete_that_nobody_has_ends_the_task_until_a_person_clears_it(
 
     # A clear of it sends the next generation, which is kept before it leaves.
     noted: list[Any] = []
-    found.house.on_send = lambda: noted.append(found.store.get(GENERATION))
+    found.house.on_send = lambda: noted.append(found.kept(GENERATION))
     (record,) = found.sender.send(found.context, order(left="delete"))
     assert noted == [2]
     assert f"'backfill:{KEY}:2'" in found.sent[-1]
@@ -221,7 +227,7 @@ def test_a_failure_of_a_later_generation_keeps_which_one_it_is(cluster: str, mon
     found.keep(MAYBE, generation=3)
     with pytest.raises(Refusal):
         found.sender.send(found.context, order(generation=3, resent=deleted(generation=2)))
-    kept = Failure.from_json(found.store.get(FAILED))
+    kept = Failure.from_json(found.kept(FAILED))
     assert (kept.generation, kept.deleted) == (3, deleted(generation=3))
 
 
@@ -230,7 +236,7 @@ def test_without_a_record_a_failure_keeps_none(cluster: str, monkeypatch: pytest
     found.keep(MAYBE)
     with pytest.raises(Refusal):
         found.sender.send(found.context, order())
-    assert Failure.from_json(found.store.get(FAILED)).deleted is None
+    assert Failure.from_json(found.kept(FAILED)).deleted is None
 
 
 def test_rows_that_were_written_since_are_not_deleted_by_a_clear(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +271,7 @@ def test_what_is_not_known_is_looked_at_by_the_next_try(cluster: str, monkeypatc
     with pytest.raises(StageError, match="the next try looks again"):
         found.sender.send(found.context, order())
     assert found.sent == []
-    assert found.store.get(FAILED) is None
+    assert found.kept(FAILED) is None
 
 
 def test_partitions_that_a_host_refuses_to_drop_are_deleted_by_rows(

@@ -17,7 +17,7 @@ from backfill.deleting import sweep
 from backfill.deleting.sweep import ANSWER, ASKED, COVERED, SHOWN, Survey, SweepApproval, begin, survey
 from backfill.kit.refusal import Refusal
 from backfill.kit.stages import StageError
-from backfill.kit.store import FAILED
+from backfill.kit.store import FAILED, name_of
 from include.scorecard_backfill.config.rules import names_of
 from include.scorecard_backfill.records import (
     Counted,
@@ -56,7 +56,7 @@ class Desk:
     questions: list[Json] = field(default_factory=list)
 
     def __getitem__(self, key: str) -> Any:
-        return self.context["task_state_store"].get(key)
+        return self.context["task_state_store"].get(name_of(key, KEY))
 
     def asks(self, found: Survey) -> bool:
         """True when the task is parked for a person."""
@@ -196,7 +196,7 @@ def test_a_rejection_ends_the_window_and_is_not_found_again(
     at, found = desk(monkeypatch), surveyed()
     at.asks(found)
     if has_begun:
-        begin(at.context, found.old)
+        begin(at.context, window(), found.old)
     with pytest.raises(Refusal, match=said):
         at.told("Reject")
     kept = Failure.from_json(at[FAILED])
