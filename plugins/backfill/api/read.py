@@ -247,7 +247,11 @@ def _window(
     results: Mapping[str, Result],
     seen: Mapping[str, Seen],
 ) -> WindowFacts:
-    """Return the facts of a window; what is known of it is given by the names of its tasks."""
+    """Return the facts of a window; what is known of it is given by the names of its tasks.
+
+    A result that names another window is one of an earlier plan of the run, which had that one at this map index.
+    """
+    results = {task: found for task, found in results.items() if found.key in ("", planned.key)}
     if len(set(orders)) == 1:
         # Every task is called like its stage.
         return WindowFacts(planned, *at, tasks, results, seen)

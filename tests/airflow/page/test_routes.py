@@ -116,6 +116,19 @@ async def test_a_look_at_a_run_says_how_far_it_is(fresh: FastAPI, story: Session
     assert not any(rights.values())
 
 
+async def test_what_another_plans_window_has_left_at_a_map_index_is_not_shown(fresh: FastAPI, story: Session) -> None:
+    told = Story(story, RUN)
+    earlier, now = window_record("acme", key="an-earlier-plans"), window_record("globex")
+    told.plan([now])
+    told.window(earlier, 0, 3, "failed")
+    story.commit()
+    async with person(fresh, "viewer") as client:
+        view = (await client.get("/run", params={"dag_id": DAG, "run_id": RUN})).json()
+    (shown,) = view["windows"]
+    assert (shown["customer"], shown["state"]) == ("globex", "failed")
+    assert "the Job is gone" not in shown["reason"]
+
+
 async def test_what_is_not_ours_is_said_in_one_line(fresh: FastAPI) -> None:
     async with person(fresh, "admin") as client:
         other = await client.get("/run", params={"dag_id": OTHER, "run_id": "x"})
