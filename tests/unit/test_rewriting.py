@@ -68,6 +68,13 @@ def test_a_window_whose_rows_were_written_again_or_that_has_none_is_proven(old: 
     assert (judged(old, new).verdict.state, judged(old, new).doubts) == ("ok", ())
 
 
+@pytest.mark.parametrize(("days", "more"), [(20, ""), (21, "and 1 more")])
+def test_many_days_are_counted_and_not_all_named(days: int, more: str) -> None:
+    reasons = judged({n: tally(100) for n in range(days)}, {}).verdict.reasons
+    assert len([r for r in reasons if "were not written again" in r]) == 20
+    assert [r for r in reasons if "more" in r] == ([more] if more else [])
+
+
 def test_a_tolerance_of_each_day_does_not_add_up_beyond_the_windows() -> None:
     rules = Rules(cleanup=False, share=0.0, rows=5, band={}, small_rows=20)
     assert judged({0: tally(5)}, {0: tally(95), 1: tally(100)}, rules=rules).verdict.state == "ok"
@@ -97,6 +104,7 @@ def test_a_profile_of_which_the_reindexer_says_that_it_had_no_work_is_not_red_an
         (100, 0, "failed", 0),
         (50, 50, "ok", 1),
         (0, 100, "ok", 0),
+        (20, 0, "failed", 0),
         # Of a handful of rows all may be such as stay.
         (19, 0, "ok", 1),
     ],
