@@ -36,7 +36,7 @@ NOT_OF_THE_RULES = (
 READS_SOURCES = "tests/unit/test_causes.py::test_every_cause_that_the_code_names_is_in_the_table"
 """The one test of that kind in a file of others."""
 
-ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_sql_engine.py")
+ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_putback_engine.py", "tests/unit/test_sql_engine.py")
 """Tests on chDB, whose threads do not live on in a forked process: only :func:`judged_alone` runs them."""
 
 OF_ENGINE = ("sql.", "config.rules", "verdicts.census")

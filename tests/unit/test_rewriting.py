@@ -45,6 +45,8 @@ def judged(
         ({0: tally(11)}, {0: tally(89)}, "11 of 100 rows of 2026-01-01"),
         ({0: tally(1)}, {1: tally(99)}, "1 of 1 rows of 2026-01-01"),
         ({0: tally(30, 18)}, {0: tally(70)}, "12 of 82 rows"),
+        # Appeals that were written again are no rows that had to be.
+        ({0: tally(11)}, {0: tally(100, 11)}, "11 of 100 rows of 2026-01-01"),
     ],
 )
 def test_rows_that_are_as_old_as_before_were_not_written_again(old: Any, new: Any, text: str) -> None:
@@ -68,9 +70,18 @@ def test_a_window_whose_rows_were_written_again_or_that_has_none_is_proven(old: 
     assert (judged(old, new).verdict.state, judged(old, new).doubts) == ("ok", ())
 
 
+@pytest.mark.parametrize(("days", "more"), [(20, ""), (21, "and 1 more")])
+def test_many_days_are_counted_and_not_all_named(days: int, more: str) -> None:
+    reasons = judged({n: tally(100) for n in range(days)}, {}).verdict.reasons
+    assert len([r for r in reasons if "were not written again" in r]) == 20
+    assert [r for r in reasons if "more" in r] == ([more] if more else [])
+
+
 def test_a_tolerance_of_each_day_does_not_add_up_beyond_the_windows() -> None:
     rules = Rules(cleanup=False, share=0.0, rows=5, band={}, small_rows=20)
     assert judged({0: tally(5)}, {0: tally(95), 1: tally(100)}, rules=rules).verdict.state == "ok"
+    # A day of which nothing was written again is never within it.
+    assert "3 of 3 rows of 2026-01-01" in judged({0: tally(3)}, {1: tally(100)}, rules=rules).verdict.text
     found = judged({0: tally(5), 1: tally(5)}, {0: tally(95), 1: tally(95)}, rules=rules)
     assert "10 of 200 rows of the window were not written again" in found.verdict.text
 
@@ -97,6 +108,7 @@ def test_a_profile_of_which_the_reindexer_says_that_it_had_no_work_is_not_red_an
         (100, 0, "failed", 0),
         (50, 50, "ok", 1),
         (0, 100, "ok", 0),
+        (20, 0, "failed", 0),
         # Of a handful of rows all may be such as stay.
         (19, 0, "ok", 1),
     ],
@@ -111,6 +123,8 @@ def test_under_new_ids_as_many_rows_must_be_new_as_there_were() -> None:
     before = build.table({0: range(10)}, meant=range(2))
     assert judged({0: tally(10, 2)}, {0: tally(8)}, before=before, rules=rules).verdict.state == "ok"
     found = judged({0: tally(10, 2)}, {0: tally(7)}, before=before, rules=rules)
+    assert "1 of 8 rows of 2026-01-01" in found.verdict.text
+    found = judged({0: tally(10, 2)}, {0: tally(9, 2)}, before=before, rules=rules)
     assert "1 of 8 rows of 2026-01-01" in found.verdict.text
     assert "8 of 8 rows" in judged({0: tally(10, 2)}, {}, before=before, rules=rules).verdict.text
 
