@@ -22,6 +22,7 @@ from backfill.kit.refusal import Refusal
 from backfill.kit.stages import StageError
 from backfill.kit.store import FAILED, GENERATION, name_of
 from include.scorecard_backfill import life
+from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.records import Database, Failure, KeptStep, Numbers, Sent, Stage, TableDays
 from include.scorecard_backfill.verdicts.mutations import Mutation
 from tests.kit.house import HOSTS, KEY, House, mutation
@@ -82,7 +83,12 @@ def site(monkeypatch: pytest.MonkeyPatch, house: House | None = None, stage: Sta
         cluster="conversations", max_unfinished_foreign_mutations=2, delete=SimpleNamespace(**delete | limits)
     )
     house.topology = lambda: list(HOSTS)  # type: ignore[attr-defined]
-    monkeypatch.setattr(sender, "BackfillClickHouse", lambda config: house)
+
+    def hook(config: ClusterConfig) -> House:
+        assert config.name == NAME
+        return house
+
+    monkeypatch.setattr(sender, "BackfillClickHouse", hook)
     monkeypatch.setattr(turn, "state_now", lambda ti: "running")
     made = DeleteSender(BaseOperator(task_id="delete"), NAME, stage)
     # Airflow's own logger writes to its task's log, which no test sees.
@@ -218,6 +224,7 @@ def test_a_delete_that_nobody_has_ends_the_task_until_a_person_clears_it(
     found.house.on_send = lambda: noted.append(found.kept(GENERATION))
     (record,) = found.sender.send(found.context, order(left="delete"))
     assert noted == [2]
+    assert found.house.waited_for == [HOSTS]
     assert f"'backfill:{KEY}:2'" in found.sent[-1]
     assert record.accepted == ("node-1", "node-2")
 
@@ -287,7 +294,8 @@ def test_partitions_that_a_host_refuses_to_drop_are_deleted_by_rows(
     (record,) = found.sender.send(found.context, order(drop=True))
     assert ["DROP PARTITION" in text for text in found.sent] == [True, False]
     assert (record.partitions, record.accepted) == ((), ("node-1", "node-2"))
-    assert "what is left of it is deleted by rows" in caplog.text
+    assert "359: too large; what is left of it is deleted by rows" in caplog.text
+    assert found.house.waited_for == [HOSTS, HOSTS]
 
 
 def test_the_bytes_of_partitions_decide_and_why_is_said(

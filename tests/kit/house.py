@@ -51,6 +51,9 @@ class House:
     counted: dict[str, dict[str, int]] = field(default_factory=dict)
     on_send: Callable[[], None] = lambda: None
     asked: list[Any] = field(default_factory=list)
+    waited_for: list[list[Host]] = field(default_factory=list)
+    """The hosts whose answers are waited for, by statement."""
+
     names: sql.Names = NAMES
     config: Any = field(
         default_factory=lambda: SimpleNamespace(cluster="conversations", max_unfinished_foreign_mutations=2)
@@ -59,6 +62,7 @@ class House:
     def send_ddl(self, statement: str, hosts: Sequence[Host]) -> DdlAnswer:
         """Take a statement; nobody executes it."""
         self.asked.append(("send", statement))
+        self.waited_for.append(list(hosts))
         self.on_send()
         return self.answer
 
