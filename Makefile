@@ -57,7 +57,7 @@ status: $(STAMP) ## what runs in the sandbox
 
 check: lint test-unit test-airflow ## after every edit: style, types, import directions, unit and Airflow tests
 
-test: check test-whole ## everything of the product
+test: check test-matrix test-whole ## everything of the product
 
 test-all: test test-standins test-long bench-quick ## everything
 
@@ -67,7 +67,7 @@ test-unit: $(STAMP) ## pure code, no Airflow
 test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow -n 2
 
-test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins (long)
+test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins
 	$(BIN)/pytest tests/matrix -n 2 --dist worksteal --durations 10
 
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run

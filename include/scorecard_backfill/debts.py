@@ -8,7 +8,7 @@ a day owed twice, with the same numbers, and never a day that nobody owes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Literal
@@ -68,6 +68,12 @@ def owed_by(window: Window, debts: Iterable[Debt]) -> tuple[TableDays, ...]:
                 known = found.get(inside.name, inside.model_copy(update={"days": {}}))
                 found[inside.name] = known.model_copy(update={"days": {**known.days, **inside.days}})
     return tuple(found[name] for name in sorted(found))
+
+
+def of_windows(windows: Iterable[Window], debts: Iterable[Debt]) -> list[Debt]:
+    """Return the debts of any day of these windows: a plan has handed them over to its windows, a cut to parts."""
+    days = [(window.customer_id, window.range) for window in windows]
+    return [d for d in debts if any(c == d.customer_id and r.overlaps(d.range) for c, r in days)]
 
 
 def owed_of(window: Window, run_id: str, debts: Sequence[Debt]) -> Debt | None:
@@ -151,6 +157,17 @@ def outside(windows: Iterable[Window], debts: Iterable[Debt]) -> tuple[Debt, ...
         by_customer.setdefault(window.customer_id, []).append(window.range)
     left = (_uncovered(debt, by_customer.get(debt.customer_id, ())) for debt in debts)
     return tuple(sorted((d for d in left if d is not None), key=lambda d: (d.since, d.label)))
+
+
+def unpayable(debts: Iterable[Debt], there: Container[str]) -> list[str]:
+    """Return a sentence for each debt with a database that is not among those that are there: nobody can pay it."""
+    return [
+        f"{debt.label} is owed, and its database {one.name} is not on the cluster any more. If it will never come back,"
+        f" write the debt off: `python -m backfill write-off {debt.window} --reason …` (docs/runbook.md)"
+        for debt in debts
+        for one in debt.databases
+        if one.name not in there
+    ]
 
 
 def databases_of(debts: Iterable[Debt]) -> Mapping[str, tuple[Database, ...]]:

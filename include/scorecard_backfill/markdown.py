@@ -35,6 +35,7 @@ def report_markdown(report: Report) -> str:
             if r.status != VERIFIED and not report.refused
         ],
     )
+    lines += _listed("**Not proven to be written again** (the rows are there):", report.unwritten)
     lines += _listed("**Open debts of this cluster** (deleted, not proven to be back):", report.debts)
     return "\n".join(lines)
 

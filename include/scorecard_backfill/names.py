@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import uuid
 
 KEY_LENGTH = 16
 """Hex digits of a window key: 64 bits, far beyond the windows that one installation will ever have."""
@@ -49,13 +50,19 @@ def digest(*parts: str, length: int = KEY_LENGTH) -> str:
     return hasher.hexdigest()[:length]
 
 
-def window_key(*, cluster: str, run_id: str, customer_id: str, start: str, end: str) -> str:
-    """Return the key of a window of one run: the marker of its mutations and the label of its Jobs.
+def new_plan_id() -> str:
+    """Return the id of a plan that is made now: no other plan has it, whatever run it is for (32 hex digits)."""
+    return uuid.uuid4().hex
 
-    The run id is part of it, so that a later run over the same days is a new piece of work and not a repetition.
-    ``start`` and ``end`` are ISO days, end exclusive.
+
+def window_key(*, cluster: str, run_id: str, customer_id: str, start: str, end: str, plan: str = "") -> str:
+    """Return the key of a window of one plan: the marker of its mutations and the label of its Jobs.
+
+    ``plan`` is the plan's id, or for a part the key of the window that it was cut from: what another plan, of this run
+    or of a deleted one of the same id, has sent or made for these days is never taken for this window's. '' is how
+    earlier releases made keys. ``start`` and ``end`` are ISO days, end exclusive.
     """
-    return digest(cluster, run_id, customer_id, start, end)
+    return digest(cluster, run_id, customer_id, start, end, *([plan] if plan else []))
 
 
 def dns_slug(text: str, max_length: int) -> str:

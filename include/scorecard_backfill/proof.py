@@ -60,7 +60,8 @@ class Rules:
         return self.cleanup or bool(self.owed.get(table))
 
 
-def _allowed(expected: int, rules: Rules) -> int:
+def allowed(expected: int, rules: Rules) -> int:
+    """Return how many of the expected rows may be missing."""
     return max(rules.rows, math.floor(Fraction(str(rules.share)) * expected))
 
 
@@ -199,12 +200,12 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
         yield from _outside_band(table, rules)
         return
     expected = table.before - (table.meant or 0)
-    if table.short > _allowed(expected, rules):
+    if table.short > allowed(expected, rules):
         yield f"{_name(table)}: {_at_least(table)}{table.short} of {expected} rows of the window did not come back"
     for day, d in table.days.items():
         expected = d.before - d.meant
         gone = d.short and d.short >= expected
-        if d.short > _allowed(expected, rules) or gone:
+        if d.short > allowed(expected, rules) or gone:
             yield (
                 f"{_name(table)}: {_at_least(d)}{d.short} of {expected} rows of {day} did not come back"
                 f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.names import LABEL_WINDOW
+from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.records import Deleted, Failure, Proof, Verified, Window
 from include.scorecard_backfill.records.report import (
     CustomerRow,
@@ -20,9 +21,14 @@ from include.scorecard_backfill.records.report import (
     WindowRow,
     WindowStatus,
 )
+from include.scorecard_backfill.spoiled import Spoiled
 from include.scorecard_backfill.verdicts.jobs import job_outcome
 
 VERIFIED: Final = "verified"
+NO_FAILURE: Final = (
+    "Clear what has failed of it. If nothing of it is red, somebody has marked a stage by hand: reset the window (tab"
+    " Backfill, or python -m backfill reset)."
+)
 DELETED_NOT_REINDEXED: Final = "deleted, not yet reindexed"
 NOT_PROVEN: Final = "reindexed, not proven complete"
 """The reindex has ended and verify did not find what should be there; rows may be missing, doubled or stale."""
@@ -34,7 +40,8 @@ NOT_STARTED: Final = "not started"
 class Outcome:
     """How the windows of a run ended, each stage's records joined by their keys and never by position.
 
-    ``parts`` are windows that were cut from others. ``debts`` are those of the cluster that are still open. ``begun``
+    ``parts`` are windows that were cut from others. ``debts`` are those of the cluster that are still open, ``spoiled``
+    those that cannot be read. ``begun``
     are keys of windows of which a statement was sent, also when their delete stage has failed half-way.
     """
 
@@ -44,7 +51,12 @@ class Outcome:
     deleted: Sequence[Deleted] = ()
     failures: Sequence[Failure] = ()
     debts: Sequence[Debt] = ()
+    spoiled: Sequence[Spoiled] = ()
     begun: frozenset[str] = field(default_factory=frozenset)
+
+
+def _owing(outcome: Outcome) -> set[str]:
+    return {*(debt.window for debt in outcome.debts), *(one.window for one in outcome.spoiled)}
 
 
 def build_report(outcome: Outcome) -> Report:
@@ -57,7 +69,7 @@ def build_report(outcome: Outcome) -> Report:
     for part in outcome.parts:
         parts_of[part.part_of].append(part)
     reasons = {f.key: f for f in outcome.failures}
-    begun = outcome.begun | {d.key for d in outcome.deleted if d.sent} | {debt.window for debt in outcome.debts}
+    begun = outcome.begun | {d.key for d in outcome.deleted if d.sent} | _owing(outcome)
     rows = [_window_row(w, _smallest(w.key, parts_of, done), done, reasons, begun) for w in outcome.windows]
     count = sum(row.status == VERIFIED for row in rows)
     customers = _by_customer(rows)
@@ -70,8 +82,15 @@ def build_report(outcome: Outcome) -> Report:
         customers=tuple(customers),
         total=_sum_tables(c.tables for c in customers),
         missing=tuple(_missing([*outcome.windows, *outcome.parts], outcome.verified)),
-        debts=tuple(debt.text for debt in outcome.debts),
+        unwritten=tuple(_unwritten(done.values())),
+        debts=(*(debt.text for debt in outcome.debts), *(f"{s.text}. {s.remedy}" for s in outcome.spoiled)),
     )
+
+
+def _unwritten(results: Iterable[Verified]) -> list[str]:
+    """Return each reason why writing again is not proven, with the number of windows that it is about."""
+    counted = Counter(doubt for r in results if r.proof is not None for doubt in r.proof.unwritten)
+    return [f"{doubt} ({number_of(count, 'window')})" for doubt, count in sorted(counted.items())]
 
 
 def unwatched(windows: Iterable[Window], jobs: Iterable[ForeignJson], verified: Container[str]) -> list[LiveJob]:
@@ -168,7 +187,7 @@ def _open_row(window: Window, failure: Failure | None, begun: frozenset[str]) ->
     begins = window.key in begun
     status: WindowStatus = _unfinished(begins, failure) if failure or begins else NOT_STARTED
     if failure is None:
-        return _row(window, status)
+        return _row(window, status, what_to_do=NO_FAILURE if begins else "")
     return _row(window, status, note=f"{failure.stage}: {failure.text}", what_to_do=failure.what_to_do)
 
 

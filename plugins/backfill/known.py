@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from airflow.sdk import Variable
 
 from backfill.settings import CUSTOMERS_VARIABLE
+from include.scorecard_backfill.jsontext import from_text
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def known_customers() -> Known:
 def _read() -> Known:
     """Return the lists; none when the text is not ours, so that the next plan writes it anew."""
     try:
-        found = json.loads(Variable.get(CUSTOMERS_VARIABLE, default=None) or "{}")
+        found = from_text(Variable.get(CUSTOMERS_VARIABLE, default=None) or "{}")
     except ValueError:
         return {}
     if not isinstance(found, dict):

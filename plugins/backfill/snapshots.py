@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from backfill.hooks.clickhouse import BackfillClickHouse
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config.rules import meant_rule
+from include.scorecard_backfill.putback import Places, PutBackError, columns_to_put_back
 from include.scorecard_backfill.records import MissingRows, TableName, Window
 from include.scorecard_backfill.sql import snapshots as sql_snapshot
 from include.scorecard_backfill.verdicts.counts import Host
@@ -107,6 +108,31 @@ class Snapshots:
                 meant = meant_rule(config, table, beside)
                 yield sql_snapshot.Copy(table, part, window.key, config.id_columns[table], meant)
 
+    def columns(self, copy: sql_snapshot.Copy) -> tuple[str, ...]:
+        """Return the columns that go back. Raises PutBackError for a table from which they cannot."""
+        house, database = self.hook.config, copy.part.database
+        places = Places(
+            database=database,
+            copy=sql_snapshot.snapshot_table(copy.table, copy.key),
+            table=copy.table,
+            twin=copy.table + house.distributed_suffix,
+            known_by=(copy.id_column, house.time_column, house.customer_column, house.profile_column),
+        )
+        statement = sql_snapshot.columns_statement(
+            cluster=self.cluster, database=database, tables=(places.copy, places.table, places.twin)
+        )
+        return columns_to_put_back(self.hook.rows(statement), places, [host.name for host in self.hosts])
+
+    def refusals(self, window: Window, snapshots: Iterable[str]) -> list[str]:
+        """Return a sentence for each table of the window whose rows cannot be put back as they were."""
+        found = []
+        for copy in self._copies(window, snapshots):
+            try:
+                self.columns(copy)
+            except PutBackError as error:
+                found.append(str(error))
+        return found
+
     def existing(self) -> set[str]:
         """Return every side table as ``database.name``."""
         rows = self.hook.rows(sql_snapshot.snapshots_statement(self.cluster))
@@ -115,13 +141,16 @@ class Snapshots:
     def restore(self, window: Window, snapshots: Iterable[str], *, meant: bool) -> None:
         """Insert the missing rows of every table of the window that has a snapshot.
 
-        ``meant``: also those that were meant to go, which undoes the cleanup itself.
+        ``meant``: also those that were meant to go, which undoes the cleanup itself. Raises PutBackError before
+        anything of the window is inserted when a table's columns have changed so that values would be lost.
         """
-        for copy in self._copies(window, snapshots):
+        copies = [(copy, self.columns(copy)) for copy in self._copies(window, snapshots)]
+        for copy, columns in copies:
             self.hook.raw(
                 sql_snapshot.restore_statement(
                     cluster=self.cluster,
                     distributed=copy.table + self.hook.config.distributed_suffix,
+                    columns=columns,
                     names=self.hook.names,
                     copy=copy,
                     meant=meant,

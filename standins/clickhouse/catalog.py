@@ -11,6 +11,9 @@ from standins.clickhouse.engine import Engine
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.lexer import render, split_commas, tokens_of, unquote
 
+COLUMNS_KEPT = 1_000
+"""Sources whose columns are kept: each look costs a statement."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -37,6 +40,7 @@ class Catalog:
         self._engine = engine
         self._lock = threading.Lock()
         self._tables: Tables | None = None
+        self._columns: dict[tuple[str, str], dict[str, bool]] = {}
 
     def tables(self) -> Tables:
         """All user tables as of the last change made through this node."""
@@ -49,6 +53,7 @@ class Catalog:
         """Read the tables again the next time they are asked for."""
         with self._lock:
             self._tables = None
+            self._columns = {}
 
     def is_merge_tree(self, database: str, table: str) -> bool:
         """Whether the sandbox treats this table as replicated within its shard."""
@@ -60,6 +65,17 @@ class Catalog:
 
     def columns(self, source: str, database: str) -> dict[str, bool]:
         """The columns that a table or table function has here, and which are ALIAS; none if it cannot be described."""
+        with self._lock:
+            kept = self._columns
+        found = kept.get((source, database))
+        if found is None:
+            found = self._described(source, database)
+            # Into the dictionary that was there before the look: a change in between has put another one in its place.
+            if found and len(kept) < COLUMNS_KEPT:
+                kept[source, database] = found
+        return found
+
+    def _described(self, source: str, database: str) -> dict[str, bool]:
         with suppress(ClickHouseError), self._engine.session(database=database) as session:
             return {row[0]: row[2] == "ALIAS" for row in session.rows(f"DESCRIBE TABLE {source}") if len(row) > 2}
         return {}

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from standins.clickhouse.catalog import Catalog
 from standins.clickhouse.errors import ClickHouseError
-from standins.clickhouse.lexer import Token, quote_name, render, split_commas, unquote
+from standins.clickhouse.lexer import Token, quote_name, render, split_commas, tokens_of, top_level, unquote
 from standins.clickhouse.query import (
     HOST_FUNCTIONS,
     Select,
@@ -24,6 +24,7 @@ from standins.clickhouse.query import (
     replace_source,
     rewrite_queries,
     sources,
+    split_clauses,
 )
 
 _VIRTUAL = ("_database", "_table", "_part", "_partition_id", "_shard_num")
@@ -58,6 +59,8 @@ class _Cluster:
     name: str
     """Name that its columns may be qualified with, when it has no alias."""
     all_replicas: bool
+    columns: tuple[str, ...] = ()
+    """Of a view that names each of its columns; none: they must be asked for."""
 
 
 class Planner:
@@ -90,20 +93,28 @@ class Planner:
             final = " FINAL" if source.final else ""
             parts = [f"SELECT {', '.join(columns) or '1'} FROM {cluster.local}{alias}{final}"]
             parts += [f"{clause.name} {render(clause.tokens)}" for clause in filters]
-            place = f"sandbox_read_{uuid.uuid4().hex}"
-            self._plan.reads.append(RemoteRead(place, " ".join(parts), cluster.all_replicas, _settings(select)))
+            place = self._read(" ".join(parts), cluster.all_replicas, _settings(select))
             tokens = replace_source(tokens, source, place + alias)
         if not remote:
             return select.sql()
         outer = outer.changed("FROM", tokens)
         return (replace_calls(outer, dict.fromkeys(HOST_FUNCTIONS, _HOST)) if by_host else outer).sql()
 
+    def _read(self, sql: str, all_replicas: bool, settings: tuple[tuple[str, str], ...]) -> str:
+        """The place of a read. What a statement reads in several places is read once, as one snapshot would be."""
+        for read in self._plan.reads:
+            if (read.sql, read.all_replicas, read.settings) == (sql, all_replicas, settings):
+                return read.place
+        place = f"sandbox_read_{uuid.uuid4().hex}"
+        self._plan.reads.append(RemoteRead(place, sql, all_replicas, settings))
+        return place
+
     def _columns(self, select: Select, cluster: _Cluster) -> list[str]:
         """The columns that the SELECT may mean: all where it says `*`, else those of the source whose name it has."""
         tokens = select.all_tokens()
         used = {token.name for token in tokens}
         virtual = [name for name in _VIRTUAL if name in used]
-        known = self._catalog.columns(cluster.local, self._database)
+        known = dict.fromkeys(cluster.columns, False) or self._catalog.columns(cluster.local, self._database)
         # `count(*)` means no column, `a * b` these two: then there are too many, which does no harm.
         if not known or "COLUMNS" in {token.upper for token in tokens} or _has_star(tokens):
             return ["*", *virtual]
@@ -132,6 +143,9 @@ class Planner:
         self._check_cluster(_plain_name(arguments[0][0]))
         local = arguments[1]
         if len(local) > 1:
+            if local[0].upper == "VIEW" and local[1].kind == "opaque":
+                # As a subquery it is the same, and the engine analyses it once.
+                return _Cluster(local[1].text, "", all_replicas, _named(list(tokens_of(local[1].text[1:-1]))))
             return _Cluster(render(local), str(local[-1].name or ""), all_replicas)
         database, table = self._database, _plain_name(local[0])
         if len(arguments) > 2:
@@ -145,6 +159,15 @@ class Planner:
 
 def _plain_name(token: Token) -> str:
     return unquote(token.text) if token.kind == "string" else str(token.name)
+
+
+def _named(query: Sequence[Token]) -> tuple[str, ...]:
+    """The columns of a single SELECT whose every column has its name behind AS; else none."""
+    if any(query[index].upper in ("UNION", "EXCEPT", "INTERSECT") for index in top_level(query)):
+        return ()
+    items = split_commas(split_clauses(query).get("SELECT"))
+    names = tuple(item[-1].name for item in items if len(item) > 2 and item[-2].upper == "AS")
+    return tuple(name for name in names if name is not None) if len(names) == len(items) else ()
 
 
 def _aliases(select: Select) -> set[str | None]:

@@ -91,6 +91,7 @@ class Node:
         )
         worker = DdlWorker(self._keeper, self._replica, self._changes, self.faults)
         self._replica.run_ddl = worker.run
+        self._replica.table_changed = self._catalog.forget
         self._on_cluster = OnCluster(self._keeper, topology, self.address, self._local, self._replica)
         self.faults.on_change = self._rules_changed
 

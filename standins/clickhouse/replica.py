@@ -58,6 +58,8 @@ class Replica:
         self._pool = ThreadPoolExecutor(max(1, len(self._peers)), thread_name_prefix="peers")
         self._thread = threading.Thread(target=self._follow, name="log")
         self.run_ddl: Callable[[Entry], None] = lambda entry: None
+        self.table_changed: Callable[[], None] = lambda: None
+        """Told of each ALTER: a table may have other columns since."""
 
     def start(self) -> None:
         """Catch up with the log and follow it from now on."""
@@ -171,7 +173,10 @@ class Replica:
             self._mutations.kill(*table, str(entry.body["mutation_id"]))
         else:
             context = Context(entry.body["database"], entry.body["settings"], entry.body["params"])
-            self._mutations.apply(parse(entry.body["sql"]), table, entry.body["mutation_id"], context)
+            statement = parse(entry.body["sql"])
+            self._mutations.apply(statement, table, entry.body["mutation_id"], context)
+            if not statement.keeps_columns:
+                self.table_changed()
 
     def _insert(self, entry: Entry) -> None:
         block = self._keeper.blocks / str(entry.body["block"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.lexer import Token, render, split_commas, tokens_of, top_level, unquote
@@ -61,6 +62,14 @@ class Statement:
         return any(words[: len(known)] == known for known in _MUTATING)
 
     @property
+    def keeps_columns(self) -> bool:
+        """Whether it changes rows only, if anything: the tables and their columns stay as they are."""
+        if self.verb != "ALTER":
+            return self.is_query or self.verb in ("DELETE", "TRUNCATE", "OPTIMIZE")
+        words = [token.upper for token in self.command[:2]]
+        return words[:1] in (["DELETE"], ["UPDATE"]) or words in (["DROP", "PARTITION"], ["DROP", "PART"])
+
+    @property
     def command(self) -> tuple[Token, ...]:
         """Tokens after the table's name (the commands of an ALTER)."""
         if self.table is None:
@@ -93,8 +102,12 @@ def is_insert(raw: bytes) -> bool:
     return first is not None and first.upper == "INSERT"
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Statement:
-    """Read a statement. Raises ClickHouseError 62 for no statement, several, or an open quote or bracket."""
+    """Read a statement: the record, the fault rules and who carries it out all ask for the same one.
+
+    Raises ClickHouseError 62 for no statement, several, or an open quote or bracket.
+    """
     tokens = list(tokens_of(text))
     while tokens and tokens[-1].text == ";":
         tokens.pop()

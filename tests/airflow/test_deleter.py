@@ -52,7 +52,7 @@ def send(generation: int, *running: str) -> list[str]:
     store = RunStore({"task_state_store": Store()})
     config = SimpleNamespace(cluster="conversations")
     hook: Any = SimpleNamespace(config=config, names=NAMES, send_ddl=send_ddl, running_ddl=running_ddl)
-    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, generation)
+    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, generation, lambda: None)
     deleter.send(Step("scorecard", PART))
     return sent
 
@@ -90,7 +90,7 @@ def dropping(answer: DdlAnswer) -> tuple[Deleter, Step]:
     )
     hosts = [Host("node-1", 1), Host("node-2", 2)]
     store = RunStore({"task_state_store": Store()})
-    deleter = Deleter(hook, hosts, store, logging.getLogger(__name__), KEY, 1)
+    deleter = Deleter(hook, hosts, store, logging.getLogger(__name__), KEY, 1, lambda: None)
     return deleter, Step("scorecard", PART, kind="drop", partitions=("202601",))
 
 
@@ -131,7 +131,7 @@ def test_what_is_known_of_a_step_whose_worker_was_killed(kept: Any, running: boo
 
     hook: Any = SimpleNamespace(running_ddl=lambda *n: ["node-1"] * running, was_queued=was_queued)
     store = RunStore({"task_state_store": Store()})
-    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, 1)
+    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, 1, lambda: None)
     step = Step("scorecard", PART)
     store.set(deleter._store_key(step), kept)
     assert deleter.sent_state(step) == state
@@ -144,5 +144,5 @@ def test_a_delete_that_is_only_queued_was_taken_by_no_host(seen: Any, accepted: 
     store = RunStore({"task_state_store": Store()})
     hook: Any = SimpleNamespace(config=SimpleNamespace(cluster="conversations"), names=NAMES)
     hosts = [Host("node-1", 1), Host("node-2", 1)]
-    deleter = Deleter(hook, hosts, store, logging.getLogger(__name__), KEY, 1)
+    deleter = Deleter(hook, hosts, store, logging.getLogger(__name__), KEY, 1, lambda: None)
     assert deleter.record(Step("scorecard", PART), [], seen).accepted == accepted

@@ -240,6 +240,24 @@ def test_preflight_names_everything_that_is_wrong_and_is_not_repeated(
         assert f"{kind}: connection '{kind}_{NAME}' is not defined in Airflow" in str(refused.value)
 
 
+@pytest.mark.parametrize(("value", "refused"), [("True", True), ("False", False), (None, False)])
+def test_preflight_refuses_an_airflow_that_forgets_what_a_stage_has_kept(
+    value: str | None, refused: bool, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS"
+    monkeypatch.delenv(name, raising=False)
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(preflight, "checks", lambda: ())
+    operator = PreflightOperator(task_id="preflight", cluster=NAME)
+    if not refused:
+        assert operator.execute(task("preflight", customers=["acme"]))["cluster"] == NAME
+        return
+    with pytest.raises(AirflowFailException, match=r"\[state_store\] clear_on_success is True") as found:
+        operator.execute(task("preflight", customers=["acme"]))
+    assert f"{name}=False" in str(found.value)
+
+
 def test_what_a_stage_keeps_does_not_expire() -> None:
     kept: list[Any] = []
 

@@ -267,6 +267,19 @@ def test_tidy_remembers_what_was_too_big(cluster: str, variables: dict[str, str]
     assert "acme-0" in variables[f"scorecard_backfill_learned__{NAME}"]
 
 
+def test_a_part_of_tidy_that_fails_keeps_no_other_from_being_done(
+    cluster: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, done = f"scorecard_backfill_learned__{NAME}", []
+    variables[name] = "{ broken"
+    for part in ("_remove_snapshots", "_announce"):
+        monkeypatch.setattr(TidyOperator, part, lambda *_, part=part: done.append(part))
+    task = run(WINDOWS[:1], wait_workflows={0: failed(KEYS[0], "heartbeat_timeout")})
+    with pytest.raises(module.TidyError, match=f"the Airflow Variable {name} cannot be read .*; mend or delete it"):
+        TidyOperator(task_id="tidy", cluster=NAME).execute(task)
+    assert done == ["_remove_snapshots", "_announce"]
+
+
 def replan(task: Json) -> list[Json]:
     """Run the replan."""
     group = pass_of_replan(task["ti"].task_id)

@@ -8,7 +8,7 @@ import pytest
 
 from backfill.deleting.sweep import Survey, begin, begun, named
 from include.scorecard_backfill.records import MissingRows, Numbers, TableDays, TableName
-from tests.kit.store import Store
+from tests.kit.waits import WINDOW, context
 
 Json = dict[str, Any]
 CARDS, SCORES = ("acme_voice", "scorecard"), ("acme_voice", "score")
@@ -75,7 +75,8 @@ def test_other_numbers_have_another_digest() -> None:
 
 
 def test_what_a_sweep_is_to_take_is_kept_as_it_was_when_it_began() -> None:
-    context: Json = {"task_state_store": Store()}
-    assert begun(context) == ()
-    begin(context, NOW.old)
-    assert begun(context) == NOW.old
+    task = context("windows.delete")
+    assert begun(task, WINDOW) == ()
+    begin(task, WINDOW, NOW.old)
+    assert begun(task, WINDOW) == NOW.old
+    assert begun(task, WINDOW.model_copy(update={"key": "another"})) == ()

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
-from clickhouse_connect.driver.exceptions import OperationalError
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from temporalio.service import RPCError, RPCStatusCode
 
 from backfill.kit import wait as base
@@ -123,6 +123,15 @@ async def test_an_outage_that_passes_is_waited_for(cluster: str, error: Exceptio
     probe = Probe(NAME, error, error, error, ok("back"))
     assert isinstance(await only_event(probe), TaskSuccessEvent)
     assert probe.looks == 4
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"), [(516, "access_denied"), (497, "access_denied"), (193, "access_denied"), (60, "error")]
+)
+async def test_an_account_that_is_not_accepted_is_named_by_its_connection(code: int, cause: str, cluster: str) -> None:
+    error = DatabaseError(f"Code: {code}. DB::Exception: admin: no", code=code)
+    record = failure(await only_event(WorkerProbe(NAME, error)))
+    assert (record.cause, f"'clickhouse_{NAME}'" in record.reason) == (cause, cause == "access_denied")
 
 
 async def test_an_outage_that_lasts_is_a_failure_with_its_length(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:

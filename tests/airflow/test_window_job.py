@@ -13,7 +13,7 @@ from backfill.deleting.sender import DeleteSender
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs
 from backfill.kit.stages import StageError, limit
-from backfill.kit.store import COUNTED, FAILED, RunStore
+from backfill.kit.store import COUNTED, FAILED, WindowStore
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
 from backfill.operators import wait_mutations
 from backfill.operators.admit import AdmitOperator
@@ -56,6 +56,7 @@ SETTLED: dict[str, Xcoms] = {
     "cut": {("replan", "cut"): [KEY]},
 }
 STOOD_STILL = Failure(key=KEY, stage="wait_workflows", cause="deadline", reason="12 parts", what_to_do="Look at it.")
+FAILED_ONCE = Failure(key=KEY, stage="reindex", cause="job_failed", reason="r", attempt=1)
 AGAIN = ReindexEvent(window=window(), attempt=1)
 
 
@@ -118,7 +119,7 @@ def test_a_failure_is_final_and_leaves_its_record(stage: str, cluster: str) -> N
         operator(stage).resume(task, event=FailEvent(failure=STOOD_STILL).to_json())
     kept = STOOD_STILL.model_copy(update={"stage": stage})
     assert Failure.from_json(task["ti"].xcoms[f"windows.{stage}", "return_value"]) == kept
-    assert Failure.from_json(RunStore(task).get(FAILED)) == kept
+    assert Failure.from_json(WindowStore(task, window()).get(FAILED)) == kept
 
 
 @pytest.mark.parametrize("event", [None, {}, {"kind": "dance"}, {"status": "error", "message": "trigger timeout"}])
@@ -255,7 +256,7 @@ def test_a_good_end_is_the_record_that_the_next_stage_works_by(cluster: str, job
 
 def test_the_reindex_task_hands_its_result_to_the_trigger_and_a_later_stage_does_not(cluster: str, jobs: Jobs) -> None:
     task, counted = running("reindex"), Counted(key=KEY, now=(), before=(), server_time=7.0)
-    RunStore(task).set(COUNTED, counted.to_json())
+    WindowStore(task, window()).set(COUNTED, counted.to_json())
     given = deferral(operator("reindex").execute, task).trigger.given
     record = Reindexed.from_json(json.loads(json.dumps(given["reindexed"])))
     assert (record.key, record.window.key, record.status, record.attempt) == (KEY, KEY, "reindexed", 1)
@@ -274,7 +275,7 @@ def test_no_job_is_made_beside_open_workflows_of_an_earlier_attempt(
     jobs.add(1, "Failed")
     monkeypatch.setattr(gate, "open_of_window", one_open)
     task = running("reindex")
-    RunStore(task).set(FAILED, Failure(key=KEY, stage="reindex", cause="job_failed", reason="r", attempt=1).to_json())
+    WindowStore(task, window()).set(FAILED, FAILED_ONCE.to_json())
     found = deferral(operator("reindex").execute, task)
     assert isinstance(found.trigger, QuietTrigger)
     assert jobs.created == []
@@ -367,7 +368,7 @@ def test_a_cleared_reindex_makes_a_new_attempt_after_a_failure_for_good(cluster:
     task = running("reindex")
     adopted = deferral(operator("reindex").execute, task)
     assert (adopted.trigger.given["attempt"], jobs.created) == (1, [])
-    RunStore(task).set(FAILED, Failure(key=KEY, stage="reindex", cause="job_failed", reason="r", attempt=1).to_json())
+    WindowStore(task, window()).set(FAILED, FAILED_ONCE.to_json())
     deferral(operator("reindex").execute, task)
     assert jobs.created == ["reindex-a2"]
 

@@ -36,6 +36,8 @@ class Memory:
     xcoms: dict[Name, Any] = field(default_factory=dict)
     states: dict[tuple[str, str, int], Store] = field(default_factory=dict)
     assets: dict[str, Json] = field(default_factory=dict)
+    marked: dict[tuple[str, str], str] = field(default_factory=dict)
+    """State of a task of a run (map index 0) that is not running any more, as it was marked."""
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take the place of what the triggerer and the stores ask Airflow's API server for."""
@@ -52,6 +54,12 @@ class Memory:
             async def aset(key: str, value: Any, *, dag_id: str, task_id: str, run_id: str, map_index: int) -> None:
                 memory.xcoms[run_id, task_id, map_index, key] = copied(value)
 
+        def task_states(*, task_ids: list[str], run_ids: list[str], **_: Any) -> Any:
+            return {
+                run: {f"{task}_0": memory.marked.get((run, task), "running") for task in task_ids} for run in run_ids
+            }
+
+        monkeypatch.setattr("backfill.taken.RuntimeTaskInstance.get_task_states", staticmethod(task_states))
         monkeypatch.setattr("backfill.kit.xcoms.BaseXCom", XComs)
         monkeypatch.setattr("backfill.kit.wait.BaseXCom", XComs)
         monkeypatch.setattr("backfill.kit.debts.AssetStateStoreAccessor", lambda name: AssetStates(memory, name))

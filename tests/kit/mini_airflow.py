@@ -242,6 +242,7 @@ class MiniAirflow:
             event = self.loop.run_until_complete(self._event(trigger))
             if isinstance(event, TaskSuccessEvent | TaskFailedEvent):
                 return event
+            self.states[ti.run_id, ti.task_id, ti.map_index] = "running"
             return getattr(operator, method)(given, event=json.loads(json.dumps(event.payload)), **more)
 
         return go_on

@@ -36,7 +36,12 @@ NOT_OF_THE_RULES = (
 READS_SOURCES = "tests/unit/test_causes.py::test_every_cause_that_the_code_names_is_in_the_table"
 """The one test of that kind in a file of others."""
 
-ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_sql_engine.py")
+OWN_PROCESS = (
+    "tests/airflow/test_operators_plan.py::test_a_refusals_last_line_is_its_sentence_and_an_error_keeps_its_traceback"
+)
+"""Starts a process in a file of others: it would import the project as it is, or nothing."""
+
+ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_putback_engine.py", "tests/unit/test_sql_engine.py")
 """Tests on chDB, whose threads do not live on in a forked process: only :func:`judged_alone` runs them."""
 
 OF_ENGINE = ("sql.", "config.rules", "verdicts.census")
@@ -94,7 +99,7 @@ def prepare(work: Path, only: str) -> None:
     tests = [path for path in test_files("unit", NOT_OF_THE_RULES) if path not in ENGINE]
     if only.startswith(PLUGINS):
         # mutmut names a module by its path, Airflow imports it without the folder's name: of src/ mutmut knows that.
-        source, more, tests = "src", [], test_files("airflow", NOT_OF_PLUGINS)
+        source, more, tests = "src", ["--deselect", OWN_PROCESS], test_files("airflow", NOT_OF_PLUGINS)
         (work / "src").mkdir()
         shutil.move(work / "plugins" / "backfill", work / "src" / "backfill")
         only = only.replace(PLUGINS, "src/backfill/")

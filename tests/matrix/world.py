@@ -32,7 +32,9 @@ from standins.clickhouse.client import ClickHouseSandbox
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow
 from tests.kit.reindexer import Answer, Order, Reindexer
-from tests.matrix.cells import CUSTOMERS, DAYS, PROFILES, Scene, Scorecard, truth, written
+from tests.matrix.cells import DAYS, PROFILES, Scorecard, truth, written
+from tests.matrix.choices import CUSTOMERS, Scene
+from tests.standins.clickhouse_fixtures import until
 
 Json = dict[str, Any]
 
@@ -127,10 +129,15 @@ class World:
         self.next_month = (self.month + timedelta(days=32)).replace(day=1)
         self.prefix = f"{self.scene.number}:"
         self.reindexer.play = self.play
-        self.air.answer = lambda _: "Reject" if self.scene.ends == "rejected" and not self.fails else "Approve"
+        self.air.answer = lambda _: "Reject" if self.scene.approval == "rejected" and not self.before else "Approve"
         self.first_statement = max((s["id"] for s in self.node.statements()), default=0)
         self.first_request = self.kubernetes.last_request_id()
         self.insert((s for customer in CUSTOMERS for s in truth(customer)), LONG_AGO)
+
+    @property
+    def before(self) -> bool:
+        """True during the run before the one that is judged: it is carried out in any case."""
+        return self.good or self.fails == "exit"
 
     def configure(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         """Write the cluster's file for the scene."""
@@ -147,7 +154,7 @@ class World:
                 "all_customers": everybody,
                 "customers": [] if everybody else list(scene.behaviours),
                 "allow_scheduled_cleanup": True,
-                "require_approval": scene.ends != "not asked",
+                "require_approval": scene.approval != "not asked",
             }
         (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(file), encoding="utf-8")
         patch.setenv(settings.CLUSTERS_ENV, str(folder))
@@ -191,6 +198,16 @@ class World:
         for shard in ("node-1-1", "node-2-1"):
             self.insert(doubled, at, local=shard)
         return Answer(0, profiles)
+
+    def wait_until_old(self) -> None:
+        """Wait until ClickHouse's clock has left the skew behind which a row that was written now counts as old."""
+        written = float(self.node.query("SELECT toUnixTimestamp64Milli(now64(3)) / 1000")[0][0])
+        skew = FILE["clickhouse"]["clock_skew_seconds"]
+        # Moments are cut to whole seconds (sql/census.py).
+        until(
+            lambda: float(self.node.query("SELECT toUnixTimestamp(now())")[0][0]) > written + skew + 1,
+            "the rows are old for the next run",
+        )
 
     def forget(self) -> None:
         """Take all rows away: each mutation of a later scene would otherwise go through all parts of all scenes."""
@@ -264,8 +281,8 @@ class Run:
             "customers": [] if everybody else list(scene.behaviours),
             "all_customers": everybody,
             "overlap": scene.overlap,
-            "require_approval": scene.ends in ("asked", "rejected"),
-            "dry_run": scene.ends == "dry run",
+            "require_approval": scene.approval != "not asked",
+            "dry_run": scene.dry_run and not world.before,
         }
         if scene.how == "manual":
             # The form sends every field, a REST client those that it means.

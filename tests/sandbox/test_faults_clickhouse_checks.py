@@ -18,6 +18,7 @@ from backfill.operators.preflight import guarded
 from include.scorecard_backfill.params import effective
 from include.scorecard_backfill.params.form import RunParams
 from include.scorecard_backfill.records import Window
+from include.scorecard_backfill.spoiled import OpenDebts
 from standins.clickhouse.client import SandboxError
 from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, failed, rows_before, scene, verified
 from tests.standins.clickhouse_fixtures import cluster, nodes
@@ -51,7 +52,7 @@ def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[Window]:
         given=tuple(form),
     )
     operator = PlanOperator(task_id="plan", cluster=NAME, max_windows=10)
-    return list(operator._plan(scene.context("plan"), scene.config, run, []).windows)
+    return list(operator._plan(scene.context("plan"), scene.config, run, OpenDebts()).windows)
 
 
 def test_healthy_cluster_passes(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

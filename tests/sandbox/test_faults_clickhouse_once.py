@@ -12,6 +12,7 @@ from airflow.sdk.execution_time.context import NEVER_EXPIRE
 from backfill.deleting import deleter
 from backfill.hooks import clickhouse
 from backfill.kit.stages import StageError
+from include.scorecard_backfill.records import Failure
 from tests.kit.store import Store
 from tests.sandbox.faults_clickhouse_fixtures import KilledWorkerError, Scene, die_at_send, rows_before, scene, verified
 from tests.standins.clickhouse_fixtures import cluster, nodes, until
@@ -243,3 +244,28 @@ def test_mode_reindex_deletes_nothing(scene: Scene) -> None:
     assert scene.wait_mutations().status == "nothing"
     assert scene.sent() == []
     assert scene.total() == 47
+
+
+def test_a_worker_that_wakes_after_its_task_was_marked_sends_nothing(scene: Scene) -> None:
+    scene.memory.marked[scene.run_id, "windows.delete"] = "success"
+    with pytest.raises(StageError, match="nothing is sent: this task is success for Airflow and not running"):
+        scene.delete(scene.window())
+    assert scene.sent() == []
+    # A person has cleared it: nothing is known to have left, and it is sent once.
+    scene.memory.marked.clear()
+    scene.delete(scene.window())
+    assert scene.markers() == ["1"]
+
+
+def test_a_right_that_was_taken_away_is_final_names_the_connection_and_a_clear_sends_once(scene: Scene) -> None:
+    scene.fault("node-1-1", kind="reply", match="DELETE WHERE", code=497, message="Not enough privileges", times=1)
+    # AirflowFailException: Airflow's own retries do not repeat it.
+    with pytest.raises(AirflowFailException, match=r"access_denied: .*ClickHouse connection 'clickhouse_"):
+        scene.delete(scene.window())
+    found = scene.left("delete")
+    assert isinstance(found, Failure)
+    assert found.cause == "access_denied"
+    assert scene.total("scorecard_time < '2026-02-01'") == 40
+    assert scene.delete(scene.window()).generation == 1
+    assert scene.wait_mutations().status == "gone"
+    assert scene.mutations() == scene.everywhere("1")

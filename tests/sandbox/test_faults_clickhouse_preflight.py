@@ -190,3 +190,8 @@ def test_a_database_that_takes_no_on_cluster_is_refused_by_the_plan(
     ):
         plan(scene, monkeypatch)
     assert scene.sent("ALTER") == []
+
+
+def test_a_user_that_is_shown_no_table_is_no_empty_cluster(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BackfillClickHouse, "tables", lambda *_: ({}, {}, []))
+    assert "no database with one of the configured tables is shown to this user" in said(scene)

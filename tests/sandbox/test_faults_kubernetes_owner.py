@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from backfill import settings
 from backfill.hooks import kubernetes as hooks
 from backfill.hooks.kubernetes import KubernetesJobs
+from backfill.kit.store import MADE, name_of
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.room import RoomTrigger
@@ -160,7 +161,7 @@ def test_a_second_job_that_a_halted_process_makes_goes_again(scene: Scene) -> No
         return [] if len(asked) == 1 else await listed(self, selector)
 
     # It had looked before the first Job was there, and goes on now; its memory of the first attempt is another's.
-    scene.store.values["made"] = '{"attempt": 1}'
+    scene.store.values[name_of(MADE, scene.window.key)] = '{"attempt": 1}'
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(KubernetesJobs, "jobs", nothing_yet)
         with pytest.raises(Exception, match="of the same window is alive"):

@@ -178,3 +178,16 @@ def test_database_made_anew_is_empty(nodes: ClickHouseSandbox) -> None:
     node.query(text)
     assert counts(nodes, f"{database}.t") == dict.fromkeys(nodes.names, 0)
     assert mutations(nodes, database) == {name: [] for name in nodes.names}
+
+
+def test_every_node_knows_a_column_that_another_one_has_added(nodes: ClickHouseSandbox) -> None:
+    database = new_database(nodes)
+    fill(nodes.nodes()[0], database, 4)
+    asked = f"SELECT sum(more) FROM cluster('{CLUSTER}', {database}.t)"
+    # Each has looked at the table's columns before.
+    for node in nodes.nodes():
+        node.query(f"SELECT sum(v) FROM cluster('{CLUSTER}', {database}.t)")
+    for name, default in (("node-1-2", 3), ("node-2-1", 3)):
+        nodes.node(name).query(f"ALTER TABLE {database}.t ADD COLUMN more Int8 DEFAULT {default}")
+    for node in nodes.nodes():
+        assert node.query(asked) == [["12"]]

@@ -111,3 +111,35 @@ def test_unknown_cluster() -> None:
     with pytest.raises(ClickHouseError, match="'nowhere' not found") as caught:
         plan("SELECT 1 FROM cluster('nowhere', db.t)")
     assert caught.value.code == 701
+
+
+def test_what_is_read_in_several_places_is_read_once() -> None:
+    ids = "SELECT a FROM cluster('conversations', db.t) FINAL WHERE c = 1"
+    made = plan(f"SELECT countIf(d GLOBAL IN ({ids})), countIf(NOT d GLOBAL IN ({ids})) FROM db.t_d FINAL")
+    assert [read.sql for read in made.reads] == [
+        "SELECT `a`, `c` FROM db.t AS `t` FINAL WHERE c = 1",
+        "SELECT `d` FROM `db`.`t` AS `t_d` FINAL",
+    ]
+    assert (made.sql.count("READ0"), made.sql.count("READ1")) == (2, 1)
+
+
+@pytest.mark.parametrize("other", ["c = 2", "c = 1 SETTINGS x = 1"])
+def test_what_is_read_in_another_way_is_another_read(other: str) -> None:
+    sides = "SELECT a FROM cluster('conversations', db.t) WHERE c = 1 UNION ALL SELECT a FROM {}('conversations', db.t)"
+    assert len(plan(sides.format("cluster") + " WHERE c = 1").reads) == 1
+    assert len(plan(sides.format("cluster") + f" WHERE {other}").reads) == 2
+    assert len(plan(sides.format("clusterAllReplicas") + " WHERE c = 1").reads) == 2
+
+
+def test_a_view_whose_columns_have_names_is_read_as_a_subquery_and_not_asked_for_them() -> None:
+    view = "view(SELECT hostName() AS h, groupArray((a, 1)) AS rows, b AS spare FROM db.t)"
+    (read,) = plan(f"SELECT h, rows FROM clusterAllReplicas('conversations', {view})").reads
+    assert read.sql == (
+        "SELECT `h`, `rows` FROM (SELECT hostName() AS h, groupArray((a, 1)) AS rows, b AS spare FROM db.t)"
+    )
+
+
+@pytest.mark.parametrize("inner", ["SELECT a FROM db.t", "SELECT a AS x FROM db.t UNION ALL SELECT b AS x FROM db.t"])
+def test_of_another_view_all_columns_are_read_where_it_cannot_be_described(inner: str) -> None:
+    (read,) = plan(f"SELECT x FROM clusterAllReplicas('conversations', view({inner}))").reads
+    assert read.sql == f"SELECT * FROM ({inner})"

@@ -97,3 +97,22 @@ def test_system_takes_no_format_as_in_the_engine() -> None:
     with pytest.raises(ClickHouseError, match="SYSTEM takes no FORMAT"):
         parse("SYSTEM FLUSH DISTRIBUTED a.b ON CLUSTER 'c'\n FORMAT TabSeparated")
     assert parse("SYSTEM FLUSH DISTRIBUTED a.b ON CLUSTER 'c'").cluster == "c"
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("ALTER TABLE t DELETE WHERE a", True),
+        ("ALTER TABLE t UPDATE a = 1 WHERE b", True),
+        ("ALTER TABLE t DROP PARTITION ID 'x'", True),
+        ("ALTER TABLE t DROP COLUMN a", False),
+        ("ALTER TABLE t ADD COLUMN a Int8", False),
+        ("ALTER TABLE t MODIFY COLUMN a Int8", False),
+        ("DELETE FROM t WHERE a", True),
+        ("TRUNCATE TABLE t", True),
+        ("SELECT 1", True),
+        ("DROP TABLE t", False),
+    ],
+)
+def test_what_leaves_the_columns_as_they_are(sql: str, expected: bool) -> None:
+    assert parse(sql).keeps_columns is expected

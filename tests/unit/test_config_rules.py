@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.clickhouse import ClickHouseConfig
 from include.scorecard_backfill.config.load import CLUSTERS_FOLDER, load_clusters
-from include.scorecard_backfill.config.rules import meant_rule, written
+from include.scorecard_backfill.config.rules import meant_rule, names_of, written
+from include.scorecard_backfill.sql import Names
 from include.scorecard_backfill.sql.census import IdsOf, Value, Written
 from sandbox.data.generate import APPEAL
 from sandbox.data.tables import SCORE_COLUMNS, SCORECARD_COLUMNS
@@ -73,3 +74,8 @@ def test_production_leaves_it_open_and_the_sandbox_says_what_its_data_are() -> N
         assert {rule.their_column, rule.value.column} <= set(SCORECARD_COLUMNS)
         assert rule.column in SCORE_COLUMNS
         assert {column.column for column in config.written_columns.values()} == {"updated_at"}
+
+
+def test_statements_use_the_columns_that_the_file_names() -> None:
+    named = {"time_column": "at", "customer_column": "who", "profile_column": "kind", "conversation_column": "talk"}
+    assert names_of(clickhouse(**named)) == Names(time="at", customer="who", profile="kind", conversation="talk")

@@ -136,3 +136,11 @@ def test_a_table_that_keeps_every_version_cannot_be_counted_final(engine: str) -
 @pytest.mark.parametrize("engine", ["ReplacingMergeTree", "ReplicatedReplacingMergeTree", "CollapsingMergeTree"])
 def test_the_other_merge_trees_can(engine: str) -> None:
     assert without_final(everywhere(engine=engine), ["scorecard"]) == {}
+
+
+def test_an_owner_that_is_null_is_a_text_that_owns_nothing() -> None:
+    row = {"database": "a", "table": "t", "profile_id": None, "day": "2026-01-01", "rows": 3, "conversations": 2}
+    null = {**row, "customer_id": None}
+    assert pairs_by_database([null, {**row, "customer_id": "acme"}]) == {"a": (("NULL", "NULL"), ("acme", "NULL"))}
+    (found,) = volumes([null, null])
+    assert (found.customer_id, found.profile_id, found.rows, found.conversations) == ("NULL", "NULL", 6, 4)

@@ -132,6 +132,28 @@ def test_job_and_pods_carry_the_labels_of_the_window_beside_the_templates() -> N
     assert window_selector(wanted.key) == f"{names.LABEL_WINDOW}={wanted.key}"
 
 
+def test_what_a_template_says_of_its_pods_is_theirs_and_not_shared_with_it() -> None:
+    told = copy.deepcopy(CRONJOB)
+    meta = told["spec"]["jobTemplate"]["spec"]["template"]["metadata"]
+    meta |= {"annotations": {"team": "data"}, "finalizers": ["example.com/kept"], "name": "fixed", "uid": "1"}
+    pod = build_job(told, request())["spec"]["template"]["metadata"]
+    assert set(pod) == {"labels", "annotations", "finalizers"}
+    assert (pod["annotations"], pod["finalizers"]) == ({"team": "data"}, ["example.com/kept"])
+    pod["annotations"].clear()
+    pod["finalizers"].clear()
+    assert (meta["annotations"], meta["finalizers"]) == ({"team": "data"}, ["example.com/kept"])
+    meta |= {"annotations": None, "finalizers": []}
+    assert set(build_job(told, request())["spec"]["template"]["metadata"]) == {"labels"}
+
+
+def test_a_job_without_labels_and_annotations_of_its_template_has_ours() -> None:
+    bare = copy.deepcopy(CRONJOB)
+    del bare["spec"]["jobTemplate"]["metadata"]
+    job = build_job(bare, request())
+    assert job["metadata"]["labels"] == request().labels
+    assert job["metadata"]["annotations"] == {INSTANTIATE_ANNOTATION: "manual", ANNOTATION_CONTAINER: "reindex"}
+
+
 def test_the_cronjob_is_not_changed() -> None:
     before = copy.deepcopy(CRONJOB)
     job = build_job(CRONJOB, request())

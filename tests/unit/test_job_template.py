@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,6 +36,17 @@ LEVELS = {
 }
 
 
+SCHEMAS = {
+    "metadata": "objectmeta-meta-v1",
+    "spec": "jobspec-batch-v1",
+    "spec.template": "podtemplatespec-v1",
+    "spec.template.metadata": "objectmeta-meta-v1",
+    "spec.template.spec": "podspec-v1",
+    "spec.template.spec.containers[]": "container-v1",
+    "spec.template.spec.initContainers[]": "container-v1",
+}
+
+
 def problem(path: str, value: Any, base: Json | None = None) -> str:
     """The refusal of the template with this value."""
     with pytest.raises(JobError) as caught:
@@ -46,6 +59,14 @@ def test_every_field_of_the_api_is_decided(level: str) -> None:
     known = {field.name for field in FIELDS if field.level == level}
     assert set(LEVELS[level].attribute_map.values()) - known == set()
     assert len({field.path for field in FIELDS}) == len(FIELDS)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_field_of_the_table_is_one_of_the_api(level: str) -> None:
+    """Of some version: a cluster may be older or newer than the client."""
+    files = (Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema").glob(f"*/{SCHEMAS[level]}.json")
+    known = {name for file in files for name in json.loads(file.read_text())["properties"]}
+    assert {field.name for field in FIELDS if field.level == level} - known == set()
 
 
 def test_the_page_is_fresh() -> None:

@@ -65,7 +65,25 @@ def test_newest_speed_weighs_forty_percent() -> None:
     assert known["initech"].per_minute == pytest.approx(140.0)
 
 
-@pytest.mark.parametrize("text", ["[]", '{"acme": {"speed": 3}}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"acme": {"speed": 3}}',
+        "{",
+        "[" * 100_000,
+        "9" * 5_000,
+        '{"acme": {"per_minute": "fast"}}',
+        '{"acme": {"too_big": "1"}}',
+        '{"acme": {"too_big": 1.5}}',
+        '{"acme": {"done": -1}}',
+        '{"acme": {"done": true}}',
+        '{"acme": {"per_minute": NaN}}',
+        '{"acme": {"per_minute": Infinity}}',
+        '{"acme": [1]}',
+    ],
+    ids=lambda text: text[:40],
+)
 def test_a_text_that_is_not_ours_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  (JSONDecodeError is one)
         parse_learned(text)

@@ -93,6 +93,8 @@ def test_every_part_of_a_window_is_in_its_key() -> None:
     base = {"cluster": "demo", "run_id": "run1", "customer_id": "acme", "start": "2026-01-01", "end": "2026-02-01"}
     keys = {names.window_key(**base), *(names.window_key(**(base | {part: base[part] + "x"})) for part in base)}
     assert len(keys) == 6
+    plans = {names.window_key(**base, plan=plan) for plan in (names.new_plan_id(), names.new_plan_id(), "")}
+    assert len(plans | keys) == 8
 
 
 def test_a_key_is_the_same_in_every_process() -> None:

@@ -34,6 +34,9 @@ def test_no_override(empty: str | None) -> None:
     ("bad", "named"),
     [
         ("{", "JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("9" * 5_000, "JSON"),
         ("[]", "write it like"),
         (json.dumps({"until": "2026-01-11T00:00:00Z"}), "author"),
         (json.dumps({"author": "jane"}), "until"),

@@ -354,8 +354,17 @@ def test_a_run_that_has_ended_says_why_windows_were_not_started() -> None:
     found = {note.kind: note for note in overview(run(ended, state="failed", limits=limits), at(60)).attention}
 
     assert (found["breaker"].level, found["breaker"].what) == (
-        "look", "1 of the windows were not started: 1 windows failed, the limit is 1.",
+        "look", "1 of the windows was not started: 1 window failed, the limit is 1.",
     )  # fmt: skip
+
+
+def test_a_window_whose_stages_somebody_has_marked_as_success_is_not_green_and_says_what_to_do() -> None:
+    marked = replace(window(planned("acme"), done=6), results={})
+    (row,) = overview(run([marked], state="failed"), at(60)).windows
+
+    assert (row.state, row.stage) == ("failed", "verify")
+    assert "marked one by hand" in row.reason
+    assert row.todo.startswith("Reset the window")
 
 
 def test_a_window_without_a_task_in_airflow_has_no_link_to_one() -> None:

@@ -201,6 +201,26 @@ def test_unknown_customers_are_refused_with_a_hint() -> None:
     assert "known: none" in problems(request("acme"), Inventory({}, {}))
 
 
+@pytest.mark.parametrize("word", ["all", "ALL ", "*", "Everybody"])
+def test_a_word_for_everybody_is_told_about_the_switch(word: str) -> None:
+    text = problems(request(word), stock({"acme": ["voice"], "ball": ["voice"]}))
+    assert f"customers: {word!r} has no database" in text
+    assert "leave customers empty and set all_customers to true" in text
+
+
+def test_a_customer_whose_id_is_such_a_word_can_be_chosen() -> None:
+    plan = build_plan(request("all"), stock({"all": ["voice"]}))
+    assert {w.customer_id for w in plan.windows} == {"all"}
+
+
+def test_nobody_at_all_is_no_plan_for_everybody() -> None:
+    everybody = request(all_customers=True)
+    said = problems(everybody, Inventory({}, {}))
+    assert said.startswith("all_customers: no database of cluster demo shows a row of 'scorecard'")
+    # Somebody who was left out is a person's wish.
+    assert build_plan(replace(everybody, left_out=frozenset(["acme"])), stock({"acme": ["voice"]})).windows == ()
+
+
 def test_a_collision_of_the_sanitiser_is_refused_for_whoever_is_in_it() -> None:
     inventory = replace(
         stock({"globex": ["voice"]}),

@@ -129,7 +129,7 @@ def test_a_part_is_judged_by_the_count_before_the_first_delete_and_not_by_what_i
     part = cut(two, before, "run1")[0]
     assert part.label == "acme 2026-01-01..2026-01-02"
     assert part.key == window_key(
-        cluster="demo", run_id="run1", customer_id="acme", start="2026-01-01", end="2026-01-02"
+        cluster="demo", run_id="run1", customer_id="acme", start="2026-01-01", end="2026-01-02", plan=two.key
     )
     assert (part.conversations, part.rows) == (750, {"scorecard": 30})
     assert part.before == (days({0: 30}),)

@@ -25,6 +25,7 @@ from include.scorecard_backfill.records import (
 from include.scorecard_backfill.records.report import LiveJob, Report
 from include.scorecard_backfill.report import (
     DELETED_NOT_REINDEXED,
+    NO_FAILURE,
     NOT_PROVEN,
     VERIFIED,
     Outcome,
@@ -112,7 +113,7 @@ def test_the_status_of_a_window_is_what_is_proven(
     if expected != VERIFIED:
         assert report.total == {}
         assert report.windows[0].note == "".join(f"{f.stage}: {f.text}" for f in failures)
-        assert report.windows[0].what_to_do == "".join(f.what_to_do for f in failures)
+        assert report.windows[0].what_to_do == ("".join(f.what_to_do for f in failures) or expected_remedy(gone))
     else:
         assert report.windows[0].note == ""
 
@@ -134,6 +135,17 @@ def test_a_delete_that_failed_half_way_is_not_called_not_started() -> None:
     assert status(report) == {"k1": DELETED_NOT_REINDEXED}
     of_debt = report_of([window("k1")], debts=[build.debt(window("k1"))])
     assert status(of_debt) == {"k1": DELETED_NOT_REINDEXED}
+
+
+def expected_remedy(gone: list[Deleted]) -> str:
+    """What is said where no stage has failed: something, when the window has begun."""
+    return NO_FAILURE if gone else ""
+
+
+def test_a_window_of_which_no_stage_has_failed_says_how_it_is_done_again() -> None:
+    report = report_of([window("k1"), window("k2", day=2)], begun=frozenset({"k1"}))
+    assert [(w.key, "reset the window" in w.what_to_do) for w in report.windows] == [("k1", True), ("k2", False)]
+    assert "somebody has marked a stage by hand: reset the window" in report_markdown(report)
 
 
 def test_a_cut_window_is_verified_when_all_of_its_parts_are() -> None:

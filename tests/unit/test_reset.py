@@ -50,6 +50,15 @@ def test_verified_working_and_unbegun_windows_are_left_alone_each_with_its_reaso
     ]
 
 
+def test_a_window_whose_stages_somebody_has_marked_as_success_is_not_verified_and_can_be_reset() -> None:
+    marked = window(planned("acme"), done=6)
+    marked = replace(marked, results={"delete": marked.results["delete"]})
+    found = reset_tasks(run([marked], state="failed"), "acme")
+
+    assert [label for _, label in found.windows] == ["acme 2026-01-01..2026-02-01"]
+    assert {task for task, _ in found.places} == {f"windows.{stage}" for stage in STAGES}
+
+
 @pytest.mark.parametrize(
     ("day", "start"), [("2026-01-31", "2026-01-01"), ("2026-02-01", "2026-02-01"), ("2026-02-28", "2026-02-01")]
 )

@@ -65,6 +65,26 @@ def test_when_a_person_is_asked_is_a_term_where_a_sweep_may_ask(approve: str) ->
     assert asked_at(terms(changes)) == asked_at({}) == "plan"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id_columns": {"scorecard": "conversation_id", "score": "score_id"}},
+        {"stable_ids": False},
+        {"verify_tolerance_share": 0.5},
+        {"verify_tolerance_rows": 7},
+        {"verify_small_rows": 7},
+        {"verify_band": {"min_ratio": 0.1}},
+        {"verify_bands": {"score": {"min_ratio": 0.1}}},
+    ],
+    ids=str,
+)
+def test_what_lets_a_sweep_go_is_a_term_where_there_is_one(changes: dict[str, Any]) -> None:
+    now = terms({"clickhouse": changes}, order="reindex_first")
+    (line,) = differences(terms(order="reindex_first"), now)
+    assert line.startswith("a sweep is judged by: ")
+    assert terms() == terms({"clickhouse": changes})
+
+
 @pytest.mark.parametrize(("name", "changes"), CHANGES, ids=lambda v: str(v)[:60])
 def test_what_would_be_executed_otherwise_is_named(name: str, changes: dict[str, Any]) -> None:
     approved, now = terms(), terms(changes)
@@ -78,7 +98,6 @@ def test_what_would_be_executed_otherwise_is_named(name: str, changes: dict[str,
     ("name", "asked"),
     [
         ("mode", {"mode": "reindex"}),
-        ("order", {"order": "reindex_first"}),
         ("windows", {"windows": "v"}),
         ("windows at once", {"max_parallel": 4}),
     ],
@@ -101,6 +120,11 @@ def test_what_was_asked_for_is_part_of_it(name: str, asked: dict[str, Any]) -> N
 )
 def test_patience_is_not_a_term(changes: dict[str, Any]) -> None:
     assert differences(terms(), terms(changes)) == []
+
+
+def test_the_order_is_part_of_it() -> None:
+    found = differences(terms(), terms(order="reindex_first"))
+    assert [line.split(":")[0] for line in found] == ["order", "a sweep is judged by"]
 
 
 def test_every_term_is_tested() -> None:

@@ -191,6 +191,23 @@ def test_the_newest_warning_is_told_in_one_line() -> None:
     assert warning_of([event("3", "fine", "Normal")]) == ""
 
 
+def test_of_the_moments_of_an_event_the_last_is_taken_then_its_own_then_its_creation() -> None:
+    def event(message: str, created: str, **moments: str | None) -> Json:
+        meta = {"metadata": {"creationTimestamp": created}} if created else {}
+        return {"type": "Warning", "reason": "Failed", "message": message, **meta, **moments}
+
+    last = event("last", "1", lastTimestamp="5", eventTime="2")
+    own = event("own", "9", lastTimestamp=None, eventTime="4")
+    made = event("made", "3")
+    never = event("never", "")
+    for listed, newest in (
+        ([own, last, made, never], "last"), ([made, own, never], "own"), ([never, made], "made"), ([never], "never"),
+    ):  # fmt: skip
+        assert warning_of(listed) == f"Failed: {newest}"
+        assert warning_of(listed[::-1]) == f"Failed: {newest}"
+    assert warning_of([{"type": "Warning", "message": "x" * 400}]) == f"Warning: {'x' * 300}"
+
+
 @pytest.mark.parametrize(
     ("status", "message", "meaning"),
     [

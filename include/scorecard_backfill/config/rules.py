@@ -58,6 +58,11 @@ def can_tell_old_rows(config: ClickHouseConfig, window: Window) -> bool:
     return all(table in config.written_columns for table, _ in window.slices())
 
 
+def told_tables(config: ClickHouseConfig, window: Window) -> frozenset[str]:
+    """Return the local tables of a window whose old rows can be told from those written again."""
+    return frozenset(table for table, _ in window.slices() if table in config.written_columns)
+
+
 def written(config: ClickHouseConfig, table: str, since: datetime) -> Written | None:
     """Return what tells old rows of a table from the ones written since a moment; None without a column for it.
 

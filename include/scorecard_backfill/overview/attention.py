@@ -113,10 +113,11 @@ def _not_started(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> 
     failed = sorted({w.opened_by for w in closed if w.opener.state == "failed"})
     held = 0 if going else sum(r.state == "not_started" for r in rows)
     if (going or held) and (broken := breaker_of(facts)):
+        were = "was" if held == 1 else "were"
         yield Attention(
             kind="breaker",
             level="act" if going else "look",
-            what=f"{f'{held} of the windows were not' if held else 'No further window is'} started: {broken}.",
+            what=f"{f'{held} of the windows {were} not' if held else 'No further window is'} started: {broken}.",
             todo="Correct the cause, then retry what failed." if going else "A retry starts them, too.",
         )
     elif failed:
@@ -132,7 +133,17 @@ def _not_started(facts: RunFacts, rows: Sequence[WindowRow], *, going: bool) -> 
 
 def _debts(facts: RunFacts, rows: Sequence[WindowRow]) -> Iterator[Attention]:
     here = {r.key for r in rows}
-    others = [d for d in facts.debts if d.window not in here]
+    spoiled = [d for d in facts.debts if d.problem]
+    if spoiled:
+        yield Attention(
+            kind="debt",
+            level="act",
+            what=f"{number_of(len(spoiled), 'debt')} of this cluster cannot be read.",
+            todo="See `python -m backfill debts`, and the runbook on writing a debt off.",
+            count=len(spoiled),
+            windows=tuple(d.label for d in spoiled[:SHOWN]),
+        )
+    others = [d for d in facts.debts if d.window not in here and not d.problem]
     if others:
         yield Attention(
             kind="debt",

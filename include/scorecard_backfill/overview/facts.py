@@ -74,6 +74,9 @@ class Result:
     workflow_ids: tuple[str, ...] = ()
 
 
+VERIFIED = "verified"
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A window of the plan or a part of one. ``rows`` per table and ``conversations`` are the plan's estimates."""
@@ -138,6 +141,17 @@ class WindowFacts:
         """The id of the task that does a stage."""
         return f"{self.group}.{self.task_ids.get(stage, stage)}"
 
+    def result(self, stage: str) -> Result:
+        """What a stage left for this window; an empty result when it left none, or one of another window."""
+        found = self.results.get(stage)
+        return found if found is not None and found.key in ("", self.window.key) else Result()
+
+    @property
+    def verified(self) -> bool:
+        """True when the proof is there. A task that somebody has marked as success is none."""
+        found = self.result("verify")
+        return found.status == VERIFIED and found.key == self.window.key
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:
@@ -153,7 +167,8 @@ class Approval:
 class DebtFact:
     """Days whose rows were deleted and never verified, whichever run it was. ``window``: key of the one that owes it.
 
-    ``swept``: order reindex_first, the rows are there and only the proof is owed.
+    ``swept``: order reindex_first, the rows are there and only the proof is owed. ``problem``: why it cannot be read;
+    whose days it is about is not known then, or only what its label says.
     """
 
     window: str
@@ -163,10 +178,13 @@ class DebtFact:
     since: datetime | None
     run_id: str = ""
     swept: bool = False
+    problem: str = ""
 
     @property
     def label(self) -> str:
-        """Customer and days."""
+        """Customer and days, or what cannot be read."""
+        if self.problem:
+            return self.problem
         return f"{self.customer_id} {self.start}..{self.end}"
 
 

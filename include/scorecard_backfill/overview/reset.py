@@ -65,7 +65,7 @@ def _meant(window: WindowFacts, customer: str, day: date | None) -> bool:
 
 def _why_not(window: WindowFacts, cut: Collection[str]) -> str:
     """Return why a window is left alone, '' when it may be done again."""
-    if window.tasks.get("verify", NO_TASK).state == "success" and window.window.key not in cut:
+    if window.verified and window.window.key not in cut:
         return "verified; to do it again, start a new run for its days"
     if window.window.key in cut:
         return "was cut smaller; its parts do its work"

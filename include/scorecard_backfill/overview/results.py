@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.overview.facts import DebtFact, Planned, Result, Seen
 from include.scorecard_backfill.records import VERSION, RecordError, plain
+from include.scorecard_backfill.spoiled import Spoiled, read_debt
 
 PAID = '"paid"'
 """What is stored in the place of a debt that was paid, as JSON."""
@@ -91,12 +91,18 @@ def seen_of(value: object) -> Seen | None:
     )
 
 
-def debt_of(value: object) -> DebtFact | None:
-    """Return an open debt, None for one that was paid. Raises RecordError for anything else."""
-    found = plain(value) if value != PAID else None
-    if found is None:
+def debt_of(window: str, value: object) -> DebtFact | None:
+    """Return what is stored as the debt of a window (its key), None for one that was paid.
+
+    One that cannot be read says so: no debt may go unseen, and none may keep the page from being shown.
+    """
+    if value == PAID:
         return None
-    debt = Debt.from_json(found)
+    debt = read_debt(window, value)
+    if isinstance(debt, Spoiled):
+        start, end = (str(debt.days.start), str(debt.days.end)) if debt.days else ("", "")
+        return DebtFact(window, debt.customer_id or f"debt {window}: cannot be read", start, end, None,
+                        problem=debt.text)  # fmt: skip
     return DebtFact(
         debt.window, debt.customer_id, str(debt.start), str(debt.end), debt.since, debt.run_id, swept=debt.swept
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, MutableMappi
 from dataclasses import dataclass
 from datetime import datetime
 
-from include.scorecard_backfill.overview.facts import NO_TASK, DebtFact, Result, RunFacts, TaskFact, WindowFacts
+from include.scorecard_backfill.overview.facts import NO_TASK, DebtFact, RunFacts, TaskFact, WindowFacts
 from include.scorecard_backfill.overview.links import links_of
 from include.scorecard_backfill.overview.model import Numbers, Stage, State, WindowRow
 from include.scorecard_backfill.overview.queue import Waiting, waiting_reasons
@@ -15,9 +15,10 @@ from include.scorecard_backfill.verdicts.admission import LIVE, phase_of
 
 BROKEN = frozenset({"failed", "upstream_failed", "skipped", "removed"})
 
-VERIFIED = "verified"
 FIGURES = tuple(Numbers.model_fields)
 NO_RECORD = "the task has failed without a record; the end of its log says why"
+NOT_PROVEN = "all its stages are marked as success, and none of them has proven it: somebody has marked one by hand"
+RESET_IT = "Reset the window: it is done again from its first stage on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def _row(facts: RunFacts, window: WindowFacts, *, going: bool, debt: DebtFact | 
 
 def _place(window: WindowFacts, states: Sequence[TaskFact], *, going: bool) -> tuple[Stage, State]:
     """Return the stage and the state of a window by its results first, then by what Airflow does with its tasks."""
-    if _is_verified(window):
+    if window.verified:
         return "done", "verified"
     phase = phase_of(states[0].state, [t.state for t in states[1:]], window.opener.state)
     stages = window.window.stages
@@ -165,24 +166,16 @@ def _first(stages: Sequence[Stage], states: Sequence[TaskFact], wanted: Callable
     return next((stage for stage, task in zip(stages, states, strict=True) if wanted(task)), stages[-1])
 
 
-def _result(window: WindowFacts, stage: str) -> Result:
-    found = window.results.get(stage)
-    return found if found is not None and found.key in ("", window.window.key) else Result()
-
-
-def _is_verified(window: WindowFacts) -> bool:
-    found = _result(window, "verify")
-    return found.status == VERIFIED and found.key == window.window.key
-
-
 def _why(window: WindowFacts, stage: Stage, state: State) -> tuple[str, str, str]:
     """Return reason, cause and remedy of a failure, or what the wait said when it last looked."""
     if state in ("verified", "waiting"):
         return "", "", ""
-    found = _result(window, stage)
+    found = window.result(stage)
     if state in ("failed", "not_started"):
         if found.status == "failed":
             return found.reason, found.cause, found.todo
+        if state == "failed" and window.tasks[stage].state == "success":
+            return NOT_PROVEN, "", RESET_IT
         return (NO_RECORD if state == "failed" else window.not_opened), "", ""
     seen = window.seen.get(stage)
     return (seen.reason if seen else ""), "", ""
@@ -207,12 +200,12 @@ def _percent(window: WindowFacts, stage: Stage, state: State) -> int | None:
 
 
 def _tables(window: WindowFacts) -> dict[str, Numbers]:
-    verified = _result(window, "verify").tables
+    verified = window.result("verify").tables
     if verified:
         return {
             table: Numbers(**{name: n[name] for name in FIGURES if name in n}) for table, n in sorted(verified.items())
         }
-    counted = _result(window, "delete").rows_before
+    counted = window.result("delete").rows_before
     return {table: Numbers(before=n) for table, n in sorted(counted.items())}
 
 
@@ -221,7 +214,7 @@ def _gone_since(window: WindowFacts, state: State, stage: Stage, debt: DebtFact 
 
     In the order reindex_first only rows that were written again are deleted: none is ever gone.
     """
-    deleted = _result(window, "delete")
+    deleted = window.result("delete")
     if state == "verified" or window.window.order == "reindex_first":
         return None
     if (not deleted.statements and debt is None) or (state == "working" and stage == "verify"):

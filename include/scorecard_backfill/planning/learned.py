@@ -12,7 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from include.scorecard_backfill.jsontext import from_text
 from include.scorecard_backfill.verdicts.causes import SIZE
+
+MOST = 1e15
+"""Beyond every number of conversations; inf and NaN are not numbers of them."""
 
 WEIGHT = 0.4
 """Weight of the newest throughput in the moving average."""
@@ -48,13 +52,23 @@ def parse_learned(text: str | None) -> dict[str, Customer]:
     """Return what a JSON text holds, by customer id; {} for None. Raises ValueError for anything else than our JSON."""
     if not text:
         return {}
-    raw: Any = json.loads(text)
+    raw: Any = from_text(text)
     if not isinstance(raw, dict):
         raise ValueError(f"learned sizes: {type(raw).__name__} instead of an object of customers")
     try:
-        return {customer: Customer(**fields) for customer, fields in raw.items()}
+        learned = {customer: Customer(**fields) for customer, fields in raw.items()}
     except TypeError as error:
         raise ValueError(f"learned sizes: {error}") from None
+    for customer, one in learned.items():
+        for name, value in asdict(one).items():
+            whole = name != "per_minute"
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else int | float)
+                or not 0 <= value <= MOST
+            ):
+                raise ValueError(f"learned sizes: {customer}: {name}: {str(value)[:50]!r} is not such a number")
+    return learned
 
 
 def dump_learned(learned: Mapping[str, Customer]) -> str:
@@ -80,7 +94,7 @@ def _after(old: Customer, outcome: Outcome) -> Customer:
         return old
     speed = old.per_minute
     if outcome.minutes > 0:
-        newest = size / outcome.minutes
+        newest = min(size / outcome.minutes, MOST)
         speed = round(WEIGHT * newest + (1 - WEIGHT) * speed, 1) if speed else round(newest, 1)
     too_big = 0 if old.too_big and size >= old.too_big else old.too_big
     return Customer(speed, too_big, max(size, old.done))

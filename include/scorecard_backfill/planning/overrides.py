@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from pydantic import AwareDatetime, Field, ValidationError
 
 from include.scorecard_backfill.config.fields import Frozen, Parallel, PerCustomer, Text
+from include.scorecard_backfill.jsontext import from_text
 
 MAX_AGE = timedelta(days=14)
 """Longest time that an override may be in force: what is meant for longer belongs in the cluster's file."""
@@ -44,14 +43,13 @@ def in_force(text: str | None, now: datetime) -> Override | None:
     if text is None or not text.strip():
         return None
     try:
-        raw: Any = json.loads(text)
-        override = Override.model_validate(raw)
-    except json.JSONDecodeError as error:
-        raise OverrideError(f"is not JSON ({error})") from None
+        override = Override.model_validate(from_text(text))
     except ValidationError as error:
         parts = [f"{'.'.join(str(p) for p in e['loc']) or 'value'}: {e['msg'].lower()}" for e in error.errors()]
         example = '{"author": "jane", "until": "2026-01-31T18:00:00Z", "pause": true}'
         raise OverrideError(f"{'; '.join(parts)}; write it like {example}") from None
+    except ValueError as error:
+        raise OverrideError(f"is not JSON ({error})") from None
     if override.until <= now:
         return None
     if override.until - now > MAX_AGE:

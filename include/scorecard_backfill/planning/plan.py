@@ -61,7 +61,8 @@ class Request:
     """What a run asks for. ``split`` turns a customer's range and its conversations per day into windows.
 
     ``debts`` are all open ones of the cluster: owed days of the range come in as windows, also of customers of whom no
-    row is left that an inventory could find. ``left_out`` are customers that all_customers does not mean.
+    row is left that an inventory could find. ``left_out`` are customers that all_customers does not mean. ``plan_id``
+    is this plan's own (``names.new_plan_id``).
     """
 
     cluster: str
@@ -77,6 +78,7 @@ class Request:
     order: Order = "delete_first"
     debts: tuple[Debt, ...] = ()
     left_out: frozenset[str] = frozenset()
+    plan_id: str = ""
 
 
 def build_plan(
@@ -96,6 +98,11 @@ def build_plan(
     everybody = sorted(set(owned) - request.left_out)
     chosen = everybody if request.all_customers else list(dict.fromkeys(request.customers))
     problems = _unknown(chosen, owned, request.cluster)
+    if request.all_customers and not owned and not table_problems:
+        problems.append(
+            f"all_customers: no database of cluster {request.cluster} shows a row of {request.volume_table!r}: nothing"
+            " would be done for anybody. What a user may not read is not listed: look at the rights of the connection"
+        )
     # What the form would refuse, the Job's builder would refuse after the delete: ids of all_customers, too.
     problems += [
         f"customers: {c!r} {why}: its windows could not be reindexed" for c in chosen if (why := customer_id_reason(c))
@@ -129,6 +136,9 @@ def build_plan(
     return Plan(tuple(windows))
 
 
+EVERYBODY = frozenset({"*", "%", "all", "any", "every", "everybody", "everyone"})
+"""What people write who mean all customers; the old scripts took `all` (docs/from-the-scripts.md)."""
+
 MANY_WINDOWS = 1_000
 """More than the batches of a run hold as they are meant: larger ones cost the scheduler more (docs/adr/0026)."""
 
@@ -158,6 +168,8 @@ def _unknown(chosen: Iterable[str], owned: Mapping[str, object], cluster: str) -
         if customer not in owned:
             near = difflib.get_close_matches(customer, list(owned), n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(owned)[:10]) or 'none'}"
+            if customer.strip().casefold() in EVERYBODY:
+                hint = "for every customer leave customers empty and set all_customers to true"
             problems.append(
                 f"customers: {customer!r} has no database with rows on cluster {cluster} (its databases would be"
                 f" '{names.sanitize_database_name(customer, '')}<profile>'); {hint}"
@@ -241,6 +253,7 @@ def _windows_of(
                 customer_id=customer,
                 start=part.start.isoformat(),
                 end=part.end.isoformat(),
+                plan=request.plan_id,
             ),
             cluster=request.cluster,
             customer_id=customer,

@@ -54,6 +54,7 @@ def _part(window: Window, part: DateRange, before: Sequence[TableDays], run_id: 
                 customer_id=window.customer_id,
                 start=part.start.isoformat(),
                 end=part.end.isoformat(),
+                plan=window.key,
             ),
             "start": part.start,
             "end": part.end,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from include.scorecard_backfill import names
-from include.scorecard_backfill.config import ClusterConfig
+from include.scorecard_backfill.config import ClickHouseConfig, ClusterConfig
 from include.scorecard_backfill.config.fields import RunMode
 from include.scorecard_backfill.records import Order, Window
 from include.scorecard_backfill.sql import Names, Slice, delete_statement
@@ -71,7 +71,18 @@ def terms_of(config: ClusterConfig, *, mode: RunMode, order: Order, windows: str
         "own unfinished mutations": str(delete.max_own_unfinished_mutations),
         "windows at once": str(max_parallel),
         "reindex Job": f"{config.kubernetes.context} {config.kubernetes.namespace} {config.kubernetes.cronjob}",
+        **({"a sweep is judged by": _judging(house)} if order == "reindex_first" else {}),
     }
+
+
+def _judging(house: ClickHouseConfig) -> str:
+    """Return by what it is decided that a sweep may go, and unasked; in delete_first only what came back is judged."""
+    bands = {table: house.band_of(table).model_dump(mode="json") for table in house.tables}
+    named = house.model_dump(
+        mode="json",
+        include={"id_columns", "stable_ids", "verify_tolerance_share", "verify_tolerance_rows", "verify_small_rows"},
+    )
+    return json.dumps({**named, "bands": bands}, sort_keys=True)
 
 
 def windows_of(terms: Terms) -> str:

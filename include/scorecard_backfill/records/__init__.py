@@ -24,7 +24,7 @@ from include.scorecard_backfill.records.events import (
     ResendEvent,
     read_event,
 )
-from include.scorecard_backfill.records.kept import KeptStep, MadeJob
+from include.scorecard_backfill.records.kept import KeptStep, MadeJob, window_of
 from include.scorecard_backfill.records.proof import DayBalance, MissingRows, Proof, TableBalance
 from include.scorecard_backfill.records.results import (
     Deleted,
@@ -80,4 +80,5 @@ __all__ = [
     "read",
     "read_event",
     "settled",
+    "window_of",
 ]

@@ -7,13 +7,13 @@ a deferred run may have been begun by another release.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from include.scorecard_backfill.config.fields import Order as Order
+from include.scorecard_backfill.jsontext import from_text
 
 VERSION = 1
 """Version of every record's form; a change of any field's meaning or name raises it."""
@@ -95,7 +95,7 @@ def plain(value: Any) -> Any:
         if value in ("", "None"):
             return None
         try:
-            value = json.loads(value)
+            value = from_text(value)
         except ValueError as error:
             raise RecordError(f"{value[:80]!r} is not JSON: {error}") from None
     return value

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from include.scorecard_backfill.records.base import Part
+
+
+def window_of(kept: object) -> str:
+    """Return the key of the window that a kept record names, '' for a value that names none."""
+    return str(kept.get("key") or "") if isinstance(kept, Mapping) else ""
 
 
 class Kept(Part):

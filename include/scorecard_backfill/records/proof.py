@@ -61,7 +61,8 @@ class Proof(Part):
     """Why a window may be called verified: every line of the balance, and who proved the rest.
 
     ``statements`` of the delete proven done on ``hosts``; ``workflows`` proven closed; ``accounted``: a predicate says
-    which rows were meant to go, so that nothing else may be missing.
+    which rows were meant to go, so that nothing else may be missing. ``unwritten``: mode reindex, why it is not proven
+    of some rows that they were written again; () when it is of all, and in mode cleanup.
     """
 
     tables: tuple[TableBalance, ...]
@@ -70,3 +71,4 @@ class Proof(Part):
     workflows: int
     accounted: bool
     missing: tuple[MissingRows, ...] = ()
+    unwritten: tuple[str, ...] = ()

@@ -79,7 +79,7 @@ class Report(Part):
     """The report. ``refused``: why nothing was done at all; ``dry_run``: the plan that was only shown.
 
     ``running`` are live Jobs that no task waits for, None when they were not asked for; ``running_unknown``: why they
-    are not known.
+    are not known. ``unwritten``: mode reindex, of which rows it is not proven that they were written again.
     """
 
     planned: int
@@ -91,6 +91,7 @@ class Report(Part):
     total: dict[str, Sums]
     missing: tuple[MissingRow, ...] = ()
     debts: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
     cluster: str = ""
     run_id: str = ""
     mode: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
 
@@ -61,6 +62,16 @@ def snapshots_statement(cluster: str) -> str:
         "SELECT database, name, comment"
         f" FROM clusterAllReplicas({quote_string(cluster)}, system.tables)"
         f" WHERE startsWith(name, {quote_string(SNAPSHOT_PREFIX)})"
+    )
+
+
+def columns_statement(*, cluster: str, database: str, tables: Iterable[str]) -> str:
+    """Return the columns of tables on every host: ``host, table, columns`` as (name, type, kind)."""
+    return (
+        "SELECT hostName() AS host, table, groupArray((name, type, default_kind)) AS columns"
+        f" FROM clusterAllReplicas({quote_string(cluster)}, system.columns)"
+        f" WHERE database = {quote_string(database)} AND table IN ({', '.join(quote_string(t) for t in tables)})"
+        " GROUP BY host, table"
     )
 
 
@@ -130,14 +141,18 @@ def missing_statement(*, cluster: str, names: Names, copy: Copy) -> str:
     )
 
 
-def restore_statement(*, cluster: str, distributed: str, names: Names, copy: Copy, meant: bool) -> str:
+def restore_statement(
+    *, cluster: str, distributed: str, columns: Iterable[str], names: Names, copy: Copy, meant: bool
+) -> str:
     """Return the INSERT that puts missing rows back through the distributed twin; run again it adds nothing.
 
-    Without ``meant`` the rows that were meant to go stay away.
+    ``columns`` are named on both sides: columns may have been added, removed or moved since the copy was taken (which
+    go back: putback.py). Without ``meant`` the rows that were meant to go stay away.
     """
+    listed = ", ".join(quote_identifier(column) for column in columns)
     wanted = "" if meant or copy.meant is None else f" AND NOT ({_meant(cluster, copy)})"
     return (
-        f"INSERT INTO {qualified(copy.part.database, distributed)}"
-        f" SELECT * FROM cluster({quote_string(cluster)}, {copy.name})"
+        f"INSERT INTO {qualified(copy.part.database, distributed)} ({listed})"
+        f" SELECT {listed} FROM cluster({quote_string(cluster)}, {copy.name})"
         f" WHERE {_missing(cluster, names, copy)}{wanted}"
     )

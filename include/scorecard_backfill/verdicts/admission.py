@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
 
 Phase = Literal["waiting", "running", "verified", "failed", "closed"]
@@ -104,7 +105,7 @@ def breaker(slots: Sequence[Slot], limits: Limits) -> str:
     count = Counter(slot.phase for slot in slots)
     ended = count["failed"] + count["verified"]
     if count["failed"] >= limits.max_failures:
-        return f"{count['failed']} windows failed, the limit is {limits.max_failures}"
+        return f"{number_of(count['failed'], 'window')} failed, the limit is {limits.max_failures}"
     if ended >= limits.min_windows_for_share and count["failed"] > limits.max_failure_share * ended:
         return f"{count['failed']} of {ended} ended windows failed, the limit is {limits.max_failure_share:.0%}"
     return ""

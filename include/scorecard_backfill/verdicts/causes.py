@@ -237,6 +237,10 @@ _LISTED = (
         " question for as long as its run lives.",
         "Find out who writes rows with an old time. Start a new run for these days: it asks with the new numbers. A"
         " clear looks again, and asks if they are as few as they were."),
+    Cause("not_reindexed", "reindex", ("verify",),
+        "Mode reindex: rows are as old as before the reindex began. Nothing is lost, and they were not written again.",
+        "Read in the log which table and day, and in the Job's log what the reindexer did; correct the reason, then"
+        " clear verify: it counts again, and reindexes if they are still old."),
     Cause("meant_came_back", "never", ("verify",),
         "Rows that are meant to go were written again: the reindexer that ran is an old one.",
         "Bring the new reindexer out, then start a new run for these days."),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from include.scorecard_backfill import names
 from include.scorecard_backfill.foreign import Manifest
 from include.scorecard_backfill.jobtemplate.rules import queue_of
 
@@ -166,6 +167,19 @@ def left_running(pods: Iterable[Manifest], container: str) -> list[str]:
         if (states.get(container) or {}).get("terminated"):
             found += [str(name) for name, state in states.items() if name != container and state.get("running")]
     return list(dict.fromkeys(found))
+
+
+def of_other_plans(jobs: Iterable[Manifest], customer_id: str, keys: Container[str]) -> list[str]:
+    """Return the names of a customer's running Jobs of windows that are not among ``keys``, those of a run's plan."""
+    mine = names.label_value(customer_id)
+    labelled = [(job["metadata"]["name"], job["metadata"].get("labels") or {}, job) for job in jobs]
+    return [
+        name
+        for name, labels, job in labelled
+        if labels.get(names.LABEL_CUSTOMER) == mine
+        and labels.get(names.LABEL_WINDOW) not in keys
+        and not job_outcome(job).final
+    ]
 
 
 def scheduled_jobs(jobs: Iterable[Manifest], cronjob: str) -> list[str]:

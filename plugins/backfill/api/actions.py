@@ -138,10 +138,11 @@ def retry(dag_id: OurDag, run_id: RunId, body: Retry, session: SessionDep, user:
     found = [ti for ti in failed if (ti.task_id, ti.map_index) in wanted]
     clear_task_instances(found, session, DagRunState.QUEUED)
     names = sorted(f"{ti.task_id}[{ti.map_index}]" if ti.map_index >= 0 else ti.task_id for ti in found)
-    _audit(session, user, "backfill_retry_failed", dag_id, run_id, {"customer": body.customer, "cleared": names})
+    audit(session, user, "backfill_retry_failed", dag_id, run_id, {"customer": body.customer, "cleared": names})
     answers.forget()
     of = f" of {body.customer}" if body.customer else ""
-    return Done(done=f"{len(found)} failed tasks{of} were cleared; they run again as soon as there is room.")
+    was, they = ("was", "it runs again") if len(found) == 1 else ("were", "they run again")
+    return Done(done=f"{number_of(len(found), 'failed task')}{of} {was} cleared; {they} as soon as there is room.")
 
 
 @router.post("/reset", dependencies=[MAY_RETRY])
@@ -170,7 +171,7 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
     clear_task_instances(found, session, DagRunState.QUEUED)
     extra = {"customer": body.customer, "day": body.day and body.day.isoformat(), "cleared": len(found),
              "windows": [label for _, label in wanted.windows]}  # fmt: skip
-    _audit(session, user, "backfill_reset", dag_id, run_id, extra)
+    audit(session, user, "backfill_reset", dag_id, run_id, extra)
     answers.forget()
     return Resets(
         done=f"{count} {verb} done again from the first stage on, as soon as there is room.",
@@ -182,7 +183,7 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
 def pause(dag_id: OurDag, body: Pause, session: SessionDep, user: GetUserDep) -> Done:
     """Admit no further window until the pause ends; what is in work goes on."""
     until = _write(session, user, dag_id, body.hours, {"pause": True, "reason": body.reason})
-    _audit(session, user, "backfill_pause", dag_id, None, body.model_dump())
+    audit(session, user, "backfill_pause", dag_id, None, body.model_dump())
     return Done(done=f"Admission is paused until {until:%Y-%m-%d %H:%M} UTC.")
 
 
@@ -197,7 +198,7 @@ def resume(dag_id: OurDag, body: Asked, session: SessionDep, user: GetUserDep) -
         Variable.set(name, json.dumps(rest), session=session)
     else:
         Variable.delete(name, session=session)
-    _audit(session, user, "backfill_resume", dag_id, None, {})
+    audit(session, user, "backfill_resume", dag_id, None, {})
     answers.forget()
     return Done(done="Admission goes on.")
 
@@ -207,7 +208,7 @@ def limit(dag_id: OurDag, body: Limit, session: SessionDep, user: GetUserDep) ->
     """Let another number of windows be in flight until the override ends."""
     fields = {"max_parallel": body.max_parallel, "reason": body.reason}
     until = _write(session, user, dag_id, body.hours, fields)
-    _audit(session, user, "backfill_change_limit", dag_id, None, body.model_dump())
+    audit(session, user, "backfill_change_limit", dag_id, None, body.model_dump())
     return Done(done=f"{body.max_parallel} windows at once until {until:%Y-%m-%d %H:%M} UTC.")
 
 
@@ -232,7 +233,7 @@ def end_job(dag_id: OurDag, run_id: RunId, body: EndJob, session: SessionDep, us
         session=session,
     )
     extra = {"window": label, "task": f"{task_id}[{index}]"}
-    _audit(session, user, "backfill_end_job", dag_id, run_id, extra, task_id=task_id, map_index=index)
+    audit(session, user, "backfill_end_job", dag_id, run_id, extra, task_id=task_id, map_index=index)
     answers.forget()
     return Done(done=f"The Job of {label} is being deleted; its rows are not back until you retry the window.")
 
@@ -269,7 +270,7 @@ def start_slot(dag_id: OurDag, body: StartSlot, session: SessionDep, user: GetUs
         state=DagRunState.QUEUED,
         session=session,
     )
-    _audit(session, user, "backfill_start_slot", dag_id, run_id, {"slot": missed.slot.isoformat(), "conf": conf})
+    audit(session, user, "backfill_start_slot", dag_id, run_id, {"slot": missed.slot.isoformat(), "conf": conf})
     answers.forget()
     return Started(done=f"The run {run_id} was started for {missed.days.label}.", run_id=run_id)
 
@@ -289,7 +290,7 @@ def _write(session: Session, user: Any, dag_id: str, hours: int, fields: Mapping
     return until
 
 
-def _audit(
+def audit(
     session: Session, user: Any, event: str, dag_id: str, run_id: str | None, extra: Mapping[str, Any], **more: Any
 ) -> None:
     """Write who did what into Airflow's audit log, in the transaction of the deed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from backfill.api import actions, bundle, looks
+from backfill.api import actions, bundle, debts, looks
 from backfill.api.access import MAY_LOOK
 
 
@@ -14,5 +14,6 @@ def build_app() -> FastAPI:
                   openapi_url=None)  # fmt: skip
     app.include_router(looks.router)
     app.include_router(actions.router)
+    app.include_router(debts.router)
     app.include_router(bundle.router)
     return app

@@ -171,13 +171,13 @@ def read_settings(session: Session, cluster: str) -> Settings:
 
 
 def read_debts(session: Session, cluster: str) -> list[DebtFact]:
-    """Return the open debts of a cluster. Raises RecordError for one that cannot be read: no debt may go unseen."""
-    values = session.scalars(
-        select(AssetStateStoreModel.value)
+    """Return the open debts of a cluster, also those that cannot be read: no debt may go unseen."""
+    rows = session.execute(
+        select(AssetStateStoreModel.key, AssetStateStoreModel.value)
         .join(AssetModel, AssetModel.id == AssetStateStoreModel.asset_id)
         .where(AssetModel.name == cluster_asset(cluster).name, AssetStateStoreModel.key.startswith(PREFIX))
     )
-    return [debt for value in values if (debt := debt_of(value)) is not None]
+    return [debt for key, value in rows if (debt := debt_of(key.removeprefix(PREFIX), value)) is not None]
 
 
 def _limits(cluster: str, parameters: Mapping[str, Any], settings: Settings) -> Any:
@@ -253,7 +253,11 @@ def _window(
     results: Mapping[str, Result],
     seen: Mapping[str, Seen],
 ) -> WindowFacts:
-    """Return the facts of a window; what is known of it is given by the names of its tasks."""
+    """Return the facts of a window; what is known of it is given by the names of its tasks.
+
+    A result that names another window is one of an earlier plan of the run, which had that one at this map index.
+    """
+    results = {task: found for task, found in results.items() if found.key in ("", planned.key)}
     if len(set(orders)) == 1:
         # Every task is called like its stage.
         return WindowFacts(planned, *at, tasks, results, seen)

@@ -14,6 +14,7 @@ from backfill.settings import UNDO_DAG_ID_PREFIX
 from include.scorecard_backfill.foreign import ForeignJson
 from include.scorecard_backfill.overview.history import ClusterLine, Clusters
 from include.scorecard_backfill.overview.model import Attention, Overview
+from include.scorecard_backfill.overview.owed import OwedList
 
 POLL_SECONDS = 2.0
 """As old as the page's answers may be."""
@@ -40,6 +41,7 @@ class Commands:
         commands: Mapping[str, Callable[[], int]] = {
             "status": self.status, "report": self.report, "plan": self.plan, "retry": self.retry,
             "reset": self.reset, "pause": self.pause, "resume": self.resume, "undo": self.undo,
+            "debts": self.debts, "write-off": self.write_off,
         }  # fmt: skip
         return commands[self.options.command]()
 
@@ -137,6 +139,30 @@ class Commands:
         return self._done(
             {"done": f"Undo {run_id} was started; it asks at {where} before it inserts anything.", "run_id": run_id}
         )
+
+    def debts(self) -> int:
+        """Show what the cluster owes."""
+        line = self._line()
+        found = self.client.look(OwedList, "/debts", dag_id=line.dag_id)
+        lines = [text for one in found.debts for text in (f"{one.key}  {one.text}", f"  {one.remedy}") if text.strip()]
+        self.output.show(lines or [f"{line.cluster} owes nothing."], found.model_dump_json())
+        return OK
+
+    def write_off(self) -> int:
+        """Show a debt, ask, and write it off."""
+        line = self._line()
+        found = self.client.look(OwedList, "/debts", dag_id=line.dag_id)
+        one = next((debt for debt in found.debts if debt.key == self.options.key), None)
+        if one is None:
+            raise refused(f"{line.cluster} has no open debt {self.options.key}; see `debts`.")
+        lines = [
+            f"{line.cluster}, {one.key}: {one.text}",
+            "Written off, no plan takes these days in any more and no report names them: rows that are missing stay"
+            " missing. What was owed, your name and the reason are kept.",
+        ]
+        self.output.confirm(lines, yes=self.options.yes)
+        body = {"key": one.key, "digest": one.digest, "reason": self.options.reason}
+        return self._done(self.client.act("/actions/write-off", body, dag_id=line.dag_id))
 
     def _done(self, answer: ForeignJson) -> int:
         self.output.show([str(answer.get("done", ""))], answer)

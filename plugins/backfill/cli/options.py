@@ -25,6 +25,11 @@ new reindex Job is made. Verified windows, windows in work and windows that have
 clears only what has failed, and is enough in most cases. To do a verified window again, start a new run for its days.
 """
 
+WRITE_OFF = """Call a debt settled that will never be paid: the customer is gone, its database was dropped, or what
+is stored cannot be read. No plan takes its days in any more. It needs the right to change limits, and no run of the
+cluster may be under way. What was owed is kept with your name and the reason, in Airflow's audit log, too.
+"""
+
 UNDO = """Put back the rows of a run that did not come back, from the snapshots that were taken before the delete. It
 starts the cluster's undo DAG, which shows how many rows are missing and asks in Airflow before it inserts anything.
 """
@@ -64,9 +69,9 @@ def some_minutes(text: str) -> int:
 
 
 def a_reason(text: str) -> str:
-    """Return why admission is paused. Raises ArgumentTypeError for one that says nothing."""
+    """Return why something is done. Raises ArgumentTypeError for a reason that says nothing."""
     if not 3 <= len(text.strip()) <= 500:
-        raise argparse.ArgumentTypeError("a reason of 3 to 500 characters is expected, for those who find the pause")
+        raise argparse.ArgumentTypeError("a reason of 3 to 500 characters is expected, for those who find it")
     return text.strip()
 
 
@@ -86,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     _deeds(commands, shared)
     _pauses(commands, shared)
     _undo(commands, shared)
+    _debts(commands, shared)
     return found
 
 
@@ -165,3 +171,11 @@ def _undo(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared:
     undo.add_argument("--all-customers", action="store_true", help="all customers of that run")
     undo.add_argument("--meant", action="store_true", help="also the rows that were meant to go: undoes the cleanup")
     _yes(undo)
+
+
+def _debts(commands: argparse._SubParsersAction[argparse.ArgumentParser], shared: argparse.ArgumentParser) -> None:
+    _add(commands, "debts", shared, "what was deleted and is not proven to be back, with the key of each debt")
+    off = _add(commands, "write-off", shared, "call a debt settled that will never be paid", WRITE_OFF)
+    off.add_argument("key", metavar="KEY", help="of the debt, as `debts` shows it")
+    off.add_argument("--reason", type=a_reason, required=True, help="for those who look for these rows")
+    _yes(off)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tenacity import wait_exponential, wait_fixed
@@ -33,10 +33,20 @@ class DropRefusedError(Exception):
 
 
 class Deleter:
-    """The steps of one window and generation: what is known of each, and sending it."""
+    """The steps of one window and generation: what is known of each, and sending it.
+
+    ``check_turn`` raises when this try may not send any more; it is asked right before each statement.
+    """
 
     def __init__(
-        self, hook: BackfillClickHouse, hosts: Sequence[Host], store: Store, log: Any, key: str, generation: int
+        self,
+        hook: BackfillClickHouse,
+        hosts: Sequence[Host],
+        store: Store,
+        log: Any,
+        key: str,
+        generation: int,
+        check_turn: Callable[[], None],
     ) -> None:
         self.hook = hook
         self.hosts = hosts
@@ -44,6 +54,11 @@ class Deleter:
         self.log = log
         self.key = key
         self.generation = generation
+        self.check_turn = check_turn
+
+    def again(self, generation: int) -> Deleter:
+        """Return the same for another generation."""
+        return Deleter(self.hook, self.hosts, self.store, self.log, self.key, generation, self.check_turn)
 
     def sent_state(self, step: Step) -> SentState:
         """Return what this task itself knows of a step: written before the statement leaves, and after its answer."""
@@ -231,8 +246,12 @@ class Deleter:
         return {m.host for m in self._own(step, self.hook.mutations())} | set(answer.hosts)
 
     def _patiently(self, statement: str) -> DdlAnswer:
+        def send() -> DdlAnswer:
+            self.check_turn()
+            return self.hook.send_ddl(statement, self.hosts)
+
         return until_good(
-            lambda: self.hook.send_ddl(statement, self.hosts),
+            send,
             good=lambda answer: answer.outcome != "refused",
             tries=REFUSED_TRIES,
             pause=wait_exponential(multiplier=REFUSED_SECONDS),

@@ -10,9 +10,10 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from backfill.deleting.deleter import Deleter, DropRefusedError, own_unfinished
+from backfill.deleting.turn import Turn
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.stages import StageError, fail, limit
-from backfill.kit.store import GENERATION, RunStore
+from backfill.kit.store import GENERATION, WindowStore
 from backfill.settings import cluster_config
 from backfill.triggers.chunk import ChunkTrigger
 from include.scorecard_backfill import life, sql
@@ -77,7 +78,9 @@ class DeleteSender:
             Refusal: what only a person's clear repeats; the failure is kept.
         """
         hook = BackfillClickHouse(self.config)
-        deleter = Deleter(hook, hook.topology(), RunStore(context), self.log, order.window.key, order.generation)
+        key, turn = order.window.key, Turn(context, order.window)
+        store = WindowStore(context, order.window)
+        deleter = Deleter(hook, hook.topology(), store, self.log, key, order.generation, turn.check)
         while True:
             try:
                 return self._all(context, deleter, order)
@@ -85,9 +88,9 @@ class DeleteSender:
                 self.log.warning("%s; what is left of it is deleted by rows", error)
             except _NextGenerationError as error:
                 self.log.info("%s; generation %d", error, error.generation)
-                RunStore(context).set(GENERATION, error.generation)
+                store.set(GENERATION, error.generation)
                 order = order.again(error.generation)
-                deleter = Deleter(hook, deleter.hosts, deleter.store, self.log, order.window.key, order.generation)
+                deleter = deleter.again(order.generation)
 
     def _all(self, context: Mapping[str, Any], deleter: Deleter, order: Order) -> tuple[Sent, ...]:
         records: dict[TableName, Sent] = {}

@@ -17,7 +17,7 @@ from backfill.kit.answers import look_back
 from backfill.kit.counting import days_record
 from backfill.kit.refusal import Refusal
 from backfill.kit.stages import StageError, fail
-from backfill.kit.store import RunStore
+from backfill.kit.store import WindowStore
 from backfill.settings import cluster_config
 from include.scorecard_backfill.config.rules import census_part, judging
 from include.scorecard_backfill.life import Balance
@@ -151,17 +151,17 @@ def _others(
     return found
 
 
-def begun(context: Mapping[str, Any]) -> tuple[TableDays, ...]:
+def begun(context: Mapping[str, Any], window: Window) -> tuple[TableDays, ...]:
     """Return the rows that the sweep was to take when it began, () when it has not.
 
     A look in the midst of it finds less, and steps that are numbered by that would be taken for those that were sent.
     """
-    return _read(RunStore(context).get(FIRST))
+    return _read(WindowStore(context, window).get(FIRST))
 
 
-def begin(context: Mapping[str, Any], rows: Sequence[TableDays]) -> None:
+def begin(context: Mapping[str, Any], window: Window, rows: Sequence[TableDays]) -> None:
     """Keep what the sweep is to take, before its first statement leaves."""
-    RunStore(context).set(FIRST, _written(rows))
+    WindowStore(context, window).set(FIRST, _written(rows))
 
 
 def _read(kept: object) -> tuple[TableDays, ...]:
@@ -189,7 +189,7 @@ class SweepApproval:
             TaskAwaitingInput: a person must answer.
             TaskDeferred: an earlier try has asked the same; whether it was answered must be looked up first.
         """
-        store = RunStore(context)
+        store = WindowStore(context, window)
         if (covered := store.get(COVERED)) is not None and surveyed.within(_read(covered)):
             return
         at = asked_at(xcoms.pull(context["ti"], "plan", xcoms.TERMS) or {})
@@ -223,19 +223,23 @@ class SweepApproval:
         reason = f"more rows of {window.label} would go than the question shows:\n{surveyed.markdown}"
         fail(context, Failure(key=window.key, stage="delete", cause=cause, reason=reason, what_to_do=what_to_do(cause)))
 
+    @property
+    def _window(self) -> Window:
+        return Window.from_json(self.operator.window)  # type: ignore[attr-defined]
+
     def looked_back(self, context: Mapping[str, Any], event: Any) -> None:
         """Take the answer that was given to the question of the try before; without one it is asked again."""
         if event:
             self.operator.log.info("the answer that was given to the question before is taken")
             self.take(context, event)
         else:
-            RunStore(context).set(ASKED, "")
+            WindowStore(context, self._window).set(ASKED, "")
 
     def take(self, context: Mapping[str, Any], event: Any) -> None:
         """Keep an approval; a rejection ends the task for good, with nothing deleted."""
         chosen: Sequence[str] = (event or {}).get("chosen_options") or ()
-        window = Window.from_json(self.operator.window)  # type: ignore[attr-defined]
-        store = RunStore(context)
+        window = self._window
+        store = WindowStore(context, window)
         if list(chosen) == [APPROVE]:
             store.set(ANSWER, store.get(ASKED))
         # A later try must not find this answer again: it belongs to the question that was asked now.
@@ -245,6 +249,6 @@ class SweepApproval:
         if not chosen:
             raise Refusal(f"the answer to the sweep of {window.label} cannot be read: {event!r}")
         cause = "sweep_rejected"
-        done = "it had begun, and takes nothing more" if begun(context) else "nothing of it was deleted"
+        done = "it had begun, and takes nothing more" if begun(context, window) else "nothing of it was deleted"
         reason = f"the sweep of {window.label} was rejected; {done}; its rows were written again"
         fail(context, Failure(key=window.key, stage="delete", cause=cause, reason=reason, what_to_do=what_to_do(cause)))

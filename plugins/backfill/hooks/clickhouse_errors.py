@@ -54,6 +54,9 @@ PERSON_CODES = frozenset({
 })  # fmt: skip
 """Codes that asking again does not change: names, types, rights, settings. On a question every other code may pass."""
 
+ACCESS_CODES = frozenset({164, 192, 193, 194, 195, 291, 497, 516})
+"""Of PERSON_CODES those of rights and logins: the account of the connection, not the question, is what is wrong."""
+
 _HTTP_STATUS = re.compile(r"HTTP status (\d{3})")
 PASSING_STATUSES = ("408", "425", "429")
 """Of the statuses 4xx by which a proxy answers instead of ClickHouse, the ones that pass."""
@@ -115,6 +118,11 @@ def is_transient(error: BaseException) -> bool:
         status = _HTTP_STATUS.search(str(error))
         return status is None or status.group(1) in PASSING_STATUSES or not status.group(1).startswith("4")
     return isinstance(error, (ConnectionError, TimeoutError, OSError))
+
+
+def is_access(error: BaseException) -> bool:
+    """Return True when the server does not accept the account, or the account may not do this."""
+    return isinstance(error, DatabaseError) and error.code in ACCESS_CODES
 
 
 def classify_ddl_error(error: BaseException) -> DdlAnswer:

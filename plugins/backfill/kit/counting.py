@@ -10,7 +10,7 @@ from tenacity import wait_fixed
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.retries import until_good
 from backfill.kit.stages import StageError
-from backfill.kit.store import COUNTED, RunStore
+from backfill.kit.store import COUNTED, WindowStore
 from include.scorecard_backfill.proof import without
 from include.scorecard_backfill.records import Counted, Numbers, TableDays, TableName, Window
 from include.scorecard_backfill.verdicts.census import Census, DayTallies
@@ -54,7 +54,7 @@ def counted_once(context: Mapping[str, Any], window: Window, hook: BackfillClick
     Raises:
         StageError: the replicas do not agree, so that nothing may be deleted; Airflow tries again.
     """
-    store = RunStore(context)
+    store = WindowStore(context, window)
     kept = store.get(COUNTED)
     if kept:
         return Counted.from_json(kept)

@@ -14,10 +14,15 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.execution_time.context import AssetStateStoreAccessor
 
 from include.scorecard_backfill.debts import Debt, Handover
+from include.scorecard_backfill.records import RecordError
+from include.scorecard_backfill.spoiled import OpenDebts, Spoiled, read_debt
 
 INDEX = "debts"
 PREFIX = "debt:"
 """Keys are ``debt:<window key>``."""
+
+WRITTEN_OFF = "written-off:"
+"""Keys are ``written-off:<window key>``: what a person has written off, with name, reason and the debt as it was."""
 
 PAID = "paid"
 """Value of a debt that was paid. A trigger pays by writing it: a delete that is lost would leave the debt open."""
@@ -41,9 +46,27 @@ def asset_state(cluster: str) -> Any:
     return AssetStateStoreAccessor(name=cluster_asset(cluster).name)
 
 
+def index_of(cluster: str, found: object) -> list[str]:
+    """Return the window keys of what is stored as a cluster's index. Raises DebtIndexError for anything but a list."""
+    if not isinstance(found, list) or not all(isinstance(key, str) for key in found):
+        raise DebtIndexError(cluster, found)
+    return list(found)
+
+
 def key_of(window: str) -> str:
     """Return the key of a window's debt."""
     return f"{PREFIX}{window}"
+
+
+class DebtIndexError(RecordError):
+    """The index of a cluster's debts cannot be read, so nobody knows what is owed."""
+
+    def __init__(self, cluster: str, found: object) -> None:
+        super().__init__(
+            f"the index of the debts of {cluster} (key {INDEX!r} of the state of its asset) cannot be read: a list of"
+            f" window keys is wanted, {str(found)[:80]!r} is there. Have it made anew from the debts that are stored:"
+            f" `python -m backfill write-off {INDEX} --reason …` (docs/runbook.md); none of them is lost by it"
+        )
 
 
 class DebtBook:
@@ -54,18 +77,23 @@ class DebtBook:
         self._store: Any = store or asset_state(cluster)
 
     def indexed(self) -> list[str]:
-        """Return the window keys under which a debt may be."""
-        return list(self._store.get(INDEX, default=[]) or [])
+        """Return the window keys under which a debt may be.
 
-    def debt(self, window: str) -> Debt | None:
+        Raises:
+            DebtIndexError: what is stored as the index is none.
+        """
+        return index_of(self.cluster, self._store.get(INDEX, default=[]))
+
+    def debt(self, window: str) -> Debt | Spoiled | None:
         """Return a window's open debt, None when it has none."""
         found = self._store.get(key_of(window))
-        return Debt.from_json(found) if found not in (None, PAID) else None
+        return read_debt(window, found) if found not in (None, PAID) else None
 
-    def open(self) -> list[Debt]:
-        """Return every open debt, oldest first."""
+    def open(self) -> OpenDebts:
+        """Return every open debt, oldest first, and those that cannot be read. Raises DebtIndexError."""
         found = [debt for window in self.indexed() if (debt := self.debt(window)) is not None]
-        return sorted(found, key=lambda d: (d.since, d.label))
+        readable = sorted((d for d in found if isinstance(d, Debt)), key=lambda d: (d.since, d.label))
+        return OpenDebts(tuple(readable), tuple(d for d in found if isinstance(d, Spoiled)))
 
     def announce(self, windows: Iterable[str]) -> None:
         """Put window keys into the index, before one of them may owe something."""
@@ -86,15 +114,17 @@ class DebtBook:
         for window in handover.drop:
             self._store.set(key_of(window), PAID)
 
-    def prune(self, windows: Iterable[str] = ()) -> list[Debt]:
+    def prune(self, windows: Iterable[str] = ()) -> OpenDebts:
         """Take keys without an open debt out of the index, and return the open debts, oldest first.
+
+        One that cannot be read is open: it stays where it is.
 
         ``windows`` are looked for whether they are in the index or not: several windows of a run that were cleared
         after its report announce themselves at the same time, and of two writers of the index one may lose its key.
         """
         self.announce(windows)
         found = self.open()
-        owing = [debt.window for debt in found]
+        owing = found.owing
         for window in self.indexed():
             if window not in owing:
                 self._store.delete(key_of(window))

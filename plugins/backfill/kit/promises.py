@@ -43,7 +43,9 @@ def approved_digest(context: Mapping[str, Any]) -> str:
 def promise(context: Mapping[str, Any], window: Window, counted: Counted, *, swept: bool = False) -> None:
     """Write the window's debt before its first DELETE; one that it has taken over keeps its run and its time."""
     book = DebtBook(window.cluster)
-    known = book.debt(window.key)
+    found = book.debt(window.key)
+    # One that cannot be read is written anew: all that it said, but for its first run, this window has kept itself.
+    known = found if isinstance(found, Debt) else None
     # In the index since the plan; taken out of it again by a report of the run, before this window was cleared.
     book.announce([window.key])
     book.write(

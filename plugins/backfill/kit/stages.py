@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException
 from airflow.triggers.base import StartTriggerArgs
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from backfill.groups import group_named
+from backfill.hooks.clickhouse_errors import is_access
 from backfill.kit import store, xcoms
 from backfill.kit.refusal import Refusal
 from backfill.kit.wait import DEADLINE_MARGIN_SECONDS
@@ -19,6 +21,7 @@ from backfill.notify.watch import tell_failure
 from backfill.settings import cluster_config
 from include.scorecard_backfill.graph import task_of
 from include.scorecard_backfill.records import (
+    Deleted,
     Event,
     FailEvent,
     Failure,
@@ -43,10 +46,13 @@ def group_of(task_id: str) -> str:
 
 
 def result_of(context: Mapping[str, Any], stage: Stage, window: Window) -> Record | None:
-    """Return the record that a stage of the window left, None when it has left none."""
+    """Return the record that a stage of the window left, None when it has left none.
+
+    One of another window is none: under another plan of this run its place was another one's.
+    """
     ti = context["ti"]
     task = task_of(stage, window.order, cluster_config(window.cluster).orders)
-    return xcoms.record(ti, f"{group_of(ti.task_id)}.{task}")
+    return xcoms.of_window(xcoms.record(ti, f"{group_of(ti.task_id)}.{task}"), window.key)
 
 
 def already(context: Mapping[str, Any], window: Window) -> Settled:
@@ -57,11 +63,10 @@ def already(context: Mapping[str, Any], window: Window) -> Settled:
     return settled(window.key, result_of(context, "verify", window), cut)
 
 
-def failed_before(context: Mapping[str, Any], key: str) -> Failure | None:
+def failed_before(context: Mapping[str, Any], window: Window) -> Failure | None:
     """Return how the last try of this worker-run stage ended for good, None when it did not. For this window only."""
-    kept = store.RunStore(context).get(store.FAILED)
-    found = Failure.from_json(kept) if kept else None
-    return found if found is not None and found.key == key else None
+    kept = store.WindowStore(context, window).get(store.FAILED)
+    return Failure.from_json(kept) if kept else None
 
 
 def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
@@ -71,7 +76,7 @@ def fail(context: Mapping[str, Any], failure: Failure) -> NoReturn:
         Refusal: always: Airflow's own retries are for killed workers and do not repeat it.
     """
     context["ti"].xcom_push(key=xcoms.RESULT, value=failure.to_json())
-    store.RunStore(context).set(store.FAILED, failure.to_json())
+    store.RunStore(context).set(store.name_of(store.FAILED, failure.key), failure.to_json())
     tell_failure(context["ti"], failure, _window_of(context))
     raise Refusal(f"{failure.text}\n{failure.what_to_do or what_to_do(failure.cause)}")
 
@@ -82,6 +87,35 @@ def _window_of(context: Mapping[str, Any]) -> Window | None:
         return Window.from_json(getattr(context.get("task"), "window", None))
     except (RecordError, TypeError):
         return None
+
+
+@contextmanager
+def access_refused(
+    context: Mapping[str, Any], window: Window, stage: Stage, resending: Deleted | None = None
+) -> Iterator[None]:
+    """End the stage for good when ClickHouse does not accept the account: Airflow's retries would change nothing.
+
+    ``resending``: what this stage is sending again, so that its next try goes on with that.
+    """
+    try:
+        yield
+    except DatabaseError as error:
+        if not is_access(error):
+            raise
+        conn_id, cause = cluster_config(window.cluster).clickhouse.conn_id, "access_denied"
+        reason = f"{window.label}: ClickHouse connection {conn_id!r}: {error}"[:2_000]
+        fail(
+            context,
+            Failure(
+                key=window.key,
+                stage=stage,
+                cause=cause,
+                reason=reason,
+                what_to_do=what_to_do(cause),
+                generation=resending.generation if resending else 0,
+                deleted=resending,
+            ),
+        )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from backfill.groups import BATCHES, Group, pass_of, placed
 from backfill.hooks import clickhouse, kubernetes, temporal
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.hooks.clickhouse_errors import is_access
 from backfill.hooks.secrets import resolved
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
@@ -150,9 +151,9 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         return self.task_instance
 
     async def result_of(self, stage: Stage) -> Record | None:
-        """Return the record that a stage of the same window left, None when it has left none."""
+        """Return the record that a stage left of this very window, None when it has left none."""
         task = task_of(stage, self.window.order, self.config.orders)
-        return await xcoms.arecord(self.ti, f"{self.args.group}.{task}")
+        return xcoms.of_window(await xcoms.arecord(self.ti, f"{self.args.group}.{task}"), self.window.key)
 
     async def places(self) -> list[Place]:
         """Return the windows of this pass in plan order: one list for all that wait in this process."""
@@ -322,7 +323,10 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             return Failed(self.failure(Verdict("failed", (reason,), "configuration")))
         if not is_transient(error):
             self.log.exception("cannot go on")
-            cause = "access_denied" if kubernetes.is_permission(error) else "error"
+            house = is_access(error)
+            if house:
+                text = f"ClickHouse connection {self.config.clickhouse.conn_id!r}: {text}"
+            cause = "access_denied" if house or kubernetes.is_permission(error) else "error"
             return Failed(self.failure(Verdict("failed", (text,), cause)))
         if temporal.is_lost(error):
             shared_poll().drop(("temporal", self.args.cluster))

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from airflow.sdk.bases.xcom import BaseXCom
 
 from include.scorecard_backfill.params.chosen import Chosen
-from include.scorecard_backfill.records import Record, RecordError, plain, read
+from include.scorecard_backfill.records import Record, RecordError, Result, plain, read
 
 RESULT = "return_value"
 """A stage's result or its failure; of the replans: the windows of a pass; of `plan`: those of its first batch."""
@@ -106,6 +106,11 @@ def record(ti: Any, task_id: str, key: str = RESULT) -> Record | None:
         RecordError: something else is there.
     """
     return read(pull(ti, task_id, key, ti.map_index))
+
+
+def of_window(found: Record | None, key: str) -> Record | None:
+    """Return a record only when it is of this window: at its map index another plan of the run had another one."""
+    return found if isinstance(found, Result) and found.key == key else None
 
 
 def expect(kind: type[R], found: Record | None, what: str) -> R:

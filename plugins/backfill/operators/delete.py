@@ -14,8 +14,8 @@ from backfill.deleting.sweep import SweepApproval, begin, begun, survey
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
 from backfill.kit.promises import approval, approved_digest, promise
-from backfill.kit.stages import StageError, already, event_of, fail, failed_before, group_of, result_of
-from backfill.kit.store import GENERATION, SNAPSHOTS, RunStore
+from backfill.kit.stages import StageError, access_refused, already, event_of, fail, failed_before, group_of, result_of
+from backfill.kit.store import GENERATION, SNAPSHOTS, WindowStore
 from backfill.settings import cluster_config
 from backfill.snapshots import SnapshotError, Snapshots
 from include.scorecard_backfill import life
@@ -60,7 +60,7 @@ class DeleteOperator(BaseOperator):
                 window.label,
             )
             return Deleted(key=window.key, window=window, status=done).to_json()
-        with metrics.measured(self.cluster, "delete"):
+        with metrics.measured(self.cluster, "delete"), access_refused(context, window, "delete"):
             return self._deleted(context, window).to_json()
 
     def resume(self, context: Any, event: Any = None) -> Any:
@@ -90,10 +90,10 @@ class DeleteOperator(BaseOperator):
             return kept
         sweeping = window.order == "reindex_first"
         surveyed = survey(hook, window, counted) if sweeping else None
-        rows = (begun(context) or surveyed.old) if surveyed else counted.now
+        rows = (begun(context, window) or surveyed.old) if surveyed else counted.now
         facts = self._facts(context, window, rows, surveyed.balance if surveyed else "ok")
         self._refuse(context, window, facts, surveyed.sentences if surveyed else ())
-        if not facts.rows_before and self._generation(context) == 0:
+        if not facts.rows_before and self._generation(context, window) == 0:
             self.log.info("no row is there to delete")
             return kept.model_copy(update={"status": "nothing", "digest": approved_digest(context)})
         if surveyed:
@@ -101,25 +101,25 @@ class DeleteOperator(BaseOperator):
         snapshots = self._snapshots(context, hook, window, rows)
         promise(context, window, counted, swept=sweeping)
         bound = counted.server_time if sweeping or (facts.written and facts.bounded) else None
-        if surveyed and not begun(context):
-            begin(context, rows)
-        generation = max(1, self._generation(context))
-        RunStore(context).set(GENERATION, generation)
+        if surveyed and not begun(context, window):
+            begin(context, window, rows)
+        generation = max(1, self._generation(context, window))
+        WindowStore(context, window).set(GENERATION, generation)
         order = Order(window, rows, generation, bound, drop=generation == 1 and not sweeping, facts=facts)
         sent = DeleteSender(self, self.cluster, "delete").send(context, order)
         return kept.model_copy(
             update={
                 "status": "deleted",
                 "sent": sent,
-                "generation": self._generation(context),
+                "generation": self._generation(context, window),
                 "snapshots": tuple(snapshots),
                 "bound": bound,
                 "digest": approved_digest(context),
             }
         )
 
-    def _generation(self, context: Any) -> int:
-        return int(RunStore(context).get(GENERATION) or 0)
+    def _generation(self, context: Any, window: Window) -> int:
+        return int(WindowStore(context, window).get(GENERATION) or 0)
 
     def _counted(self, context: Any, window: Window, hook: BackfillClickHouse) -> Counted:
         if window.order == "delete_first":
@@ -130,8 +130,8 @@ class DeleteOperator(BaseOperator):
         return reindexed.counted
 
     def _facts(self, context: Any, window: Window, rows: Sequence[TableDays], balance: life.Balance) -> life.Facts:
-        generation = self._generation(context)
-        before = failed_before(context, window.key)
+        generation = self._generation(context, window)
+        before = failed_before(context, window)
         same = before is not None and before.generation == generation
         agreed, differs = approval(context, self.cluster)
         if differs:
@@ -172,7 +172,7 @@ class DeleteOperator(BaseOperator):
         self, context: Any, hook: BackfillClickHouse, window: Window, rows: Sequence[TableDays]
     ) -> list[str]:
         """Copy the rows before the first DELETE, if the cluster's file says so; once, since later they are gone."""
-        config, store = cluster_config(self.cluster), RunStore(context)
+        config, store = cluster_config(self.cluster), WindowStore(context, window)
         if not config.snapshot.enabled:
             return []
         taken = store.get(SNAPSHOTS)

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator, Variable
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
-from backfill.kit.debts import DebtBook
+from backfill.kit.debts import DebtBook, DebtIndexError
 from backfill.kit.refusal import Refusal
 from backfill.kit.stages import kept_refusal
 from backfill.kit.store import FROZEN, RunStore
@@ -22,6 +22,7 @@ from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.rules import names_of
 from include.scorecard_backfill.markdown import plan_markdown
+from include.scorecard_backfill.names import new_plan_id
 from include.scorecard_backfill.params import EffectiveParams
 from include.scorecard_backfill.planning import inventory, learned, plan
 from include.scorecard_backfill.planning.batches import batch_numbers, in_batches
@@ -29,6 +30,7 @@ from include.scorecard_backfill.planning.frozen import FrozenPlan
 from include.scorecard_backfill.planning.terms import Terms, differences, digest, terms_of, windows_digest, windows_of
 from include.scorecard_backfill.planning.windows import DateRange, split_by_volume, split_fixed
 from include.scorecard_backfill.records import Window
+from include.scorecard_backfill.spoiled import OpenDebts
 from include.scorecard_backfill.tracking.advice import Advice, advice
 from include.scorecard_backfill.tracking.history import History, HistoryError
 
@@ -54,10 +56,11 @@ class PlanOperator(BaseOperator):
         config = cluster_config(self.cluster)
         run = run_parameters(context, config)
         book = DebtBook(self.cluster)
-        open_debts = book.open()
+        owed = self._owed(book, run)
+        open_debts = owed.readable
         frozen = self._frozen(context, config, run, open_debts)
         if frozen is None:
-            frozen = self._plan(context, config, run, open_debts)
+            frozen = self._plan(context, config, run, owed)
             RunStore(context).set(FROZEN, frozen.to_json())
         windows = frozen.windows
         self._show(context, config, frozen)
@@ -69,6 +72,18 @@ class PlanOperator(BaseOperator):
         if frozen.batches:
             context["ti"].xcom_push(key=xcoms.BATCHES, value=list(frozen.batches))
         return [w.to_json() for number, _, w in in_batches(windows, frozen.batches) if number == 0]
+
+    def _owed(self, book: DebtBook, run: EffectiveParams) -> OpenDebts:
+        """Return the debts of the cluster. Raises Refusal for one that this plan may owe and that cannot be read."""
+        try:
+            found = book.open()
+        except DebtIndexError as error:
+            raise Refusal(f"the plan is refused, nothing was deleted: {error}") from None
+        stop = [s for s in found.spoiled if s.concerns(run.range, run.customers, everybody=run.all_customers)]
+        if stop and not run.dry_run:
+            said = "\n".join(f"- {spoiled.text}. {spoiled.remedy}" for spoiled in stop)
+            raise Refusal(f"the plan is refused, nothing was deleted, because what is owed is not known:\n{said}")
+        return found
 
     def _frozen(
         self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
@@ -82,8 +97,7 @@ class PlanOperator(BaseOperator):
         if not changed:
             self.log.info("this run was planned before: the same %d windows again", len(frozen.windows))
             return frozen
-        keys = {window.key for window in frozen.windows}
-        begun = [debt.label for debt in open_debts if debt.window in keys]
+        begun = [] if frozen.chosen.dry_run else [d.label for d in owing.of_windows(frozen.windows, open_debts)]
         text = "; ".join(changed)
         if begun:
             raise Refusal(
@@ -97,10 +111,9 @@ class PlanOperator(BaseOperator):
     def _terms(self, config: ClusterConfig, run: EffectiveParams, windows: str) -> Terms:
         return terms_of(config, mode=run.mode, order=run.order, windows=windows, max_parallel=run.max_parallel)
 
-    def _plan(
-        self, context: Any, config: ClusterConfig, run: EffectiveParams, open_debts: Sequence[owing.Debt]
-    ) -> FrozenPlan:
+    def _plan(self, context: Any, config: ClusterConfig, run: EffectiveParams, owed: OpenDebts) -> FrozenPlan:
         notes: list[str] = []
+        open_debts = owed.readable
         known = self._learned(config, notes)
         imported = self._imported(config, run, open_debts, notes)
         stock, problems = read_inventory(BackfillClickHouse(config), run.range)
@@ -119,6 +132,7 @@ class PlanOperator(BaseOperator):
             order=run.order,
             debts=tuple(open_debts),
             left_out=imported.left_out,
+            plan_id=new_plan_id(),
         )
         try:
             windows = plan.build_plan(request, stock, problems).windows
@@ -128,6 +142,8 @@ class PlanOperator(BaseOperator):
         notes += imported.notes
         notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
         notes += [f"owed, NOT in this plan: {debt.text}" for debt in owing.outside(windows, open_debts)]
+        notes += [f"owed, NOT in this plan: {spoiled.text}. {spoiled.remedy}" for spoiled in owed.spoiled]
+        notes += owing.unpayable(open_debts, {*stock.tables, *problems})
         return FrozenPlan(
             windows=windows,
             run=run.model_dump(mode="json") | {"destructive": run.destructive},

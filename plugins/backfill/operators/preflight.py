@@ -18,6 +18,7 @@ from backfill.kit.refusal import Refusal
 from backfill.kit.stages import kept_refusal
 from backfill.notify.channels import channel_problems
 from backfill.operators.checks import temporal as temporal_checks
+from backfill.operators.checks.airflow import airflow_problems
 from backfill.operators.checks.clickhouse import clickhouse
 from backfill.operators.checks.kubernetes import kubernetes
 from backfill.operators.late import refuse_late_start
@@ -93,6 +94,7 @@ class PreflightOperator(BaseOperator):
         for check in checks():
             guarded(check, config, problems, notes)
         problems += channel_problems(config)
+        problems += airflow_problems()
         for note in notes:
             self.log.warning("%s", note)
         if problems:

@@ -11,7 +11,7 @@ from airflow.sdk import get_current_context
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
 from backfill.kit.refusal import Refusal
-from backfill.kit.stages import already, event_of
+from backfill.kit.stages import access_refused, already, event_of
 from backfill.reindexing.window_job import WindowJob
 from backfill.settings import cluster_config
 from include.scorecard_backfill.records import Counted, GoEvent, JobEvent, Reindexed, Window
@@ -71,7 +71,8 @@ class ReindexOperator(KubernetesJobOperator):
         if window.order != "reindex_first":
             return None
         hook = BackfillClickHouse(cluster_config(self.cluster))
-        return counted_once(context, window, hook, self.log)
+        with access_refused(context, window, "reindex"):
+            return counted_once(context, window, hook, self.log)
 
     def on_kill(self) -> None:
         """End the live Job of this very try when a person has ended it (see :meth:`WindowJob.killed`)."""

@@ -29,11 +29,14 @@ class ReplanOperator(BaseOperator):
     def execute(self, context: Any) -> list[dict[str, Any]]:
         """Return the smaller windows; frozen once made, like the plan."""
         store = RunStore(context)
-        parts = [Window.from_json(item) for item in store.get(FROZEN) or []]
-        known = {part.part_of for part in parts}
         places = places_of(context, pass_of(self.group))
+        windows = [place.window for place in places]
+        keys = {window.key for window in windows}
+        # Parts of another plan's windows are not this one's, whose plan was cleared and made anew in the same run.
+        parts = [part for item in store.get(FROZEN) or [] if (part := Window.from_json(item)).part_of in keys]
+        known = {part.part_of for part in parts}
         failures = [r for r in results_of(context, places, "wait_workflows") if isinstance(r, Failure)]
-        fresh = [w for w in replan.too_big([p.window for p in places], failures) if w.key not in known]
+        fresh = [w for w in replan.too_big(windows, failures) if w.key not in known]
         # Only the planned window was counted before anything was deleted: its days are those of every part, too.
         counted = counted_of(context, places_of(context, BATCHES)) if fresh else {}
         for window in fresh:
@@ -60,5 +63,6 @@ class ReplanOperator(BaseOperator):
         book = DebtBook(self.cluster)
         book.announce(part.key for part in parts if part.destructive)
         of_window = {part.part_of for part in parts}
-        owed = [debt for debt in book.open() if debt.window in of_window]
+        # A window whose debt cannot be read goes on owing it; its parts write their own before they delete.
+        owed = [debt for debt in book.open().readable if debt.window in of_window]
         book.hand_over(owing.hand_over(parts, context["dag_run"].run_id, owed))

@@ -12,13 +12,12 @@ from backfill import metrics
 from backfill.hooks.kubernetes import KubernetesJobs, brief
 from backfill.kit import xcoms
 from backfill.kit.announce import announce
-from backfill.kit.debts import DebtBook
+from backfill.kit.debts import INDEX, DebtBook, DebtIndexError
 from backfill.kit.refusal import Refusal
 from backfill.kit.results import planned, results_of
 from backfill.notify.tell import run_of, tell
 from backfill.settings import cluster_config
 from backfill.slots import Place
-from include.scorecard_backfill.debts import Debt
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.job import cluster_selector
 from include.scorecard_backfill.markdown import report_markdown
@@ -27,6 +26,7 @@ from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import Deleted, Failure, Record, Verified, Window
 from include.scorecard_backfill.records.report import Report
 from include.scorecard_backfill.report import VERIFIED, Outcome, build_report, unwatched
+from include.scorecard_backfill.spoiled import OpenDebts, Spoiled
 
 
 class ReportOperator(BaseOperator):
@@ -43,13 +43,15 @@ class ReportOperator(BaseOperator):
         records = self._records(context, passes)
         windows = [place.window for place in passes[0]]
         parts = [place.window for listed in passes[1:] for place in listed]
+        debts = self._debts([*windows, *parts])
         outcome = Outcome(
             windows=windows,
             parts=parts,
             verified=[r for r in records if isinstance(r, Verified)],
             deleted=[r for r in records if isinstance(r, Deleted)],
             failures=[r for r in records if isinstance(r, Failure)],
-            debts=self._debts([*windows, *parts]),
+            debts=debts.readable,
+            spoiled=debts.spoiled,
         )
         run = xcoms.chosen(ti)
         changes: dict[str, Any] = {"cluster": self.cluster, "run_id": context["dag_run"].run_id}
@@ -105,9 +107,13 @@ class ReportOperator(BaseOperator):
                 return sentence
         return "" if run else "There is no plan: preflight or plan failed (see their logs); nothing was deleted."
 
-    def _debts(self, windows: Sequence[Window]) -> Sequence[Debt]:
+    def _debts(self, windows: Sequence[Window]) -> OpenDebts:
         """Return the cluster's open debts; what was paid leaves the index, what the run owes is in it."""
-        return DebtBook(self.cluster).prune(w.key for w in windows if w.destructive)
+        try:
+            return DebtBook(self.cluster).prune(w.key for w in windows if w.destructive)
+        except DebtIndexError as error:
+            # What this run did is known without it, and is reported first of all.
+            return OpenDebts(spoiled=(Spoiled(INDEX, str(error)),))
 
     def _running(self, windows: Sequence[Window], verified: set[str]) -> dict[str, Any]:
         """Return the report's fields of the run's live Jobs, or why they are not known; it is red in either case."""

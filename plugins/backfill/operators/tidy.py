@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator, Variable
+from airflow.sdk.exceptions import AirflowException
 
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
@@ -18,6 +19,10 @@ from include.scorecard_backfill.planning import learned
 from include.scorecard_backfill.records import Failure, Record, Window, WorkflowsClosed
 
 
+class TidyError(AirflowException):
+    """Something that the next run would like to have is not done; nothing of this run depends on it."""
+
+
 class TidyOperator(BaseOperator):
     """Keeps what the windows say about sizes and speed, and drops the snapshots of any run whose days are over."""
 
@@ -26,12 +31,28 @@ class TidyOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> None:
-        """Do all of it; raises what the servers or a broken variable raise, with the task's own name on it."""
+        """Do all of it, whatever becomes of one part.
+
+        Raises:
+            TidyError: parts have failed; the others are done.
+        """
         passes = planned(context)
         waited = [record for listed in passes for record in results_of(context, listed, "wait_workflows")]
-        self._learn([place.window for listed in passes for place in listed], waited)
-        self._remove_snapshots()
-        self._announce(context)
+        windows = [place.window for listed in passes for place in listed]
+        failed: list[str] = []
+        for what, part in (
+            ("sizes and speeds are not kept", lambda: self._learn(windows, waited)),
+            ("expired snapshots are not removed", self._remove_snapshots),
+            ("verified months are not announced", lambda: self._announce(context)),
+        ):
+            try:
+                part()
+            except Exception as error:
+                # The parts have nothing to do with one another: each is tried, and all that failed is said at the end.
+                self.log.exception("%s", what)
+                failed.append(f"{what}: {type(error).__name__}: {error}")
+        if failed:
+            raise TidyError("; ".join(failed) + ". The report is not touched by it; correct it and clear this task")
 
     def _announce(self, context: Any) -> None:
         """Leave an asset event for each customer and month that an incomplete run has verified all the same."""
@@ -55,7 +76,10 @@ class TidyOperator(BaseOperator):
         if not outcomes:
             return
         name = LEARNED_VARIABLE.format(cluster=self.cluster)
-        known = learned.parse_learned(Variable.get(name, default=None))
+        try:
+            known = learned.parse_learned(Variable.get(name, default=None))
+        except ValueError as error:
+            raise TidyError(f"the Airflow Variable {name} cannot be read ({error}); mend or delete it") from None
         Variable.set(name, learned.dump_learned(learned.learn(known, outcomes)))
 
     def _remove_snapshots(self) -> None:

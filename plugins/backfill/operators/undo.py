@@ -16,6 +16,7 @@ from backfill.settings import DAG_ID_PREFIX, cluster_config
 from backfill.snapshots import Snapshots
 from include.scorecard_backfill.names import digest
 from include.scorecard_backfill.params.undo import UndoParams
+from include.scorecard_backfill.putback import PutBackError
 from include.scorecard_backfill.records import MissingRows, Window, plain
 
 
@@ -35,12 +36,18 @@ class UndoPlanOperator(BaseOperator):
         self.cluster = cluster
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        """Return the windows with missing rows. Raises Refusal when there is no such run or snapshot."""
+        """Return the windows with missing rows.
+
+        Raises:
+            Refusal: there is no such run or snapshot, or rows cannot be put back as they were (columns have changed).
+        """
         params = UndoParams.read(context["params"])
         chosen = self._chosen(context["ti"], params)
         hook = BackfillClickHouse(cluster_config(self.cluster))
         snapshots = Snapshots(hook, hook.topology())
         existing = snapshots.existing()
+        if refused := list(dict.fromkeys(s for window in chosen for s in snapshots.refusals(window, existing))):
+            raise Refusal("nothing was put back, because columns have changed: " + "; ".join(refused))
         looked = [(window, snapshots.missing(window, existing)) for window in chosen]
         if not any(missing for _, missing in looked):
             raise Refusal(f"no window of {params.run_id} has a snapshot (not enabled, or expired)")
@@ -126,7 +133,10 @@ class UndoOperator(BaseOperator):
         existing = snapshots.existing()
         left: list[str] = []
         for window in (Window.from_json(item) for item in found):
-            snapshots.restore(window, existing, meant=meant)
+            try:
+                snapshots.restore(window, existing, meant=meant)
+            except PutBackError as error:
+                raise Refusal(f"{window.label} is not put back: {error}") from None
             left += [
                 f"{window.label}: {m.database}.{m.table}: {rows}"
                 for m in snapshots.missing(window, existing)

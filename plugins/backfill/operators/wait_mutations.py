@@ -10,8 +10,8 @@ from backfill.deleting.standstill import stood_still
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.promises import approval
 from backfill.kit.refusal import Refusal
-from backfill.kit.stages import TriggeredWait, already, fail, group_of, limit
-from backfill.kit.store import GENERATION, RunStore
+from backfill.kit.stages import TriggeredWait, access_refused, already, fail, group_of, limit
+from backfill.kit.store import GENERATION, RunStore, WindowStore, name_of
 from backfill.settings import cluster_config
 from backfill.triggers.mutations import MutationsTrigger
 from include.scorecard_backfill import life
@@ -47,24 +47,28 @@ class WaitMutationsOperator(TriggeredWait):
         found = read_event(event)
         if isinstance(found, FailEvent):
             failure = found.failure
-            if failure.deleted is None and (resending := RunStore(context).get(RESENDING)):
-                failure = failure.model_copy(update={"deleted": Deleted.from_json(resending)})
+            if failure.deleted is None:
+                failure = failure.model_copy(update={"deleted": _resending(context, failure.key)})
             hook = BackfillClickHouse(cluster_config(self.cluster))
             fail(context, stood_still(context, hook, self.log, failure))
         return super().resume(context, event, **kwargs)
 
     def act(self, context: Any, event: Event, **kwargs: Any) -> Any:
         """Send the DELETE again under the next generation and wait for that one."""
-        store = RunStore(context)
         if isinstance(event, ResendEvent):
             deleted = event.deleted.model_copy(update={"generation": event.generation, "sent": ()})
+            store = WindowStore(context, deleted.window)
             store.set(RESENDING, deleted.to_json())
             store.set(GENERATION, event.generation)
-        elif isinstance(event, GoEvent):
-            deleted = Deleted.from_json(store.get(RESENDING))
-        else:
-            raise Refusal(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
-        return self._resend(context, deleted)
+            return self._resend(context, deleted)
+        if isinstance(event, GoEvent):
+            going_on = _resending(context, event.key)
+            if going_on is None:
+                raise Refusal(
+                    f"{self.task_id}: no DELETE of window {event.key} is being sent again: clear this task and delete"
+                )
+            return self._resend(context, going_on)
+        raise Refusal(f"{self.task_id}: an event of kind {event.kind!r} is not known here")
 
     def _resend(self, context: Any, deleted: Deleted) -> Any:
         window = deleted.window
@@ -83,8 +87,9 @@ class WaitMutationsOperator(TriggeredWait):
         facts = life.Facts(order=window.order, balance="ok", bounded=bounded, generation=deleted.generation)
         rows = counted.now if counted else ()
         order = Order(window, rows, deleted.generation, bound, drop=False, facts=facts, resent=deleted)
-        sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
-        generation = int(RunStore(context).get(GENERATION) or deleted.generation)
+        with access_refused(context, window, "wait_mutations", deleted):
+            sent = DeleteSender(self, self.cluster, "wait_mutations").send(context, order)
+        generation = int(WindowStore(context, window).get(GENERATION) or deleted.generation)
         return self._wait_for(deleted.model_copy(update={"sent": sent, "generation": generation, "bound": bound}))
 
     def _refuse(self, context: Any, deleted: Deleted, cause: str, reason: str) -> None:
@@ -112,3 +117,12 @@ class WaitMutationsOperator(TriggeredWait):
             method_name="resume",
             timeout=limit(config.clickhouse.mutation_deadline_seconds),
         )
+
+
+def _resending(context: Any, key: str) -> Deleted | None:
+    """Return the DELETE of a window (its key) that this task is sending again, None when it is sending none."""
+    store = RunStore(context)
+    # By the bare name as earlier releases kept it; the record says whose it is.
+    kept = store.get(name_of(RESENDING, key)) or store.get(RESENDING)
+    found = Deleted.from_json(kept) if kept else None
+    return found if found is not None and found.key == key else None

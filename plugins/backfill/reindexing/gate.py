@@ -16,7 +16,7 @@ from include.scorecard_backfill.planning.overrides import OverrideError
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.verdicts.admission import judge_job
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok, wait
-from include.scorecard_backfill.verdicts.jobs import may_run, scheduled_jobs
+from include.scorecard_backfill.verdicts.jobs import may_run, of_other_plans, scheduled_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,8 @@ async def may_make_job(config: ClusterConfig, eyes: Eyes, ask: Ask) -> Verdict:
 
     In the order in which things hold a window back: pods of an earlier attempt (a deleted Job is gone at once, its pods
     have their grace period, in which they may start workflows), its open workflows, the CronJob's own Job (which
-    reindexes the same rows), and the slots: windows that come back after a clear were admitted long ago.
+    reindexes the same rows), the customer's Jobs of another plan (an earlier run's, or this one's before it was planned
+    anew), and the slots: windows that come back after a clear were admitted long ago.
     """
     if ask.since:
         ending = may_run(await eyes.jobs.pods(window_selector(ask.window.key)))
@@ -80,6 +81,8 @@ async def _slot(config: ClusterConfig, eyes: Eyes, ask: Ask) -> Verdict:
     if override and override.pause:
         return wait(f"paused {override.text}")
     jobs = await eyes.jobs.jobs(cluster_selector(config.name))
+    if others := of_other_plans(jobs, ask.window.customer_id, {place.window.key for place in ask.places}):
+        return wait(f"Jobs of another plan of {ask.window.customer_id} are running: {', '.join(others[:3])}")
     found = works(ask.places, await eyes.states(), jobs, await eyes.open_ids(), config)
     verdict = judge_job(index, found, limits_now(config, ask.run, override).max_parallel)
     return verdict if verdict.state != "ok" else ok("nothing runs beside it, a slot is free")

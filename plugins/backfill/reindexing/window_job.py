@@ -16,7 +16,7 @@ from backfill.hooks.temporal import TemporalHook, Workflows
 from backfill.kit import xcoms
 from backfill.kit.results import planned
 from backfill.kit.stages import StageError, fail, failed_before, result_of
-from backfill.kit.store import COUNTED, MADE, RunStore
+from backfill.kit.store import COUNTED, MADE, WindowStore
 from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.reindexing.jobmaker import JobMaker, JobRefusedError, NoRoomError, NotMadeError, attempt_of, live_ones
 from backfill.settings import cluster_config
@@ -103,7 +103,7 @@ class WindowJob:
             adopted = newest if facts.job != "live" else asyncio.run(maker.adopt(newest))
             if adopted is not None:
                 self._defer_to(context, adopted, window)
-        made = MadeJob.from_json(RunStore(context).get(MADE))
+        made = MadeJob.from_json(WindowStore(context, window).get(MADE))
         since = created_at(newest) if newest is not None else made.made_at
         verdict = asyncio.run(self._gate(context, client, window, since))
         if verdict.state == "failed":
@@ -130,9 +130,9 @@ class WindowJob:
         Not what this task has merely done: a worker that dies after its Job's end repeats the task, and must adopt it.
         """
         found = [result_of(context, stage, window) for stage in ("wait_workflows", "verify")]
-        before = failed_before(context, window.key)
+        before = failed_before(context, window)
         attempts = [int(getattr(record, "attempt", 0) or 0) for record in (*found, before)]
-        return max(*attempts, int(RunStore(context).get(JUDGED) or 0))
+        return max(*attempts, int(WindowStore(context, window).get(JUDGED) or 0))
 
     async def _gate(self, context: Mapping[str, Any], client: KubernetesJobs, window: Window, since: float) -> Verdict:
         ti = context["ti"]
@@ -239,7 +239,7 @@ class WindowJob:
     def _defer_to(self, context: Mapping[str, Any], job: ForeignJson, window: Window) -> NoReturn:
         limits = self.config.kubernetes
         # A Job that is deleted leaves no trace at the API server, but it may leave workflows.
-        RunStore(context).set(MADE, MadeJob(attempt=attempt_of(job), made_at=created_at(job)).to_json())
+        WindowStore(context, window).set(MADE, MadeJob(attempt=attempt_of(job), made_at=created_at(job)).to_json())
         owner = owner_of(job)
         record = self._record(context, job, window)
         trigger = JobTrigger(
@@ -263,7 +263,7 @@ class WindowJob:
         """Return what the reindex stage leaves when this Job ends well; None for a stage that then goes on."""
         if self.stage != "reindex":
             return None
-        kept = RunStore(context).get(COUNTED)
+        kept = WindowStore(context, window).get(COUNTED)
         return Reindexed(
             key=window.key,
             window=window,
@@ -333,7 +333,7 @@ class WindowJob:
         if event.outcome == "unknown":
             raise StageError(f"{event.cause}: {text}; the retry looks at the Job's real state")
         if event.outcome == "failed" and mentions_deadlock(" ".join(event.log_tail)):
-            RunStore(context).set(JUDGED, event.attempt)
+            WindowStore(context, window).set(JUDGED, event.attempt)
             raise StageError(f"{text}; a database deadlock, tried again")
         if event.outcome == "timeout":
             client = KubernetesJobs.for_worker(self.config)

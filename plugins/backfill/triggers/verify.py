@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from backfill.groups import group_named
@@ -16,7 +17,7 @@ from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.snapshots import Snapshots
 from include.scorecard_backfill import life
-from include.scorecard_backfill.config.rules import judging
+from include.scorecard_backfill.config.rules import judging, told_tables
 from include.scorecard_backfill.proof import judge
 from include.scorecard_backfill.records import (
     Deleted,
@@ -27,14 +28,18 @@ from include.scorecard_backfill.records import (
     ReindexEvent,
     TableBalance,
     TableDays,
+    TableName,
     Verified,
     WorkflowsClosed,
     settled,
 )
-from include.scorecard_backfill.verdicts.base import Verdict, failed
+from include.scorecard_backfill.rewriting import Rewriting, Rewritten, judge_rewriting
+from include.scorecard_backfill.verdicts.base import Verdict, failed, ok
 from include.scorecard_backfill.verdicts.causes import cause_of
+from include.scorecard_backfill.verdicts.census import Census, DayTallies
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation, seen_of
+from include.scorecard_backfill.verdicts.started import Ids
 
 NOT_CLOSED = (
     "wait_workflows left no proof that the workflows are closed (it was marked by hand?): clear it (wait_workflows) and"
@@ -78,7 +83,8 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         made = self._closed.attempt if self._closed else 0
         self._attempt = max(self.args.attempt, made, before.attempt if before else 0)
         self._left: life.Left = cause_of(before.cause).repeat if before and before.attempt == self._attempt else ""
-        self._last: tuple[TableDays, ...] | None = None
+        self._last: tuple[tuple[TableDays, ...], Mapping[TableName, DayTallies]] | None = None
+        self._unwritten: tuple[str, ...] = ()
         # Workflows that still run would go on writing after the counts were found to balance.
         if not self._settled and self._closed is None and not self.args.attempt:
             raise ValueError(NOT_CLOSED)
@@ -96,15 +102,21 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         spooled = await asyncio.to_thread(hook.drain_spool, self._deleted.window, hosts)
         if spooled:
             return wait(*spooled)
-        census = await asyncio.to_thread(hook.census, list(self._deleted.window.slices()), hosts)
+        census = await asyncio.to_thread(hook.census, list(self._deleted.window.slices()), hosts, self._before_job())
         if census.unsettled:
             return wait(census.unsettled)
         after = table_days(census)
-        if after != self._last:
-            self._last = after
+        # What is written again in between changes no count.
+        counted = after, census.old
+        if counted != self._last:
+            self._last = counted
             rows = ", ".join(f"{t.database}.{t.table}={t.rows}" for t in after)
             return wait(f"counts must be equal in two looks in a row: {rows}")
         verdict, tables = judge(self._deleted.before, after, judging(self.config.clickhouse, self._deleted.window))
+        rewriting = self._rewriting(census)
+        if verdict.state == "ok" and rewriting.verdict.state != "ok":
+            verdict = rewriting.verdict
+        self._unwritten = rewriting.doubts
         stale = await self._stale(hook, hosts)
         seen = await self._seen(hook, hosts)
         facts = life.Facts(
@@ -117,6 +129,33 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             attempt=self._attempt,
         )
         return await self._decide(life.next_step("verify", facts), verdict, stale, tables, hook, hosts)
+
+    def _before_job(self) -> datetime | None:
+        """Return the moment before the first Job in mode reindex, where that what is there tells nothing by itself."""
+        counted = self._deleted.counted
+        if self._deleted.window.destructive or counted is None:
+            return None
+        return datetime.fromtimestamp(counted.server_time, UTC)
+
+    def _rewriting(self, census: Census) -> Rewriting:
+        """Return whether the rows were written again; in mode cleanup nothing else could be there."""
+        window, house = self._deleted.window, self.config.clickhouse
+        if window.destructive:
+            return Rewriting(ok("rows were deleted"))
+        found = {name: Rewritten(one.rewritten, one.old) for name, one in census.tables.items()}
+        told = told_tables(house, window) if self._before_job() else frozenset()
+        return judge_rewriting(
+            self._deleted.before, found, judging(house, window), told=told, idle=self._idle_databases()
+        )
+
+    def _idle_databases(self) -> set[str]:
+        """Return the databases of profiles without a workflow, which wait_workflows has proven to have no work."""
+        if self._closed is None or not self._closed.workflow_ids:
+            return set()
+        window = self._deleted.window
+        ids = Ids(self.config.temporal.workflow_id_prefix, window.customer_id, window.profiles)
+        lacking = ids.lacking(self._closed.workflow_ids)
+        return {database.name for database in window.databases if database.profile_id in lacking}
 
     def _nothing_to_do(self) -> Look:
         if self._settled == "cut":
@@ -164,6 +203,7 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             workflows=len(self._closed.workflow_ids) if self._closed else 0,
             accounted=all(table.meant is not None for table in tables),
             missing=missing,
+            unwritten=self._unwritten,
         )
 
     async def _seen(self, hook: BackfillClickHouse, hosts: Sequence[Host]) -> life.Seen:

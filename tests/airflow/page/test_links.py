@@ -80,7 +80,7 @@ def test_every_stage_leads_to_the_job_that_runs_and_to_the_mutations(dag: Any, t
 
 
 def test_a_workflow_is_found_once_its_job_has_named_it(dag: Any, told: Story) -> None:
-    left = {"kind": "reindexed", "v": 1, "key": "x", "status": "reindexed", "attempt": 2,
+    left = {"kind": "reindexed", "v": 1, "key": "globex & co-2026-01-01", "status": "reindexed", "attempt": 2,
             "job_name": "reindex-globex-a2", "workflow_ids": ["Reindex-globex & co-voice", "another"]}  # fmt: skip
     told.xcom("windows.reindex", "return_value", left, 1)
     told.session.commit()

@@ -34,11 +34,12 @@ RUN = "manual__2026-03-01T12:00:00+00:00"
 OVERRIDE = "scorecard_backfill_override__sandbox-east"
 LOOKS = [("run", {"dag_id": DAG, "run_id": RUN}), ("dag", {"dag_id": DAG}), ("me", {"dag_id": DAG}),
          ("clusters", {}), ("export", {"dag_id": DAG, "run_id": RUN, "kind": "csv"}),
-         ("static/backfill.js", {})]  # fmt: skip
+         ("debts", {"dag_id": DAG}), ("static/backfill.js", {})]  # fmt: skip
 ACTIONS = [("retry", {}), ("reset", {"customer": "acme"}), ("reset", {"customer": "acme", "keys": []}),
            ("pause", {"reason": "disk", "hours": 1}), ("resume", {}),
            ("limit", {"max_parallel": 2, "reason": "disk", "hours": 1}),
-           ("end-job", {"key": "acme-2026-01-01"}), ("start-slot", {"slot": "2026-01-02T06:00:00Z"})]  # fmt: skip
+           ("end-job", {"key": "acme-2026-01-01"}), ("start-slot", {"slot": "2026-01-02T06:00:00Z"}),
+           ("write-off", {"key": "k" * 16, "digest": "d" * 16, "reason": "customer is gone"})]  # fmt: skip
 
 
 def half_done(session: Session, run_id: str = RUN) -> None:
@@ -133,6 +134,19 @@ async def test_a_look_shows_the_windows_of_all_batches_in_the_order_of_the_plan(
         ("globex", "waiting", "windows.admit", 1), ("hooli", "waiting", "", 0),
     ]  # fmt: skip
     assert view["windows"][1]["reason"] == "the Job is gone"
+
+
+async def test_what_another_plans_window_has_left_at_a_map_index_is_not_shown(fresh: FastAPI, story: Session) -> None:
+    told = Story(story, RUN)
+    earlier, now = window_record("acme", key="an-earlier-plans"), window_record("globex")
+    told.plan([now])
+    told.window(earlier, 0, 3, "failed")
+    story.commit()
+    async with person(fresh, "viewer") as client:
+        view = (await client.get("/run", params={"dag_id": DAG, "run_id": RUN})).json()
+    (shown,) = view["windows"]
+    assert (shown["customer"], shown["state"]) == ("globex", "failed")
+    assert "the Job is gone" not in shown["reason"]
 
 
 async def test_what_is_not_ours_is_said_in_one_line(fresh: FastAPI) -> None:

@@ -112,6 +112,11 @@ def _reads(hook: BackfillClickHouse, hosts: Sequence[Host], problems: list[str])
 def _tables(usable: Tables, unusable: Mapping[str, Sequence[str]], problems: list[str], notes: list[str]) -> None:
     """A table that cannot be used stops the windows of its customer in the plan; if all are like that, the run here."""
     said = [f"clickhouse: {problem}" for listed in unusable.values() for problem in listed]
+    if not usable and not unusable:
+        problems.append(
+            "clickhouse: no database with one of the configured tables is shown to this user: it lacks SELECT on them"
+            " (what may not be read is not listed), or clickhouse.tables names others than the cluster has"
+        )
     more = [f"clickhouse: and {len(said) - SHOWN} more tables that cannot be used"] if len(said) > SHOWN else []
     if said and not any(usable.values()):
         problems += [*said[:SHOWN], *more]

@@ -1,0 +1,52 @@
+"""Whose turn it is to send: a worker that was halted for hours may wake when another try has done its work.
+
+The scheduler gives a try up whose supervisor sends no heartbeat, and a supervisor that wakes ends its worker; but a
+worker that wakes together with it may be faster. What it would send then, unbounded, would take rows that were
+reindexed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+from backfill.kit.stages import StageError
+from backfill.kit.store import WindowStore
+from backfill.taken import state_now
+from include.scorecard_backfill.records import Window
+
+SENDER = "sender"
+"""Try that has asked last whether it may send."""
+
+
+class Turn:
+    """One try of a stage, asked anew before each statement that deletes."""
+
+    def __init__(self, context: Mapping[str, Any], window: Window) -> None:
+        self._ti = context["ti"]
+        self._store = WindowStore(context, window)
+
+    def check(self) -> None:
+        """Return when Airflow still has this very try as the one that runs; nothing may stand between this and sending.
+
+        Each try of a task has an id of its own, by which its state store is written: for one that was retried or
+        cleared the API server knows that id no more. One that a person has marked keeps its id, and is not running.
+
+        Raises:
+            StageError: another try has its place, a person has ended it, or Airflow does not say.
+        """
+        try:
+            self._store.set(SENDER, self._ti.try_number)
+            state = state_now(self._ti)
+        except AirflowRuntimeError as error:
+            raise StageError(
+                f"nothing is sent: Airflow does not have try {self._ti.try_number} of this task as the one that runs"
+                f" (it was halted, and another try has its place, or the API server cannot be asked): {error}"
+            ) from error
+        if state != "running":
+            raise StageError(
+                f"nothing is sent: this task is {state or 'without state'} for Airflow and not running; try"
+                f" {self._ti.try_number} of it was ended or cleared meanwhile"
+            )

@@ -1,0 +1,101 @@
+"""A worker that wakes when another try has its place, or a person has ended it, sends no DELETE any more."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+from airflow.sdk.execution_time.comms import ErrorResponse
+
+from backfill.deleting import deleter as module
+from backfill.deleting.deleter import Deleter
+from backfill.deleting.turn import Turn
+from backfill.kit.stages import StageError
+from backfill.kit.store import RunStore
+from include.scorecard_backfill.planning.deletes import Step
+from include.scorecard_backfill.verdicts.counts import Host
+from tests.airflow.test_deleter import KEY, NAMES, PART
+from tests.kit.store import Store
+from tests.kit.waits import context, window
+
+Json = dict[str, Any]
+
+GONE = AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"message": "not found"}))
+
+
+def turn(monkeypatch: pytest.MonkeyPatch, state: str | None, *, store: Store | None = None) -> Turn:
+    """The turn of a try whose task has this state for Airflow."""
+    task = context("windows.delete", task_state_store=store or Store())
+    states = {"manual__1": {"windows.delete_0": state}}
+    monkeypatch.setattr("backfill.taken.RuntimeTaskInstance.get_task_states", lambda **_: states)
+    return Turn(task, window())
+
+
+class Replaced(Store):
+    """The state store of a try that was retried or cleared: the API server knows its id no more."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As Airflow: what is not found is the default, also when the task instance is not."""
+        return default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        """Refused."""
+        raise GONE
+
+
+def test_the_try_that_runs_may_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn(monkeypatch, "running").check()
+
+
+@pytest.mark.parametrize("state", ["success", "failed", "deferred", "queued", "up_for_retry", "removed", None])
+def test_one_that_was_marked_or_cleared_may_not(state: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match=f"nothing is sent: this task is {state or 'without state'} for Airflow"):
+        turn(monkeypatch, state).check()
+
+
+def test_one_whose_place_another_try_has_may_not_although_the_task_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match="nothing is sent: Airflow does not have try 1 of this task") as refused:
+        turn(monkeypatch, "running", store=Replaced()).check()
+    assert refused.value.__cause__ is GONE
+
+
+def sending(outcomes: list[str], turns: list[bool]) -> tuple[list[str], Deleter]:
+    """A deleter whose server answers so, and that has its turn as often as it says, and what it has sent."""
+    sent: list[str] = []
+    left = iter(turns)
+
+    def check() -> None:
+        if not next(left):
+            raise StageError("nothing is sent")
+
+    def send_ddl(text: str, hosts: Any) -> Any:
+        sent.append(text)
+        return SimpleNamespace(outcome=outcomes[len(sent) - 1], errors={}, hosts=("node-1",), text="")
+
+    hook: Any = SimpleNamespace(config=SimpleNamespace(cluster="conversations"), names=NAMES, send_ddl=send_ddl)
+    store = RunStore({"task_state_store": Store()})
+    return sent, Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, 1, check)
+
+
+@pytest.mark.parametrize(
+    ("step", "outcomes", "turns", "leave"),
+    [
+        (Step("scorecard", PART), ["done"], [False], 0),
+        (Step("scorecard", PART), ["refused", "done"], [True, False], 1),
+        (Step("scorecard", PART, kind="drop", partitions=("1", "2")), ["done", "done"], [True, False], 1),
+    ],
+    ids=["before the first", "while a refusal is sat out", "between two partitions"],
+)
+def test_it_is_asked_right_before_each_statement(
+    step: Step, outcomes: list[str], turns: list[bool], leave: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REFUSED_SECONDS", 0.0)
+    sent, deleter = sending(outcomes, turns)
+    with pytest.raises(StageError, match="nothing is sent"):
+        deleter.send(step)
+    assert len(sent) == leave
+    # What was not sent is looked for by the next try; it is not taken for sent.
+    assert deleter.store.get(deleter._store_key(step))["state"] == "sending"
