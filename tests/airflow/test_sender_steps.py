@@ -34,6 +34,7 @@ def steps(
     wanted: Order,
     *,
     before: Step | None = None,
+    state: str = "taken",
     refused: tuple[str, ...] = (),
     held: Any = None,
     keys: Any = (MONTHLY,),
@@ -63,6 +64,7 @@ def steps(
         hosts=[Host("node-1", 1), Host("node-2", 2)],
         drop_was_refused=lambda table, part: table in refused,
         dropped=lambda *_: before,
+        sent_state=lambda _: state,
     )
     operator: Any = SimpleNamespace(log=logging.getLogger(__name__))
     return DeleteSender(operator, NAME, "delete")._steps(deleter, wanted), asked
@@ -121,6 +123,19 @@ def test_partitions_that_were_dropped_before_are_not_looked_up_anew(cluster: str
     ((table, part),) = list(window().slices())
     before = Step(table, part, kind="drop", partitions=("202512",))
     assert steps(order(), before=before) == ([before], [])
+
+
+def test_what_was_dropped_before_the_reindex_is_not_deleted_again_after_it(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch, clickhouse={"written_columns": {"scorecard": {"column": "updated_at"}}})
+    ((table, part),) = list(window().slices())
+    before = Step(table, part, kind="drop", partitions=("202601",))
+    assert steps(order(bound=1_770_000_060.0), before=before) == ([before], [])
+    # Where nobody knows whether the drop was taken, a DELETE that is bounded can do no harm.
+    found, asked = steps(order(bound=1_770_000_060.0), before=before, state="maybe")
+    assert (kinds(found), asked) == ([("delete", 0, ())], [])
+    assert steps(order(), before=before, state="maybe") == ([before], [])
 
 
 def test_what_is_large_goes_by_days_with_rows_and_once_more_as_a_whole(cluster: str) -> None:

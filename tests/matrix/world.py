@@ -74,9 +74,9 @@ COLUMNS = {
 KEYS = {"scorecard": "conversation_id, scorecard_id", "score": "conversation_id, scorecard_id, score_id"}
 
 
-def databases() -> list[str]:
-    """Every customer's databases."""
-    return [f"{customer}_{profile}" for customer in CUSTOMERS for profile in PROFILES[customer]]
+def databases(customers: Iterable[str] = CUSTOMERS) -> list[str]:
+    """The customers' databases."""
+    return [f"{customer}_{profile}" for customer in customers for profile in PROFILES[customer]]
 
 
 def create_tables(clickhouse: ClickHouseSandbox) -> None:
@@ -132,7 +132,7 @@ class World:
         self.air.answer = lambda _: "Reject" if self.scene.approval == "rejected" and not self.before else "Approve"
         self.first_statement = max((s["id"] for s in self.node.statements()), default=0)
         self.first_request = self.kubernetes.last_request_id()
-        self.insert((s for customer in CUSTOMERS for s in truth(customer)), LONG_AGO)
+        self.insert((s for customer in self.scene.present for s in truth(customer)), LONG_AGO)
 
     @property
     def before(self) -> bool:
@@ -212,20 +212,21 @@ class World:
     def forget(self) -> None:
         """Take all rows away: each mutation of a later scene would otherwise go through all parts of all scenes."""
         for node in self.clickhouse.nodes():
-            for database in databases():
+            for database in databases(self.scene.present):
                 for table in COLUMNS:
                     node.query(f"TRUNCATE TABLE {database}.{table}")
 
-    def rows(self, customer: str, table: str = "scorecard") -> dict[str, int]:
-        """Rows of a customer in the scene's month by id, as FINAL shows them over all shards, with their copies."""
-        found: Counter[str] = Counter()
-        for profile in PROFILES[customer]:
-            answer = self.node.query(
-                f"SELECT {table}_id FROM cluster('{CLUSTER}', {customer}_{profile}.{table}) FINAL"
-                f" WHERE scorecard_time >= '{self.month}' AND scorecard_time < '{self.next_month}'"
-            )
-            found.update(row[0].removeprefix(self.prefix) for row in answer)
-        return dict(found)
+    def rows(self, table: str) -> dict[str, dict[str, int]]:
+        """Rows of the scene's month by customer and id, as FINAL shows them over all shards, with their copies."""
+        found: dict[str, Counter[str]] = {customer: Counter() for customer in self.scene.present}
+        listed = "|".join(databases(self.scene.present))
+        answer = self.node.query(
+            f"SELECT _database, {table}_id FROM cluster('{CLUSTER}', merge(REGEXP('^({listed})$'), '^{table}$')) FINAL"
+            f" WHERE scorecard_time >= '{self.month}' AND scorecard_time < '{self.next_month}'"
+        )
+        for database, name in answer:
+            found[database.partition("_")[0]][name.removeprefix(self.prefix)] += 1
+        return {customer: dict(counted) for customer, counted in found.items()}
 
     def deletes(self) -> list[str]:
         """The statements that delete rows of the product's tables, as the server saw them."""

@@ -166,11 +166,11 @@ class DeleteSender:
         days = {table.name: {day: n.rows for day, n in table.days.items()} for table in order.rows}
         pairs = list(order.window.slices())
         dropped: dict[TableName, Step] = {}
-        if order.drop and order.bound is None and deleter.hook.config.delete.drop_partition:
+        if order.drop and deleter.hook.config.delete.drop_partition:
             for table, part in pairs:
                 if not days.get((part.database, table)) or deleter.drop_was_refused(table, part):
                     continue
-                if step := deleter.dropped(table, part) or self._drop_step(deleter.hook, deleter.hosts, table, part):
+                if step := self._dropped(deleter, order, table, part):
                     dropped[step.name] = step
         rest = [(table, part) for table, part in pairs if (part.database, table) not in dropped]
         steps = delete_steps(rest, days, deleter.hook.config.delete.max_rows_per_mutation)
@@ -178,6 +178,14 @@ class DeleteSender:
             *dropped.values(),
             *(replace(s, condition=condition_of(self.config.clickhouse, s.table, order.bound)) for s in steps),
         ]
+
+    def _dropped(self, deleter: Deleter, order: Order, table: str, part: sql.Slice) -> Step | None:
+        """Return the step of dropped partitions: the one that is there, else a new one, which no bound may limit."""
+        before = deleter.dropped(table, part)
+        if order.bound is None:
+            return before or self._drop_step(deleter.hook, deleter.hosts, table, part)
+        # A clear after the reindex began: what was taken is not deleted a second time, by rows.
+        return before if before is not None and deleter.sent_state(before) == "taken" else None
 
     def _drop_step(self, hook: BackfillClickHouse, hosts: Sequence[Host], table: str, part: sql.Slice) -> Step | None:
         """Return the step that drops whole partitions, None when the window does not consist of droppable ones."""
