@@ -34,6 +34,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from backfill import settings
 from backfill.kit.look import Wait
 from backfill.kit.wait import WaitTrigger
+from backfill.kit.xcoms import RESULT
 from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.records import Database, FailEvent, Reindexed, Window, WorkflowsClosed
@@ -158,9 +159,9 @@ class XComs:
     """Stands for what the triggerer asks Airflow's API server for."""
 
     @staticmethod
-    async def aget_one(*, run_id: str, task_id: str, **_: Any) -> Any:
-        """Return what a task left, None when it left nothing."""
-        return json.loads(json.dumps(LEFT.get((run_id, task_id))))
+    async def aget_one(*, key: str, run_id: str, task_id: str, **_: Any) -> Any:
+        """Return the result that a task left, None when it left none, and for everything else that it may leave."""
+        return json.loads(json.dumps(LEFT.get((run_id, task_id)))) if key == RESULT else None
 
     @staticmethod
     async def aset(key: str, value: Any, **_: Any) -> None:

@@ -252,7 +252,8 @@ def test_error_that_no_patience_mends_fails_loudly(scene: Scene) -> None:
     scene.delete(scene.window())
     scene.fault("node-1-1", kind="reply", match="system.mutations", code=497, message="Not enough privileges")
     record = scene.failure()
-    assert record.cause == "error"
+    assert record.cause == "access_denied"
+    assert "ClickHouse connection 'clickhouse_faults'" in record.reason
     assert "Not enough privileges" in record.reason
 
 
