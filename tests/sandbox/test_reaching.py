@@ -75,6 +75,19 @@ class Cluster:
         return settings.cluster_config(NAME)
 
 
+def create_tables(clickhouse: ClickHouseSandbox) -> None:
+    """Make a customer's tables; a cluster on which a user sees none is not right."""
+    node = clickhouse.nodes()[0]
+    node.query("CREATE DATABASE acme_voice ON CLUSTER conversations")
+    for table in ("scorecard", "score"):
+        more = "" if table == "scorecard" else "scorecard_id String, "
+        node.query(
+            f"CREATE TABLE acme_voice.{table} ON CLUSTER conversations ({table}_id String, {more}customer_id String,"
+            " profile_id String, conversation_id String, scorecard_time DateTime64(3, 'UTC'))"
+            f" ENGINE = ReplacingMergeTree ORDER BY (conversation_id, {table}_id)"
+        )
+
+
 @pytest.fixture(scope="module")
 def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ClickHouseSandbox, KubernetesSandbox, str]]:
     folder = tmp_path_factory.mktemp("reaching")
@@ -83,6 +96,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ClickHou
         running(ClickHouseSandbox(folder / "clickhouse", (1, 1), password=PASSWORD)) as clickhouse,
         running_server(folder) as temporal,
     ):
+        create_tables(clickhouse)
         kubernetes.start()
         try:
             yield clickhouse, kubernetes, temporal
