@@ -81,7 +81,8 @@ _LISTED = (
         "Undo the change and clear the task, or start a new run: in this one Airflow would show the old plan again."),
     Cause("breaker", "look", ("admit",),
         "Too many windows have failed, so no further one is started.",
-        "Find what the failed ones have in common, clear them, then clear the admit tasks."),
+        "Find what the failed ones have in common and correct it; then clear only what failed in the run (tab Backfill:"
+        " Retry what failed): that starts the waiting ones, too."),
     # Counting and deleting
     Cause("counts_unsettled", "look", ("delete", "verify"),
         "A host did not answer a count, or the replicas of a shard do not agree.",
