@@ -11,6 +11,9 @@ preflight -> plan -> approve -> windows[ admit -> delete -> wait_mutations -> re
                              -> report
 ```
 
+*windows_more* has the further windows of a plan of more than 50, which come into being as their turn comes near; it is
+skipped when the plan does not need it.
+
 **Start a run**: *Trigger*, choose customers and days (the end is exclusive), mode `cleanup` to delete and reindex,
 `reindex` to write again without deleting. Look at the plan under *Required Actions* and approve it.
 
@@ -103,7 +106,7 @@ def later_batches(approve: Any, config: ClusterConfig) -> list[Any]:
     """
     made, before = [], approve
     # One node in the graph; the ids within are those of the tasks alone.
-    with TaskGroup("more_windows", prefix_group_id=False, tooltip="Further windows of a plan of more than one batch"):
+    with TaskGroup("windows_more", prefix_group_id=False, tooltip="Further windows of a plan of more than one batch"):
         for batch in BATCHES[1 : config.windows.batches]:
             # Without weight: Airflow adds up what comes before, so a late batch would go before windows under way.
             how = {"cluster": config.name, "group": batch.group, "priority_weight": 0, **retries(config, 3)}
