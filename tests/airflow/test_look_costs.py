@@ -37,7 +37,7 @@ A_LARGE_PLANS_LOOK = 1.35
 @pytest.fixture
 def dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The DAG of a cluster as the scheduler reads it from the database."""
-    (tmp_path / "looked-at.yaml").write_text("name: looked-at\n")
+    (tmp_path / "looked-at.yaml").write_text("name: looked-at\nwindows: {batches: 20}\n")
     monkeypatch.setenv(settings.CLUSTERS_ENV, str(tmp_path))
     settings._load.cache_clear()
     make_tables()

@@ -36,7 +36,7 @@ def dag(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_ids_of_dags_and_tasks_never_change(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A deferred task whose id is gone from its DAG's version holds up the triggerer for all others (airflow#69841).
-    batches = [f"windows_{number}" for number in range(2, 21)]
+    batches = [f"windows_{number}" for number in range(2, 5)]
     groups = [f"{g}.{stage}" for g in ("windows", *batches, "smaller_windows", "single_days") for stage in STAGES]
     alone = {"preflight", "plan", "approve", "replan", "replan_days", "report", "tidy"}
     assert set(dag.task_ids) == {*alone, *groups, *(f"open_{batch}" for batch in batches)}
@@ -78,7 +78,7 @@ def test_a_window_is_named_on_the_grid_by_its_mapped_argument(dag: Any) -> None:
 
 def test_failures_of_plan_reach_the_report_without_a_callback_of_the_dag(dag: Any) -> None:
     assert dag.get_task("report").trigger_rule == "all_done"
-    last_stages = {f"{one.group}.verify" for groups in PASSES[:2] for one in groups} | {"single_days.verify"}
+    last_stages = {f"{one.group}.verify" for one in (*PASSES[0][:4], *PASSES[1], *PASSES[2])}
     assert dag.get_task("report").upstream_task_ids == last_stages
     assert not dag.has_on_failure_callback
 

@@ -32,7 +32,7 @@ def east(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     folder: Path = tmp_path_factory.mktemp("batches")
     shutil.copytree(CLUSTER_FILES, folder / "clusters")
     with (folder / "clusters" / "sandbox-east.yaml").open("a") as file:
-        file.write(f"\nwindows: {{batch_size: {BATCH}}}\n")
+        file.write(f"\nwindows: {{batch_size: {BATCH}, batches: 20}}\n")
     env = {"SCORECARD_BACKFILL_CLUSTERS": str(folder / "clusters")}
     options = Options(clusters=("sandbox-east",), extra_env=env)
     with (

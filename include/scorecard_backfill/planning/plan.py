@@ -139,8 +139,8 @@ def build_plan(
 EVERYBODY = frozenset({"*", "%", "all", "any", "every", "everybody", "everyone"})
 """What people write who mean all customers; the old scripts took `all` (docs/from-the-scripts.md)."""
 
-MANY_WINDOWS = 1_000
-"""More than the batches of a run hold as they are meant: larger ones cost the scheduler more (docs/adr/0026)."""
+MANY_WINDOWS = 300
+"""More than the batches of a run hold by default: larger ones cost the scheduler more (docs/adr/0026)."""
 
 
 def size_notes(windows: Sequence[Window]) -> list[str]:
@@ -149,8 +149,8 @@ def size_notes(windows: Sequence[Window]) -> list[str]:
         return []
     return [
         f"{len(windows):,} windows in one run: Airflow's scheduler looks at each one that waits, at every turn of its"
-        " loop, so that all of them go slower. Runs of fewer customers or shorter ranges, one after another, are done"
-        " sooner"
+        " loop, so that all of them go slower. More windows.batches in the cluster's file, or runs of fewer customers"
+        " or shorter ranges one after another, are done sooner"
     ]
 
 
