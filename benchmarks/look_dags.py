@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TriggerRule, chain, task, task_group
 
 BATCHES = 20
-"""Groups of the DAG that has its windows in batches: as many as the product's."""
+"""Groups of the DAG that has its windows in batches: the most that a cluster's file may ask for."""
 
 
 def look_dag(stages: int) -> DAG:
