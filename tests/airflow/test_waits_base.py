@@ -319,3 +319,27 @@ async def test_a_wait_names_its_window_first_also_when_it_cannot_begin(cluster: 
     await only_event(placed(Spoiled(NAME, ok("done"), group="windows"), "windows.verify"))
     assert said[0] == f"window {one.label}, key {one.key}"
     assert "spoiled" in said[1]
+
+
+class SlowProbe(Probe):
+    @property
+    def poll_seconds(self) -> float:
+        return 30.0
+
+
+async def test_pauses_grow_with_the_wait(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, slept = [1_000.0], []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock[0] += seconds
+
+    probe = SlowProbe(NAME, *[wait("not yet")] * 40, ok("at last"))
+    monkeypatch.setattr("backfill.kit.wait.asyncio.sleep", sleep)
+    monkeypatch.setattr("backfill.kit.wait.time.monotonic", lambda: clock[0])
+    await events(probe)
+    pauses = [seconds for seconds in slept if seconds]
+    assert pauses[:10] == [6.0] * 10, "a fifth of the interval at first"
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 30.0
+    assert 6.0 < pauses[20] < 30.0

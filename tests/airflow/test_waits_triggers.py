@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
 from backfill import settings
 from backfill.hooks.clickhouse import BackfillClickHouse
+from backfill.kit.poll import SharedPoll
 from backfill.kit.wait import WaitTrigger
 from backfill.triggers.admit import AdmitTrigger
 from backfill.triggers.chunk import ChunkTrigger
@@ -38,6 +40,7 @@ from tests.kit.waits import (
     VERIFIED,
     Left,
     cluster,
+    configure,
     deleted,
     left,
     only_event,
@@ -331,3 +334,23 @@ async def test_a_thousand_waits_look_at_the_mutations_once_for_each_interval(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_young_wait_takes_no_snapshot_older_than_half_its_own_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch, clickhouse={"mutation_poll_seconds": 30})
+    ages: list[float] = []
+
+    async def get(self: SharedPoll, key: Any, load: Any, *, max_age: float) -> Any:
+        ages.append(max_age)
+        return []
+
+    monkeypatch.setattr(SharedPoll, "get", get)
+    trigger = MutationsTrigger(**IN_GROUP)
+    trigger.args = trigger.model.model_construct(**trigger.given)
+    trigger.config = settings.cluster_config(NAME)
+    await trigger.mutations()
+    trigger._looking_since = time.monotonic() - 3_600
+    await trigger.mutations()
+    assert ages == [3.0, 15.0]

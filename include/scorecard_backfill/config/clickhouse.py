@@ -125,7 +125,9 @@ class ClickHouseConfig(Frozen):
     query_timeout_seconds: Seconds = Field(default=120, description="Limit of one SELECT.")
     # distributed_ddl_task_timeout of ClickHouse is 180 s; after it the statement goes on in the background.
     ddl_timeout_seconds: Seconds = Field(default=180, description="Limit of one ON CLUSTER statement until its answer.")
-    mutation_poll_seconds: PollSeconds = Field(default=10, description="Interval of looking at system.mutations.")
+    mutation_poll_seconds: PollSeconds = Field(
+        default=10, description="Longest interval of looking at system.mutations: a fifth of it at first."
+    )
     mutation_deadline_seconds: Seconds = Field(
         default=21_600, description="All mutations of a window done within this."
     )
@@ -142,7 +144,9 @@ class ClickHouseConfig(Frozen):
     )
     verify_band: VerifyBand = Field(default=VerifyBand(), description="Rows after / before that a cleanup may give.")
     verify_bands: dict[Identifier, VerifyBand] = Field(default={}, description="Other bands, by table.")
-    verify_poll_seconds: PollSeconds = Field(default=15, description="Interval of counting again.")
+    verify_poll_seconds: PollSeconds = Field(
+        default=15, description="Longest interval of counting again: a fifth of it at first."
+    )
     verify_deadline_seconds: Seconds = Field(default=1_800, description="Counts must have settled within this.")
     verify_tolerance_share: float = Field(
         default=0.01,

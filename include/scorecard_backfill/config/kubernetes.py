@@ -48,7 +48,9 @@ class KubernetesConfig(Frozen):
     queue_timeout_seconds: Seconds = Field(
         default=86_400, description="A quota or a queue that suspends Jobs may hold one back for this long."
     )
-    poll_seconds: PollSeconds = Field(default=10, description="Interval of looking at the Job.")
+    poll_seconds: PollSeconds = Field(
+        default=10, description="Longest interval of looking at the Job: a fifth of it at first."
+    )
     outage_seconds: OutageSeconds = Field(default=600, description="The API may be unreachable for this long.")
     extra_env: ExtraEnv = Field(
         default={}, description="More environment of the Job, for example REINDEX_MODE: process. No secrets."

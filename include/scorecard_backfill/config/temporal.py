@@ -21,7 +21,9 @@ class TemporalConfig(Frozen):
     workflow_id_prefix: Text = Field(
         default="reindexconversations", description="Ids are <prefix>-<customer>-<profile>-<uuid>."
     )
-    poll_seconds: PollSeconds = Field(default=30, description="Interval of one list query per cluster.")
+    poll_seconds: PollSeconds = Field(
+        default=30, description="Longest interval of one list query per cluster: a fifth of it at first."
+    )
     # Visibility lags by seconds; a minute more than that is nothing beside hours of reindexing.
     settle_seconds: Moments = Field(
         default=120, description="After a Job's end the list of workflows shows everything within this."

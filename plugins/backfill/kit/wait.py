@@ -28,6 +28,7 @@ from backfill.settings import cluster_config
 from backfill.slots import Place
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.graph import task_of
+from include.scorecard_backfill.intervals import pause
 from include.scorecard_backfill.records import FailEvent, Failure, Part, Record, RecordError, Stage, Window
 from include.scorecard_backfill.verdicts.base import Verdict
 from include.scorecard_backfill.verdicts.causes import what_to_do
@@ -113,6 +114,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         self.label = ""
         self._shown: dict[str, Any] = {}
         self._reason = ""
+        self._looking_since: float | None = None
         self._shown_at = self._since = datetime.min.replace(tzinfo=UTC)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -130,8 +132,14 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
 
     @property
     def poll_seconds(self) -> float:
-        """Seconds between two looks."""
+        """Longest interval between two looks (seconds)."""
         raise NotImplementedError
+
+    @property
+    def pause_seconds(self) -> float:
+        """Seconds until the next look, which grow with the wait. What a look shares is at most half as old."""
+        waited = 0.0 if self._looking_since is None else time.monotonic() - self._looking_since
+        return pause(waited, self.poll_seconds)
 
     @property
     def outage_seconds(self) -> float:
@@ -270,6 +278,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
     async def _until_decided(self, watch: Watch) -> Look:
         outage_since: float | None = None
         said, said_at = "", 0.0
+        self._looking_since = time.monotonic()
         while True:
             try:
                 look = await self.look()
@@ -287,7 +296,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
                 self.log.info("waiting: %s", said)
             watch.waits(look)
             await self._show(look)
-            await asyncio.sleep(self.poll_seconds)
+            await asyncio.sleep(self.pause_seconds)
 
     def shown(self) -> dict[str, Any]:
         """Return what the page is told besides the reason."""

@@ -56,6 +56,11 @@ class AdmitTrigger(WaitTrigger[WaitArgs]):
         """Interval of asking for admission."""
         return self.config.admission.poll_seconds
 
+    @property
+    def pause_seconds(self) -> float:
+        """The same: how long this window has waited says nothing about when another one's place becomes free."""
+        return self.poll_seconds
+
     async def prepare(self) -> None:
         """Find this window's place in the plan."""
         at = (self.args.group, int(self.ti.map_index))

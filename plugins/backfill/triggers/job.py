@@ -186,7 +186,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
             jobs = await self._client.jobs(cluster_selector(self.args.cluster))
             return {job["metadata"]["name"]: job for job in jobs}
 
-        jobs = await shared_poll().get(("jobs", self.args.cluster), load, max_age=self.poll_seconds / 2)
+        jobs = await shared_poll().get(("jobs", self.args.cluster), load, max_age=self.pause_seconds / 2)
         # A list may be older than the Job; only its own answer can say that it is gone.
         return jobs.get(self.args.job_name) or await self._client.job(self.args.job_name)
 

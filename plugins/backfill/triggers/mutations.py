@@ -90,7 +90,7 @@ class SharedMutationsTrigger(WaitTrigger[Args]):
             hook = await self.clickhouse()
             return await asyncio.to_thread(hook.mutations)
 
-        return await shared_poll().get(("mutations", self.args.cluster), load, max_age=self.poll_seconds / 2)
+        return await shared_poll().get(("mutations", self.args.cluster), load, max_age=self.pause_seconds / 2)
 
 
 class MutationsArgs(WaitArgs):

@@ -71,7 +71,7 @@ class QuietTrigger(WaitTrigger[QuietArgs]):
         )
 
     def _eyes(self) -> Eyes:
-        half = self.poll_seconds / 2
+        half = self.pause_seconds / 2
 
         async def workflows() -> Workflows:
             return await shared_workflows(self)

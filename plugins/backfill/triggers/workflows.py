@@ -270,7 +270,7 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
         )
 
     async def _refresh(self, workflows: Workflows, ids: Sequence[str]) -> None:
-        listed = await shared_open_ids(self, workflows, self.poll_seconds / 2)
+        listed = await shared_open_ids(self, workflows, self.pause_seconds / 2)
         self._polls += 1
         thorough = self._polls % DESCRIBE_EVERY_POLLS == 1
         closed = {i for i in ids if i in self._known and self._known[i].status in rules.CLOSED}
