@@ -22,7 +22,7 @@ from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskAwaitingInput, TaskDeferred
 from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
+from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent
 
 from backfill.deleting import sweep
 from backfill.kit import counting, debts, wait
@@ -221,6 +221,8 @@ class MiniAirflow:
             except TaskAwaitingInput as question:
                 call = self._asked(operator, ti, given, question.method_name)
                 continue
+            if isinstance(found, TaskSkippedEvent):
+                return "skipped"
             if isinstance(found, TaskSuccessEvent | TaskFailedEvent):
                 for key, value in (found.xcoms or {}).items():
                     ti.xcom_push(key, value)
@@ -240,7 +242,7 @@ class MiniAirflow:
             trigger: BaseTrigger = kind(**json.loads(json.dumps(dict(kwargs))))
             trigger.task_instance = ti  # type: ignore[assignment]
             event = self.loop.run_until_complete(self._event(trigger))
-            if isinstance(event, TaskSuccessEvent | TaskFailedEvent):
+            if isinstance(event, TaskSuccessEvent | TaskFailedEvent | TaskSkippedEvent):
                 return event
             self.states[ti.run_id, ti.task_id, ti.map_index] = "running"
             return getattr(operator, method)(given, event=json.loads(json.dumps(event.payload)), **more)

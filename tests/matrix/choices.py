@@ -18,8 +18,8 @@ CELLS = 200
 TRIED, ROUNDS = 150, 60
 """Scenes that are drawn for each one that is taken; how often, at most, for the pairs."""
 
-SEED = 16
-"""Of forty that were tried the one whose scenes cost least."""
+SEED = 7
+"""Of sixty that were tried the one whose scenes cost least."""
 
 CUSTOMERS = ("acme", "globex", "hooli", "initech", "stark", "umbrella", "wayne")
 BEHAVIOURS = ("all", "fewer", "none", "doubled", "other_days", "old_written", "meant_too")
@@ -76,9 +76,14 @@ class Scene:
     drop: bool
 
     @property
+    def batches(self) -> bool:
+        """Whether the plan comes into being in batches, of one window where four of them hold the plan."""
+        return self.number % 2 == 1
+
+    @property
     def name(self) -> str:
         """All of it, for the test's name."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | {"batches": self.batches}
         shown = [name if value is True else str(value) for name, value in values.items() if value is not False]
         return "-".join(part.replace(" ", "_") for part in shown)
 
@@ -123,7 +128,7 @@ class Scene:
 
 def values_of(scene: Scene) -> frozenset[Value]:
     """What was chosen, by axis."""
-    return frozenset((name, getattr(scene, name)) for name in AXES)
+    return frozenset((name, getattr(scene, name)) for name in (*AXES, "batches"))
 
 
 def pairs_of(scene: Scene) -> set[Pair]:
@@ -142,7 +147,8 @@ def pairs_of(scene: Scene) -> set[Pair]:
 
 def all_pairs() -> set[Pair]:
     """Every two values of two axes, the reindexer's behaviour being one."""
-    axes = [[(name, value) for value in values] for name, values in (AXES | {"behaviour": BEHAVIOURS}).items()]
+    every = AXES | {"batches": (False, True), "behaviour": BEHAVIOURS}
+    axes = [[(name, value) for value in values] for name, values in every.items()]
     return {
         frozenset(pair)
         for one, other in itertools.combinations(axes, 2)

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from backfill import settings
-from backfill.groups import PASSES
+from backfill.groups import BATCHES, PASSES, Group
 from backfill.operators.approve import PlanApproval
 from backfill.operators.delete import DeleteOperator
+from backfill.operators.open import OpenOperator
 from backfill.operators.plan import PlanOperator
 from backfill.operators.reindex import ReindexOperator
 from backfill.operators.replan import ReplanOperator
@@ -146,7 +147,7 @@ class World:
         file["clickhouse"]["delete"] = {"drop_partition": scene.drop}
         file["snapshot"] = {"enabled": scene.snapshot}
         file["orders"] = [scene.order]
-        file["windows"] = {"mode": scene.window}
+        file["windows"] = {"mode": scene.window} | ({"batch_size": 1, "batches": 4} if scene.batches else {})
         if scene.how == "scheduled":
             everybody = scene.customers == "all"
             file["schedule"] = {
@@ -271,6 +272,8 @@ class Run:
         )
         self.failed: dict[str, str] = {}
         self.keys: dict[str, str] = {}
+        self.opened = 0
+        """Batches after the first one."""
 
     def _form(self, world: World) -> Json:
         scene = self.scene
@@ -307,14 +310,27 @@ class Run:
         if self.one(approve) != "success":
             self.failed["approve"] = self.air.errors[self.run_id, "approve", -1]
             return
-        # Plans of the matrix are small: each pass has one group.
-        for one, *_ in PASSES:
-            for index, window in enumerate(self.air.result(self.run_id, one.source) or []):
-                self.keys[window["key"]] = window["customer_id"]
-                self.window(one.group, index, window)
-            if one.cut_by:
-                replan = ReplanOperator(task_id=one.cut_by, cluster=NAME, group=one.group, max_windows=1_024)
+        for groups in PASSES:
+            for one in groups:
+                if not self._opened(one):
+                    break
+                for index, window in enumerate(self.air.result(self.run_id, one.opened_by or one.source) or []):
+                    self.keys[window["key"]] = window["customer_id"]
+                    self.window(one.group, index, window)
+            if cut_by := groups[0].cut_by:
+                replan = ReplanOperator(task_id=cut_by, cluster=NAME, group=groups[0].group, max_windows=1_024)
                 assert self.one(replan) == "success", self.air.errors
+
+    def _opened(self, group: Group) -> bool:
+        """Let a batch come into being. One that the plan does not need is skipped, with those after it."""
+        if not group.opened_by:
+            return True
+        if group in BATCHES[settings.cluster_config(NAME).windows.batches :]:
+            return False
+        state = self.one(OpenOperator(task_id=group.opened_by, cluster=NAME, group=group.group))
+        assert state in ("success", "skipped"), self.air.errors
+        self.opened += state == "success"
+        return state == "success"
 
     def window(self, group: str, index: int, window: Json) -> None:
         """Take a window through its stages, up to the one that fails."""
