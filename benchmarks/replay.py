@@ -29,8 +29,16 @@ TOO_BIG = 60
 """So many conversations in a window are said to have failed: a giant's days become windows, nothing else is cut."""
 
 STOCK_DAG = "stock_backfill"
-PARALLELISM = "16"
-"""Worker slots, the same for all."""
+SETTINGS = {
+    "AIRFLOW__CORE__PARALLELISM": "16",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "300",
+    "BENCH_POKE_SECONDS": "3",
+}
+"""The same for all: worker slots, Airflow's own pauses (the sandbox's are shorter, for its windows of seconds), and pokes
+as seldom as ours look at long work.
+"""
 
 BOUNDS_WAITED = 2.0
 """A contender that needs more than so many times the lower bound has not finished; short ones have an allowance."""
@@ -76,8 +84,7 @@ def _limit(size: Size, works: Sequence[Work]) -> float:
 
 
 def _ours(size: Size, state: Path, works: list[Work]) -> Json:
-    env = {"AIRFLOW__CORE__PARALLELISM": PARALLELISM}
-    with rig(state / "ours", _data(size), env=env) as found, found.api() as api:
+    with rig(state / "ours", _data(size), env=SETTINGS) as found, found.api() as api:
         dag, run = found.cluster.dag_id, "replay"
         learned = {name: {"per_minute": 0.0, "too_big": TOO_BIG, "done": 0} for name in GIANTS}
         variable = f"scorecard_backfill_learned__{found.cluster.name}"
@@ -101,7 +108,7 @@ def _stock(size: Size, state: Path, works: Sequence[Work], plugins: Path) -> Jso
     windows = folder / "windows.json"
     windows.write_text(json.dumps([asdict(work) for work in works]))
     env = {
-        "AIRFLOW__CORE__PARALLELISM": PARALLELISM,
+        **SETTINGS,
         "AIRFLOW__CORE__DAGS_FOLDER": str(HERE / "stock" / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
         "BENCH_WINDOWS": str(windows),
