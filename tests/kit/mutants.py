@@ -24,6 +24,7 @@ WORK = ROOT / ".sandbox" / "mutants"
 COPIED = ("dags", "docs", "include", "plugins", "sandbox", "standins", "tests", "Makefile", "pyproject.toml")
 
 NOT_OF_THE_RULES = (
+    "test_benchmarks",
     "test_docs_",
     "test_page_",
     "test_sandbox_",
