@@ -289,7 +289,8 @@ def test_what_is_said_of_a_debt() -> None:
     two = OWED.model_copy(update={"databases": (database(), database(profile="chat"))})
     assert unpayable([two], ["acme_voice"]) == [
         "acme 2026-01-01..2026-01-11 is owed, and its database acme_chat is not on the cluster any more. If it will"
-        f" never come back, write the debt off: `python -m backfill write-off {OWED.window} --reason …` (docs/runbook.md)"
+        f" never come back, write the debt off: `python -m backfill write-off {OWED.window} --reason …`"
+        f" (docs/runbook.md)"
     ]
     assert len(unpayable([two, OWED], [])) == 3
 
