@@ -24,6 +24,7 @@ WORK = ROOT / ".sandbox" / "mutants"
 COPIED = ("dags", "docs", "include", "plugins", "sandbox", "standins", "tests", "Makefile", "pyproject.toml")
 
 NOT_OF_THE_RULES = (
+    "test_benchmarks",
     "test_docs_",
     "test_page_",
     "test_sandbox_",
@@ -41,7 +42,7 @@ OWN_PROCESS = (
 )
 """Starts a process in a file of others: it would import the project as it is, or nothing."""
 
-ENGINE = ("tests/unit/test_census_engine.py", "tests/unit/test_putback_engine.py", "tests/unit/test_sql_engine.py")
+ENGINE = tuple(f"tests/unit/test_{name}_engine.py" for name in ("census", "putback", "sql", "sql_system"))
 """Tests on chDB, whose threads do not live on in a forked process: only :func:`judged_alone` runs them."""
 
 OF_ENGINE = ("sql.", "config.rules", "verdicts.census")
