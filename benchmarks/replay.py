@@ -36,8 +36,8 @@ SETTINGS = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "300",
     "BENCH_POKE_SECONDS": "3",
 }
-"""The same for all: worker slots, Airflow's own pauses (the sandbox's are shorter, for its windows of seconds), and pokes
-as seldom as ours look at long work.
+"""The same for all: worker slots, pauses as Airflow has them (the sandbox's are shorter, for its windows of seconds),
+and pokes as seldom as ours look at long work.
 """
 
 BOUNDS_WAITED = 2.0
