@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,10 +16,11 @@ from typing import Any
 from benchmarks import meter
 from benchmarks.counters import SERVERS, Seen
 from benchmarks.old_scripts import OldScripts
-from benchmarks.rig import Data, Rig, rig
-from benchmarks.workload import GIANTS, Size, Work, drawn, fault_rules, lower_bound, planned
+from benchmarks.rig import CLUSTER, Data, Rig, rig
+from benchmarks.workload import GIANTS, REAL_WINDOW_SECONDS, Size, Work, drawn, fault_rules, lower_bound, planned
 from sandbox.airflow_api import FINISHED_RUN, AirflowApi, DeadlineExceededError, wait_for
 from sandbox.data.truth import read_truth
+from sandbox.stack_airflow import CLUSTER_FILES
 from sandbox.stack_model import write_private
 
 HERE = Path(__file__).parent
@@ -79,12 +81,23 @@ def _slow_down(found: Rig, works: Sequence[Work]) -> None:
     write_private(found.cluster.faults, json.dumps(fault_rules(works)))
 
 
+def _patient(state: Path, size: Size) -> dict[str, str]:
+    """Write the cluster's file with a deadline that fits the longest window; the sandbox gives up after minutes."""
+    folder = state / "clusters"
+    shutil.copytree(CLUSTER_FILES, folder, dirs_exist_ok=True)
+    deadline = round(ALLOWANCE_SECONDS + BOUNDS_WAITED * REAL_WINDOW_SECONDS[1] * size.scale)
+    with (folder / f"{CLUSTER}.yaml").open("a", encoding="utf-8") as file:
+        file.write(f"temporal: {{deadline_seconds: {deadline}}}\n")
+    return {"SCORECARD_BACKFILL_CLUSTERS": str(folder)}
+
+
 def _limit(size: Size, works: Sequence[Work]) -> float:
     return ALLOWANCE_SECONDS + BOUNDS_WAITED * lower_bound(works, size.at_once)
 
 
 def _ours(size: Size, state: Path, works: list[Work]) -> Json:
-    with rig(state / "ours", _data(size), env=SETTINGS) as found, found.api() as api:
+    env = SETTINGS | _patient(state / "ours", size)
+    with rig(state / "ours", _data(size), env=env) as found, found.api() as api:
         dag, run = found.cluster.dag_id, "replay"
         learned = {name: {"per_minute": 0.0, "too_big": TOO_BIG, "done": 0} for name in GIANTS}
         variable = f"scorecard_backfill_learned__{found.cluster.name}"
