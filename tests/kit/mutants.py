@@ -8,6 +8,7 @@ the tests of its function, up to the first failure. docs/mutants.md says how to 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -87,6 +88,34 @@ def word_of(code: int) -> str:
     return WORDS.get(code, SLOW)
 
 
+def made_of(only: str) -> str:
+    """Return the digest of everything that the mutants of these modules and what is learned of the tests rest on."""
+    digest = hashlib.sha256(only.encode())
+    for name in COPIED:
+        below = (ROOT / name).rglob("*") if (ROOT / name).is_dir() else [ROOT / name]
+        files = (path for path in below if path.is_file() and not {"__pycache__", "node_modules"} & {*path.parts})
+        for path in sorted(files):
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def make(work: Path, only: str) -> dict[str, int | None]:
+    """Make all mutants and learn the tests, unless that was done of the very same files; return the mutants.
+
+    Raises RuntimeError when there are none, or the tests fail without any change.
+    """
+    note, now = work / "made_of", made_of(only)
+    if not note.exists() or note.read_text() != now:
+        prepare(work, only)
+        # No mutant has this name: mutmut makes all of them, runs the tests once and tries none.
+        mutmut(work, ["none.of.them"])
+    every = outcomes(work)
+    if not every or not (work / "mutants" / "mutmut-stats.json").exists():
+        raise RuntimeError(f"mutmut has made no mutant, or learned no test; see {work / 'mutmut.log'}")
+    note.write_text(now)
+    return every
+
+
 def prepare(work: Path, only: str) -> None:
     """Make a fresh copy of the project with mutmut's settings for modules that match patterns, divided by commas."""
     shutil.rmtree(work, ignore_errors=True)
@@ -140,11 +169,27 @@ def judged_alone(work: Path, name: str) -> int:
     A fork has imported every module before the mutant is switched on, so that it does not see what changes at import.
     """
     stats = json.loads((work / "mutants" / "mutmut-stats.json").read_text())
-    tests = list(stats["tests_by_mangled_function_name"].get(name.partition("__mutmut_")[0], ()))
+    tests = judges_of(stats["tests_by_mangled_function_name"], name)
     tests += ENGINE if module_of(name).startswith(OF_ENGINE) else ()
     if not tests:
         return 33
     return run_tests(work, name, tests)
+
+
+def judges_of(learned: Mapping[str, Iterable[str]], name: str) -> list[str]:
+    """Return the tests that run a mutant's function; when at most one is known, those of its module, else its package.
+
+    What runs at import is learned with whichever test comes first, and that one says nothing about it.
+    """
+    function = name.partition("__mutmut_")[0]
+    module = function.rpartition(".")[0]
+    found: set[str] = set()
+    for scope in (function, module, module.rpartition(".")[0]):
+        of_scope = (tests for known, tests in learned.items() if f"{known}.".startswith(f"{scope}."))
+        found = {test for tests in of_scope for test in tests}
+        if len(found) > 1:
+            break
+    return sorted(found)
 
 
 def run_tests(work: Path, name: str, tests: Sequence[str]) -> int:
@@ -206,13 +251,7 @@ def main() -> int:
     )
     asked = parser.parse_args()
     began = time.monotonic()
-    prepare(WORK, asked.only)
-    # No mutant has this name: mutmut makes all of them, runs the tests once and tries none.
-    made = mutmut(WORK, ["none.of.them"])
-    every = outcomes(WORK)
-    if not every:
-        print(f"mutmut has made no mutant (exit code {made.returncode}); see {WORK / 'mutmut.log'}", file=sys.stderr)
-        return 1
+    every = make(WORK, asked.only)
     chosen = sample(list(every), asked.seed, asked.number)
     mutmut(WORK, chosen)
     found = outcomes(WORK)

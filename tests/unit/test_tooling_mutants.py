@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kit.mutants import NOT_OF_THE_RULES, READS_SOURCES, ROOT, sample, table, word_of
+from tests.kit.mutants import (
+    ENGINE,
+    NOT_OF_THE_RULES,
+    READS_SOURCES,
+    ROOT,
+    made_of,
+    sample,
+    table,
+    judges_of,
+    word_of,
+)
 
 TRIED = {
     "include.scorecard_backfill.life.x_next_step__mutmut_1": 1,
@@ -43,3 +53,31 @@ def test_tests_that_are_left_out_exist() -> None:
     assert [start for start in NOT_OF_THE_RULES if not any(name.startswith(start) for name in files)] == []
     path, _, name = READS_SOURCES.partition("::")
     assert f"def {name}(" in (ROOT / path).read_text()
+
+
+def test_the_tests_on_the_engine_are_all_of_them() -> None:
+    found = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "unit").glob("test_*_engine.py"))
+    assert sorted(ENGINE) == found
+
+
+LEARNED = {"a.life.x_step": ["t1", "t2"], "a.life.x_row": ["t0"], "a.jobs.fields.x_rows": ["t0"],
+           "a.jobs.rules.x_all": ["t3", "t4"], "a.lifeboat.x": ["t9"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mutant", "tests"),
+    [
+        ("a.life.x_step__mutmut_7", ["t1", "t2"]),
+        # Known with one test only, the one that came first after the import: the module judges, else the package.
+        ("a.life.x_row__mutmut_1", ["t0", "t1", "t2"]),
+        ("a.life.x_new__mutmut_1", ["t0", "t1", "t2"]),
+        ("a.jobs.fields.x_rows__mutmut_1", ["t0", "t3", "t4"]),
+        ("b.x.x_nobody__mutmut_1", []),
+    ],
+)
+def test_what_runs_at_import_is_judged_by_the_tests_of_its_module_or_package(mutant: str, tests: list[str]) -> None:
+    assert judges_of(LEARNED, mutant) == tests
+
+
+def test_mutants_are_of_these_files_and_modules() -> None:
+    assert made_of("a/*") == made_of("a/*") != made_of("b/*")
