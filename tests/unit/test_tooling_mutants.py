@@ -9,10 +9,10 @@ from tests.kit.mutants import (
     NOT_OF_THE_RULES,
     READS_SOURCES,
     ROOT,
+    judges_of,
     made_of,
     sample,
     table,
-    judges_of,
     word_of,
 )
 
