@@ -81,6 +81,7 @@ def test_a_delete_is_as_old_as_its_first_statement() -> None:
     found = result_of({"status": "deleted", "sent": sent, "at": 1, "statements": 9})
     assert found is not None
     assert (found.at, found.statements) == (NOON, 3)
+    unknown: Any
     for unknown in ([{"at": 0}], [{}], [{"at": None}, {"at": 5}]):
         assert result_of({"sent": unknown, "at": 1}).at is None  # type: ignore[union-attr]
     assert result_of({"at": NOON.isoformat()}).at == NOON  # type: ignore[union-attr]
@@ -117,6 +118,7 @@ def test_rows_of_a_proof_are_summed_by_table_and_what_is_not_known_is_left_out()
     assert found.tables == {
         "score": {"before": 15, "after": 12, "removed": 3, "meant": 2, "short": 1}, "scorecard": {"before": 4},
     }  # fmt: skip
+    empty: Any
     for empty in ({"proof": {"tables": []}}, {"proof": {}}, {"tables": ["odd"]}, {"proof": None, "tables": None}):
         assert result_of(empty).tables == {}  # type: ignore[union-attr]
 

@@ -195,7 +195,7 @@ def test_the_terms_of_a_plan_by_the_clusters_file_of_now() -> None:
     for mode, order in (("cleanup", "delete_first"), ("reindex", "reindex_first")):
         planned = terms_of(config, mode=mode, order=order, windows="w", max_parallel=7)  # type: ignore[arg-type]
         assert terms_again(config, planned) == planned
-        assert digest(dict(reversed(planned.items()))) == digest(planned)
+        assert digest(dict(reversed(list(planned.items())))) == digest(planned)
     changed = ClusterConfig.model_validate({"name": "demo", "clickhouse": {"delete": {"drop_partition": False}},
                                             "snapshot": {"enabled": True}})  # fmt: skip
     assert differences(planned, terms_again(changed, planned)) == [

@@ -77,6 +77,7 @@ def test_text_may_be_encoded_twice_and_nothing_is_nothing() -> None:
 def test_a_record_of_an_unknown_kind_is_named_by_its_begin() -> None:
     assert read(None) is read("") is None
     assert read(STORED) == window()
+    value: object
     for value in ([1], {"kind": "odd"}, {"kind": ["window"]}, {"v": 1}):
         with pytest.raises(RecordError) as refused:
             read(value)
@@ -96,6 +97,7 @@ def test_a_record_of_an_unknown_kind_is_named_by_its_begin() -> None:
 def test_what_is_kept_names_its_window_and_only_what_was_set() -> None:
     assert [window_of(kept) for kept in ({"key": "k"}, {"key": None}, {}, None, "key", ["key"])] == ["k", *[""] * 5]
     assert KeptStep(state="sent").to_json() == {"state": "sent"}
+    nothing: Json | None
     for nothing in (None, {}):
         assert KeptStep.from_json(nothing) == KeptStep()
     assert MadeJob.from_json({"attempt": 2, "made_at": 1.5}) == MadeJob(attempt=2, made_at=1.5)

@@ -140,7 +140,7 @@ def test_a_file_may_be_twelve_levels_deep() -> None:
 )  # fmt: skip
 def test_each_field_of_an_entry_is_kept(fields: dict[str, Any], read_as: dict[str, Any]) -> None:
     least = {"customer_id": "acme", "start": DAYS.start, "end": DAYS.end, "state": "done"}
-    expected = Entry(**least | read_as, source=f"{FILE}: customers.acme")  # type: ignore[arg-type]
+    expected = Entry(**least | read_as, source=f"{FILE}: customers.acme")
     assert only({"customers": {"acme": {"status": "done", **fields}}}) == expected
 
 
