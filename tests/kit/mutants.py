@@ -83,6 +83,10 @@ WORDS: Mapping[int, str] = {1: KILLED, 2: KILLED, 3: KILLED, 0: SURVIVED, 5: UNT
 Every other one is a mutant whose tests did not end in time, or did not begin: it is not judged."""
 
 
+NOT_FOUND = 4
+"""Exit code of pytest when a test that is named is not there."""
+
+
 def word_of(code: int) -> str:
     """Return what became of a mutant that was tried."""
     return WORDS.get(code, SLOW)
@@ -173,7 +177,9 @@ def judged_alone(work: Path, name: str) -> int:
     tests += ENGINE if module_of(name).startswith(OF_ENGINE) else ()
     if not tests:
         return 33
-    return run_tests(work, name, tests)
+    code = run_tests(work, name, tests)
+    # A test whose name is made of what the mutant has changed is not found: all of its file is run.
+    return run_tests(work, name, sorted({test.partition("::")[0] for test in tests})) if code == NOT_FOUND else code
 
 
 def judges_of(learned: Mapping[str, Iterable[str]], name: str) -> list[str]:
@@ -197,7 +203,8 @@ def run_tests(work: Path, name: str, tests: Sequence[str]) -> int:
     copy = work / "mutants"
     paths = os.pathsep.join(map(str, (copy, copy / "src")))
     environment = os.environ | {"PYTHONPATH": paths, "MUTANT_UNDER_TEST": name}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
+    command += ["--deselect", READS_SOURCES, *tests]
     try:
         return subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, check=False, timeout=ALONE_SECONDS
