@@ -283,4 +283,4 @@ def lines() -> list[Line]:
 
 
 def _shown(value: object) -> str:
-    return {True: "yes", False: "no", "": "-"}.get(value, str(value)) if isinstance(value, (bool, str)) else str(value)
+    return {True: "yes", False: "no", "": "-"}.get(value, str(value))

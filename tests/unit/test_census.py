@@ -68,6 +68,11 @@ def test_a_row_that_nobody_asked_for_is_an_error(found: Any, said: str) -> None:
         read_census(found(), [TABLE], HOSTS, meant=[False])
 
 
+def test_hosts_that_did_not_count_are_named() -> None:
+    with pytest.raises(IncompleteError, match=r"^no count from a2, b1: unknown is not zero$"):
+        host_days([{"leg": 0, "host": "a1", "days": []}], 1, HOSTS)
+
+
 def test_no_hosts_is_unknown() -> None:
     with pytest.raises(IncompleteError, match="no host"):
         host_days([], 1, [])

@@ -315,6 +315,8 @@ def test_where_each_parameter_came_from() -> None:
         == sources(mode="reindex")["require_approval"]
         == "mode"
     )
+    emptied = sources(mode="cleanup", start_date="", end_date="")
+    assert (emptied["start_date"], emptied["end_date"]) == ("default", "default")
     due = sources("scheduled")
     assert {name for name, source in due.items() if source == "schedule"} >= {
         "customers", "all_customers", "start_date", "end_date", "mode",

@@ -108,6 +108,22 @@ def test_the_report_by_customer_with_its_total() -> None:
     assert report.tables == ("scorecard",)
 
 
+def test_a_run_without_any_pass_has_an_empty_plan() -> None:
+    assert look(replace(run([], plan_hash=None), passes=())).plan.rows == ()
+
+
+def test_rows_that_are_not_known_to_be_removed_are_none() -> None:
+    done = replace(TWO[0], results={"verify": Result(TWO[0].window.key, "verified", tables={"score": {"before": 5}})})
+    assert look(run([done], state="success")).figures.removed == {"score": 0}
+
+
+def test_a_window_that_was_verified_although_it_was_cut_stays_verified() -> None:
+    whole = window(planned("acme", key="w"), 6)
+    part = window(planned("acme", *TEN, key="p", part_of="w"), 3, "failed", group="smaller_windows")
+    row, _ = look(run([whole], [part], state="failed")).windows
+    assert (row.state, row.stage, row.parts, row.reason) == ("verified", "done", 1, "")
+
+
 def test_the_markdown_of_a_run() -> None:
     assert markdown(look(rich())).splitlines() == [
         "# scorecard_backfill__east manual__1",

@@ -190,6 +190,22 @@ def test_the_terms_of_an_approval_in_words() -> None:
     }  # fmt: skip
 
 
+def test_terms_are_the_same_in_whatever_order_the_file_names_its_tables() -> None:
+    rules = {"scorecard": {"column": "kind", "equals": "x"}, "score": {"column": "kind", "equals": "x"}}
+    columns = {"scorecard": {"column": "a"}, "score": {"column": "b"}}
+    made = [
+        terms_of(
+            ClusterConfig.model_validate({
+                "name": "demo",
+                "clickhouse": {"meant_to_go": dict(order(rules)), "written_columns": dict(order(columns))},
+            }),
+            mode="cleanup", order="reindex_first", windows="w", max_parallel=1,
+        )
+        for order in (lambda found: list(found.items()), lambda found: list(found.items())[::-1])
+    ]  # fmt: skip
+    assert made[0] == made[1]
+
+
 def test_the_terms_of_a_plan_by_the_clusters_file_of_now() -> None:
     config = ClusterConfig.model_validate({"name": "demo"})
     for mode, order in (("cleanup", "delete_first"), ("reindex", "reindex_first")):
@@ -237,6 +253,14 @@ def test_a_slot_is_missed_when_the_grace_is_over_and_no_run_was_made_for_it() ->
     named = scheduled(all_customers=False, customers=["acme", "globex"], timezone="Europe/London")
     view = missed_view(named, missed)
     assert (view.whom, view.what) == ("acme, globex", missed.sentence(ZoneInfo("Europe/London")))
+
+
+def test_a_slot_is_that_of_the_schedules_own_zone() -> None:
+    missed = slot_missed_by(
+        scheduled(timezone="Asia/Tokyo"), now=SLOT + timedelta(hours=1), last=None, since=SLOT - timedelta(days=9)
+    )
+    assert missed is not None
+    assert missed.slot == datetime(2026, 2, 1, 21, tzinfo=UTC)
 
 
 def by_hand(**conf: Any) -> ByHand:
