@@ -137,11 +137,10 @@ class Planner:
                 (query,) = local.expressions
                 return _Cluster(f"({sql_of(query)})", "", all_replicas, _named(query))
             return _Cluster(sql_of(local), "", all_replicas)
-        database, name = local.args.get("table"), local.name
-        if len(arguments) > 2:
-            database, name = local, arguments[2].name
-        place = quote_name(database.name if database else self._database)
-        return _Cluster(f"{place}.{quote_name(name)}", name, all_replicas)
+        if len(arguments) == 2 and local.args.get("table"):
+            return _Cluster(sql_of(local), local.name, all_replicas)
+        database, name = (self._database, local.name) if len(arguments) == 2 else (local.name, arguments[2].name)
+        return _Cluster(f"{quote_name(database)}.{quote_name(name)}", name, all_replicas)
 
     def _check_cluster(self, name: str) -> None:
         if name not in (self._cluster, "{cluster}"):

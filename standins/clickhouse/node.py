@@ -23,13 +23,12 @@ from standins.clickhouse.mutations import Mutations
 from standins.clickhouse.reads import Parts, Reader
 from standins.clickhouse.recorder import Recorder
 from standins.clickhouse.replica import Replica
-from standins.clickhouse.running import Running
 from standins.clickhouse.spool import Spool
 from standins.clickhouse.sqltext import quote_name, quote_string
 from standins.clickhouse.statements import Statement, is_insert, parse, parse_insert
 from standins.clickhouse.system_tables import SystemTables
 from standins.clickhouse.topology import Topology
-from standins.clickhouse.wire import USER, ReadAnswer
+from standins.clickhouse.wire import USER
 
 INACTIVE_WAIT_SECONDS = "120"
 """ClickHouse's default of replication_wait_for_inactive_replica_timeout."""
@@ -63,7 +62,6 @@ class Node:
         self.topology = topology
         self.faults = Faults(data / "faults.json")
         self.recorder = Recorder(data / "statements.jsonl")
-        self.running = Running()
         self._engine = Engine(data, topology)
         self._catalog = Catalog(self._engine)
         self._keeper = Keeper(keeper_folder, name, self.address.shard, _data_id(data / "data-id"))
@@ -78,7 +76,7 @@ class Node:
             self.faults,
             topology,
             self.address,
-            self.running,
+            self.recorder,
             self._spool,
         )
         self._local = Local(self._engine, name, USER, system)
@@ -211,7 +209,7 @@ class Node:
                 " Mutation will be done asynchronously",
             )
 
-    def read_part(self, message: Mapping[str, Any]) -> ReadAnswer:
+    def read_part(self, message: Mapping[str, Any]) -> bytes:
         """Part of another node's query. Raises ClickHouseError or NodeUnavailable."""
         return self._reader.part(message)
 

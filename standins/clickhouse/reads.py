@@ -17,7 +17,7 @@ from standins.clickhouse.faults import Faults
 from standins.clickhouse.local import Context, Local, stored
 from standins.clickhouse.sqltext import quote_string, sql_of, tree_of
 from standins.clickhouse.topology import NodeAddress, Topology
-from standins.clickhouse.wire import ReadAnswer, Unreachable, call
+from standins.clickhouse.wire import Unreachable, call
 
 _NOT_FORWARDED = frozenset(
     {"max_execution_time", "readonly", "limit", "offset", "max_result_rows", "result_overflow_mode"}
@@ -65,7 +65,7 @@ class Reader:
         changed = Planner(parts.catalog, parts.topology.cluster, context.database, fetch).resolve(tree)
         return sql_of(tree) if parts.local.rename(tree, files) or changed else sql
 
-    def part(self, message: Mapping[str, Any]) -> ReadAnswer:
+    def part(self, message: Mapping[str, Any]) -> bytes:
         """This node's part of another node's query, in Native format (or its structure, with `describe`).
 
         Raises ClickHouseError, or NodeUnavailable when a fault says so.
@@ -79,9 +79,8 @@ class Reader:
         with local.files() as files:
             text = local.text(sql, files)
             if message.get("describe"):
-                return ReadAnswer(local.run_text(context, f"DESCRIBE TABLE ({text})", "TabSeparatedRaw").body)
-            body = b"" if silent is not None else local.run_text(context, text, "Native").body
-            return ReadAnswer(body, silent is not None)
+                return local.run_text(context, f"DESCRIBE TABLE ({text})", "TabSeparatedRaw").body
+            return b"" if silent is not None else local.run_text(context, text, "Native").body
 
     def _fetch(self, context: Context, files: Path, read: RemoteRead) -> str:
         """Ask the nodes; returns a table expression with all their rows."""
@@ -111,7 +110,7 @@ class Reader:
         reasons = []
         for node in group:
             try:
-                return self._ask_one(node, message).body
+                return self._ask_one(node, message)
             except (Unreachable, NodeUnavailable) as error:
                 reasons.append(str(error))
         if skip:
@@ -119,7 +118,7 @@ class Reader:
         message_text = f"All connection tries failed. Log: {'; '.join(reasons)}"
         raise ClickHouseError(279, f"{message_text}: While executing Remote")
 
-    def _ask_one(self, node: NodeAddress, message: Mapping[str, Any]) -> ReadAnswer:
+    def _ask_one(self, node: NodeAddress, message: Mapping[str, Any]) -> bytes:
         try:
             if node.name == self._parts.node.name:
                 return self.part(message)
@@ -132,7 +131,7 @@ class Reader:
         """Column names and types of a read that gave no row."""
         for node in (node for group in groups for node in group):
             try:
-                lines = self._ask_one(node, {**message, "describe": True}).body.decode().splitlines()
+                lines = self._ask_one(node, {**message, "describe": True}).decode().splitlines()
             except (Unreachable, NodeUnavailable):
                 continue
             cells = [line.split("\t") for line in lines]

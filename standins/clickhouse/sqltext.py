@@ -19,9 +19,10 @@ class Dialect(ClickHouse):
     """ClickHouse's without known functions: sqlglot would write some of them in another way, and so rename columns."""
 
     class Tokenizer(ClickHouse.Tokenizer):
-        """Nothing is taken for a command whose rest is one token: SYSTEM and OPTIMIZE would be."""
+        """Backquotes for names; SYSTEM and OPTIMIZE are not taken for commands whose rest is one token."""
 
         COMMANDS: ClassVar = set()
+        IDENTIFIERS: ClassVar = ["`", '"']
 
     class Parser(ClickHouseParser):
         """Any function may have parameters in front of its arguments; CAST and COLUMNS have a syntax of their own."""

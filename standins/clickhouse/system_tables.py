@@ -14,7 +14,7 @@ from standins.clickhouse.faults import Faults, Rule, pattern_of
 from standins.clickhouse.keeper import Entry, HostStatus, Keeper
 from standins.clickhouse.local import stored, structure_of
 from standins.clickhouse.mutations import Mutations
-from standins.clickhouse.running import Running
+from standins.clickhouse.recorder import Recorder
 from standins.clickhouse.spool import Spool
 from standins.clickhouse.sqltext import quote_name, quote_string
 from standins.clickhouse.topology import NodeAddress, Topology
@@ -36,7 +36,7 @@ class SystemTables:
         faults: Faults,
         topology: Topology,
         node: NodeAddress,
-        running: Running,
+        recorder: Recorder,
         spool: Spool,
     ) -> None:
         self._engine = engine
@@ -53,7 +53,7 @@ class SystemTables:
             "replicas": self._replicas,
             "replication_queue": self._queue,
             "distributed_ddl_queue": self._ddl_queue,
-            "processes": running.rows,
+            "processes": recorder.processes,
             "distribution_queue": spool.rows,
             # The engine has no place to keep policies, and may not be asked for them.
             "row_policies": list,

@@ -26,12 +26,9 @@ def test_wrong_password_is_refused_with_516(nodes: ClickHouseSandbox) -> None:
             NodeClient(nodes.topology.node("node-1-1").url, "no").request("POST", path, b"SELECT 1")
 
 
-def test_url_credentials_and_ping(nodes: ClickHouseSandbox) -> None:
-    url = nodes.topology.node("node-1-1").url
-    with urllib.request.urlopen(f"{url}/?user=admin&password={nodes.password}&query=SELECT%207") as answer:
-        assert answer.read() == b"7\n"
-        assert answer.headers["X-ClickHouse-Format"] == "TabSeparated"
-    with urllib.request.urlopen(f"{url}/ping") as answer:
+def test_query_of_the_address_and_ping_without_credentials(nodes: ClickHouseSandbox) -> None:
+    assert nodes.node("node-1-1").request("GET", "/?query=SELECT%207") == b"7\n"
+    with urllib.request.urlopen(f"{nodes.topology.node('node-1-1').url}/ping") as answer:
         assert answer.read() == b"Ok.\n"
 
 

@@ -16,7 +16,7 @@ from standins.clickhouse.sqltext import quote_name, quote_string, replace_calls,
         "SELECT count(), sum(v), uniqExactIfResample(0, 64, 1)(a, NOT b, c % 64), if(a, 1, 2), toDate(a, 'UTC') FROM t",
         "SELECT CAST(array(COLUMNS('^is_killed$')) AS Array(UInt8)), groupArraySorted(3)(a), tuple(a, [b]).1 FROM d.t",
         "WITH 3 AS three SELECT a FROM t AS x FINAL PREWHERE b WHERE a = three GROUP BY a WITH ROLLUP ORDER BY ALL",
-        'SELECT a GLOBAL NOT IN (SELECT b FROM "d".t) FROM (SELECT 1 AS a UNION ALL SELECT 2 AS a) SETTINGS x = 1',
+        "SELECT a GLOBAL NOT IN (SELECT b FROM `d`.t) FROM (SELECT 1 AS a UNION ALL SELECT 2 AS a) SETTINGS x = 1",
         "SELECT position(a, 'it''s\\\\') > 0, startsWith(b, '\\n'), a LIKE '%', version() FROM t LIMIT 2 BY a",
         "(SELECT 1) UNION DISTINCT (SELECT 2)",
         "SELECT * FROM t WHERE a >= {low: UInt32}",
@@ -46,7 +46,7 @@ def test_calls_are_replaced_and_keep_their_name(sql: str, replaced: str) -> None
     tree = tree_of(sql)
     assert tree is not None
     assert replace_calls(tree.walk(), {"hostname": "'n'"}) is (sql != replaced)
-    assert sql_of(tree).replace('"', "`") == replaced
+    assert sql_of(tree) == replaced
 
 
 def test_settings_have_their_values() -> None:
