@@ -65,21 +65,24 @@ class Planner:
         return any(resolved)
 
     def _select(self, select: exp.Select) -> bool:
-        joins = select.args.get("joins") or []
         tables = [table for table in _tables(select) if isinstance(table, exp.Table)]
         remote = [(table, cluster) for table in tables if (cluster := self._resolve(table)) is not None]
-        alone = not joins
+        if not remote:
+            return False
+        alone = not select.args.get("joins")
+        nodes = list(_own_nodes(select))
         filters = [select.args[name] for name in ("prewhere", "where") if select.args.get(name)] if alone else []
-        if filters and _names_aliases(select, filters):
+        # What only the whole SELECT knows: an alias, a name of WITH.
+        if _name_any(filters, {node.alias for node in nodes if isinstance(node, exp.Alias | exp.CTE)}):
             filters = []
         for table, cluster in remote:
-            columns = self._columns(select, cluster)
+            columns = self._columns(nodes, cluster)
             for part in filters:
                 part.pop()
             if alone and replace_calls(_own_nodes(select), dict.fromkeys(HOST_FUNCTIONS, _HOST)):
                 columns.append(f"hostName() AS {_HOST}")
             self._read(select, table, cluster, columns, filters)
-        return bool(remote)
+        return True
 
     def _read(
         self, select: exp.Select, table: exp.Table, cluster: _Cluster, columns: list[str], filters: list[exp.Expr]
@@ -100,9 +103,8 @@ class Planner:
         place = table.parent if isinstance(table.parent, exp.Final) else table
         place.replace(exp.Table(this=exp.Var(this=self._fetched[read]), alias=alias))
 
-    def _columns(self, select: exp.Select, cluster: _Cluster) -> list[str]:
+    def _columns(self, nodes: list[exp.Expr], cluster: _Cluster) -> list[str]:
         """The columns that the SELECT may mean: all where it says `*`, else those of the source whose name it has."""
-        nodes = list(_own_nodes(select))
         used = {node.name for node in nodes if isinstance(node, exp.Identifier)}
         virtual = [sql for name, sql in _VIRTUAL.items() if name in used]
         known = dict.fromkeys(cluster.columns, False) or self._catalog.columns(cluster.local, self._database)
@@ -171,10 +173,8 @@ def _named(query: exp.Expr) -> tuple[str, ...]:
     return tuple(item.alias for item in columns) if all(isinstance(item, exp.Alias) for item in columns) else ()
 
 
-def _names_aliases(select: exp.Select, filters: list[exp.Expr]) -> bool:
-    """Whether a filter may name something that only the whole SELECT knows: an alias (behind AS), a name of WITH."""
-    known = {node.alias for node in _own_nodes(select) if isinstance(node, exp.Alias | exp.CTE)}
-    return any(name.name in known for part in filters for name in part.find_all(exp.Identifier))
+def _name_any(filters: list[exp.Expr], names: set[str]) -> bool:
+    return any(found.name in names for part in filters for found in part.find_all(exp.Identifier))
 
 
 def _is_star(node: exp.Expr) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from sqlglot import Token, exp, parse_one
@@ -43,6 +44,13 @@ _DIALECT = Dialect()
 
 def tree_of(query: str) -> exp.Query | None:
     """The tree of a SELECT in any form; None for what sqlglot cannot read: the engine has the last word about it."""
+    tree = _parsed(query)
+    return None if tree is None else tree.copy()
+
+
+@lru_cache(maxsize=128)
+def _parsed(query: str) -> exp.Query | None:
+    """Kept, because who waits for something asks the same again and again."""
     try:
         tree = parse_one(query, dialect=_DIALECT)
     except (ParseError, TokenError):
@@ -51,8 +59,8 @@ def tree_of(query: str) -> exp.Query | None:
 
 
 def sql_of(tree: exp.Expr) -> str:
-    """The text of a tree."""
-    return tree.sql(_DIALECT, normalize_functions=False)
+    """The text of a tree, which is not to be used afterwards."""
+    return tree.sql(_DIALECT, normalize_functions=False, copy=False)
 
 
 def tokens_of(text: str) -> list[Token]:
