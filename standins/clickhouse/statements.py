@@ -216,9 +216,10 @@ def _cut_cluster(tokens: list[Token]) -> tuple[list[Token], str | None]:
 
 def _settings_place(tokens: Sequence[Token]) -> int | None:
     """Where the statement's own SETTINGS stand: behind every bracket, so not those of a subquery."""
-    for index in reversed(range(1, len(tokens) - 2)):
-        if tokens[index].token_type is TokenType.R_PAREN:
+    kinds = [token.token_type for token in tokens]
+    for index in reversed(range(1, len(tokens))):
+        if kinds[index] is TokenType.R_PAREN:
             return None
-        if tokens[index].token_type is TokenType.SETTINGS and tokens[index + 2].token_type is TokenType.EQ:
+        if kinds[index] is TokenType.SETTINGS and kinds[index + 2 : index + 3] == [TokenType.EQ]:
             return index
     return None

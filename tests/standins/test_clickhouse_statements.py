@@ -20,6 +20,13 @@ def test_on_cluster_is_cut_out(name: str) -> None:
     assert found.format == "TSV"
 
 
+def test_settings_of_a_subquery_stay_where_they_are() -> None:
+    sql = "ALTER TABLE t DELETE WHERE a IN (SELECT b FROM c SETTINGS x = 1)"
+    found = parse(f"{sql} /* mine */ SETTINGS y = 'z'")
+    assert (found.text, found.settings) == (sql, {"y": "z"})
+    assert (parse(sql).text, parse(sql).settings) == (sql, {})
+
+
 def test_select_keeps_all_but_its_format() -> None:
     found = parse("SELECT format, 1 AS settings FROM t SETTINGS a = 1\n FORMAT Native")
     assert (found.format, found.text) == ("Native", "SELECT format, 1 AS settings FROM t SETTINGS a = 1")
