@@ -201,4 +201,4 @@ def _native_ids(session: EngineSession, database: str, table: str) -> list[str]:
 
 def _removes(statement: Statement) -> bool:
     """Whether the statement takes rows away: what the fault `rows_left` is about."""
-    return statement.verb in ("DELETE", "TRUNCATE") or statement.command[0] in ("DELETE", "DROP")
+    return statement.verb in ("DELETE", "TRUNCATE") or statement.command[:1] in (("DELETE",), ("DROP",))

@@ -151,7 +151,8 @@ class Api:
             user = _checked_user(request.headers)
             query = dict(parse_qsl(request.query, keep_blank_values=True))
             if request.path == "/":
-                return self._statement(user, query, decoded(request))
+                agent = request.headers.get("User-Agent", "")
+                return self._statement({"user": user, "user_agent": agent}, query, decoded(request))
             if request.path.startswith("/internal/"):
                 return self._internal(request.path, json.loads(request.body or b"{}"))
             return self._own(request, query)
@@ -162,14 +163,15 @@ class Api:
         except ValueError as error:  # a FaultRuleError, too
             return Reply(f"{error}\n".encode(), HTTPStatus.BAD_REQUEST)
 
-    def _statement(self, user: str, query: Mapping[str, str], body: bytes) -> Reply | None:
+    def _statement(self, client: Mapping[str, str], query: Mapping[str, str], body: bytes) -> Reply | None:
         raw = query["query"].rstrip().encode() + b"\n" + body if query.get("query") else body
         request = Request(raw, context_of(query), query.get("default_format", "TabSeparated"))
         text, changes = _shown(raw)
         query_id = query.get("query_id") or str(uuid.uuid4())
         row = {
+            **client,
             "query_id": query_id,
-            "user": user,
+            "session_id": query.get("session_id", ""),
             "changes": changes,
             "statement": text,
             "database": request.context.database,

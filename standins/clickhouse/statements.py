@@ -106,7 +106,7 @@ class Statement:
         return [word.upper() for word in self.words[: len(wanted)]] == wanted
 
     def _name_place(self) -> tuple[int, int]:
-        start = 1
+        start = min(1, len(self.words) - 1)
         while start < len(self.words) - 1 and self.words[start].upper() in _BEFORE_NAME:
             start += 1
         return start, start + (3 if self.words[start + 1 : start + 2] == (".",) else 1)

@@ -136,6 +136,7 @@ def test_setting_of_the_client_reaches_the_other_nodes(nodes: ClickHouseSandbox)
         ("SELEC 1", 400, 62),
         ("SELECT 'open", 400, 62),
         ("", 400, 62),
+        ("ALTER", 400, 62),
         ("SELECT * FROM no_such.table", 404, 81),
         ("SELECT no_such_column", 404, 47),
         ("SELECT throwIf(1, 'boom')", 500, 395),
