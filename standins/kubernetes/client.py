@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from standins.kubernetes.kubeconfig import NAMESPACE
 from standins.kubernetes.resources import Obj
 from standins.serverprocess import POLL_SECONDS, PROJECT, SandboxError, ServerProcess, send
 
@@ -25,7 +26,6 @@ KIND = "SANDBOX_KUBERNETES"
 """Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
 CALL_SECONDS = 10.0
 RESTART_SECONDS = 120.0
-NAMESPACE = "cresta-cron"
 CRONJOB = "cron-batch-reindex-conversations"
 
 
@@ -68,12 +68,14 @@ class KubernetesAdmin:
         method: str,
         path: str,
         body: object = None,
-        headers: Mapping[str, str] | None = None,
+        *,
+        token: str = "",
+        content: str = "application/json",
         seconds: float = CALL_SECONDS,
     ) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
-        return json.loads(send(method, self.url + path, data, sent, seconds))
+        headers = {"Content-Type": content} | ({"Authorization": f"Bearer {token}"} if token else {})
+        return json.loads(send(method, self.url + path, data, headers, seconds))
 
     def requests(
         self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
@@ -84,9 +86,8 @@ class KubernetesAdmin:
         acted on it); on a resource also name, labels (of the body of a POST, else of the stored object) and body as
         the client sent it; reason if it was refused.
         """
-        query: dict[str, str | int | None] = {"method": method, "path_contains": path_contains}
-        query |= {"since_id": since_id or None, "mutating": "true" if mutating else None}
-        text = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
+        given = {"method": method, "path_contains": path_contains, "since_id": since_id, "mutating": mutating}
+        text = urllib.parse.urlencode({key: value for key, value in given.items() if value})
         rows: list[Obj] = self._call("GET", f"/_sandbox/requests?{text}")
         return rows
 
@@ -98,10 +99,6 @@ class KubernetesAdmin:
         """The number of the newest request, 0 if there is none; what comes later has a higher one."""
         rows = self.requests()
         return int(rows[-1]["id"]) if rows else 0
-
-    def clear_requests(self) -> None:
-        """Forget the recorded requests."""
-        self._call("DELETE", "/_sandbox/requests")
 
     def set_faults(self, *rules: Mapping[str, Any]) -> list[int]:
         """Add fault rules (see faults); returns their numbers. Raises SandboxError for a bad rule."""
@@ -133,9 +130,9 @@ class KubernetesAdmin:
         """Replace the deny rules (see rbac); none allows everything."""
         self._call("POST", "/_sandbox/rbac", {"deny": list(rules)})
 
-    def rotate_token(self, token: str | None = None) -> None:
+    def rotate_token(self) -> None:
         """Make a new token the only valid one; the kubeconfig is written anew."""
-        self._call("POST", "/_sandbox/token", {"token": token})
+        self._call("POST", "/_sandbox/token")
 
     def restart_api_server(self) -> None:
         """Kill kube-apiserver and wait until it is ready again; pods run on. Only a real control plane has it."""
@@ -149,16 +146,15 @@ class KubernetesAdmin:
     def jobs(self, selector: str = "", namespace: str = NAMESPACE) -> list[Obj]:
         """The stored Jobs that a label selector chooses. Raises SandboxError without a kubeconfig."""
         query = urllib.parse.urlencode({"labelSelector": selector})
-        headers = {"Authorization": f"Bearer {self.token}"}
-        path = f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}"
-        rows: list[Obj] = self._call("GET", path, headers=headers)["items"]
+        rows: list[Obj] = self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}", token=self.token)[
+            "items"
+        ]
         return rows
 
-    def patch_cronjob(self, patch: Mapping[str, Any], namespace: str = NAMESPACE, name: str = CRONJOB) -> Obj:
-        """Merge a patch into a CronJob, such as ``{"spec": {"jobTemplate": {"spec": {"parallelism": 0}}}}``."""
-        path = f"/apis/batch/v1/namespaces/{namespace}/cronjobs/{name}"
-        headers = {"Content-Type": "application/merge-patch+json", "Authorization": f"Bearer {self.token}"}
-        result: Obj = self._call("PATCH", path, patch, headers)
+    def patch_cronjob(self, patch: Mapping[str, Any]) -> Obj:
+        """Merge a patch into the CronJob, such as ``{"spec": {"jobTemplate": {"spec": {"parallelism": 0}}}}``."""
+        path = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs/{CRONJOB}"
+        result: Obj = self._call("PATCH", path, patch, token=self.token, content="application/merge-patch+json")
         return result
 
 

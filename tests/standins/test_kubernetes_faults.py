@@ -22,7 +22,6 @@ from tests.standins.kubernetes_fixtures import (
 )
 
 __all__ = ["kube", "server"]
-MANAGED = "app.kubernetes.io/managed-by"
 
 
 def waiting_reason(kube: Kube, name: str) -> str:
@@ -74,24 +73,13 @@ def test_stored_then_no_answer(kube: Kube) -> None:
 def test_a_conflict_with_our_own_job(kube: Kube) -> None:
     name = unique("own")
     manifest = kube.manifest(name)
-    kube.sandbox.set_faults({"kind": "conflict_own", "match": {"name": name}, "times": 1})
+    rule = {"kind": "stored_then_500", "status": 409, "reason": "AlreadyExists"}
+    kube.sandbox.set_faults({**rule, "match": {"name": name}, "times": 1})
     with pytest.raises(ApiException) as error:
         kube.create(manifest)
     assert status_of(error.value)["reason"] == "AlreadyExists"
     job = kube.wait_condition(name, "Complete")
     assert job["metadata"]["labels"] == {"window": name}
-
-
-def test_a_conflict_with_a_job_of_somebody_else(kube: Kube) -> None:
-    name = unique("foreign")
-    manifest = kube.manifest(name)
-    kube.sandbox.set_faults({"kind": "conflict_foreign", "match": {"name": name}, "times": 1})
-    with pytest.raises(ApiException) as error:
-        kube.create(manifest)
-    assert status_of(error.value)["reason"] == "AlreadyExists"
-    job = kube.wait_condition(name, "Suspended")
-    assert job["metadata"]["labels"][MANAGED] == "somebody-else"
-    assert "window" not in job["metadata"]["labels"]
 
 
 @pytest.mark.parametrize(("code", "reason"), [(429, "TooManyRequests"), (503, "ServiceUnavailable")])
@@ -197,11 +185,10 @@ def test_a_pod_that_is_gone_before_its_log_is_read(kube: Kube) -> None:
     assert "Complete" in conditions(kube.job(name) or {})
 
 
-@pytest.mark.parametrize("when", ["active", "finished"])
-def test_a_job_that_is_gone(kube: Kube, when: str) -> None:
+def test_a_job_that_is_gone(kube: Kube) -> None:
     name = unique("jobgone")
-    manifest = kube.manifest(name, SLEEPER) if when == "active" else kube.manifest(name)
-    kube.sandbox.set_faults({"kind": "job_gone", "match": {"name": name}, "when": when})
+    manifest = kube.manifest(name, SLEEPER)
+    kube.sandbox.set_faults({"kind": "job_gone", "match": {"name": name}})
     created = kube.create(manifest)
     assert created["metadata"]["name"] == name
     kube.wait_gone(name)
@@ -234,16 +221,6 @@ def test_a_container_that_hangs(kube: Kube) -> None:
     assert any(key.startswith(pod["metadata"]["uid"]) for key in kube.sandbox.processes())
     assert conditions(kube.wait_condition(name, "Failed"))["Failed"] == "DeadlineExceeded"
     wait_for(lambda: not [k for k in kube.sandbox.processes() if k.startswith(pod["metadata"]["uid"])], "no process")
-
-
-def test_a_container_that_hangs_and_then_fails(kube: Kube) -> None:
-    name = unique("hangs")
-    manifest = kube.manifest(name)
-    kube.sandbox.set_faults({"kind": "hang_container", "match": {"name": name}, "seconds": 0.2, "exit_code": 4})
-    kube.create(manifest)
-    kube.wait_condition(name, "Failed")
-    [pod] = kube.pods(name)
-    assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from kubernetes import client as sync_client
 from kubernetes.client.rest import ApiException
 
-from standins.kubernetes.client import CRONJOB, NAMESPACE, SandboxError
+from standins.kubernetes.client import NAMESPACE, SandboxError
 from tests.standins.kubernetes_fixtures import (
     SLEEPER,
     Json,
@@ -166,13 +166,6 @@ def test_a_wrong_token_is_unauthorized_until_it_is_read_again(kube: Kube) -> Non
     kube.close()
     kube.reconnect()
     assert kube.template()
-
-
-def test_without_a_token_one_is_nobody_and_may_nothing(kube: Kube) -> None:
-    with sync_client.ApiClient(sync_client.Configuration(host=kube.sandbox.url)) as api:
-        status = refused(403, lambda: sync_client.BatchV1Api(api).read_namespaced_cron_job(CRONJOB, NAMESPACE))
-    assert status["reason"] == "Forbidden"
-    assert 'User "system:anonymous" cannot get resource "cronjobs"' in status["message"]
 
 
 def test_a_right_that_is_missing_is_forbidden_and_told_in_advance(kube: Kube) -> None:
