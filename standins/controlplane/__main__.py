@@ -14,7 +14,7 @@ from standins.controlplane.calls import CallError
 from standins.controlplane.parts import PartEnded, Wiring, free_ports
 from standins.controlplane.server import ControlPlane
 from standins.kubernetes.__main__ import parse_args, saved_token, settings_of
-from standins.kubernetes.images import ImagesFileError, load_images
+from standins.kubernetes.images import ImagesFileError
 from standins.kubernetes.kubeconfig import write_kubeconfig, write_private
 from standins.kubernetes.seed import ManifestError
 from standins.kubernetes.server import HttpServer
@@ -54,7 +54,6 @@ def main(argv: list[str]) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         programs = build.ensure()
-        load_images(options.images)
         return asyncio.run(serve(options, programs))
     except (build.BuildError, CallError, ImagesFileError, ManifestError, OSError) as error:
         log.error("%s", error)

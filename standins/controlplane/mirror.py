@@ -35,15 +35,9 @@ class Mirror(ObjectStore):
         self._going: dict[str, Obj] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
-        self._latest = "0"
         self._filled = {resource.qualified: asyncio.Event() for resource in WATCHED}
 
     # Reading
-
-    @property
-    def version(self) -> int:
-        """The newest resourceVersion that was seen."""
-        return int(self._latest)
 
     def every(self, resource: ResourceType, namespace: str | None = None) -> list[Obj]:
         """As in ObjectStore; only pods that are bound to the node."""
@@ -91,7 +85,8 @@ class Mirror(ObjectStore):
             if event["type"] == "ERROR":
                 return ""
             obj = event["object"]
-            version = self._latest = str(obj["metadata"]["resourceVersion"])
+            version = str(obj["metadata"]["resourceVersion"])
+            self.version = int(version)
             if event["type"] != "BOOKMARK":
                 self._take(event["type"], resource, obj)
         return version
@@ -135,7 +130,7 @@ class Mirror(ObjectStore):
         """Change a pod's status: at once in the copy, soon in the server."""
         if resource is not PODS:
             raise NotImplementedError(f"the node changes no {resource.plural}")
-        stored, uid = self._same(PODS, current), current["metadata"]["uid"]
+        stored, uid = self.current(PODS, current), current["metadata"]["uid"]
         if stored is None:
             return current
         new = copy.deepcopy(stored)

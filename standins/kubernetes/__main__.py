@@ -38,9 +38,10 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """The settings that the options ask for; their folder is made."""
+    """The settings that the options ask for; their folder is made. Raises ImagesFileError, OSError."""
     options.data.mkdir(parents=True, exist_ok=True)
-    return Settings(options.data, options.images, options.backoff_seconds, options.max_grace_seconds)
+    images = load_images(options.images)
+    return Settings(options.data, images, options.backoff_seconds, options.max_grace_seconds)
 
 
 def saved_token(data: Path) -> str:
@@ -74,7 +75,6 @@ def main(argv: list[str]) -> int:
     options = parse_args(argv)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        load_images(options.images)
         with socket.create_server(("127.0.0.1", options.port)) as sock:
             return asyncio.run(serve(options, sock))
     except StatusError as error:

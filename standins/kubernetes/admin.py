@@ -33,9 +33,7 @@ def _checked(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 
 class Admin:
-    """Handlers of the endpoints; ``set_token`` makes a token the only valid one and writes the kubeconfig
-    anew.
-    """
+    """Handlers of the endpoints; ``set_token`` makes a token the only valid one and writes the kubeconfig."""
 
     def __init__(
         self, cluster: Cluster, kubelet: Kubelet, recorder: Recorder, set_token: Callable[[str], None]

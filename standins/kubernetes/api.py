@@ -155,22 +155,17 @@ def _check_query(call: Call) -> None:
 
 def _check_preconditions(call: Call, meta: Obj, wanted: Obj) -> None:
     """Raises StatusError 409 if the object to delete is not the one that the client means."""
-    for key, label, why in (
-        ("uid", "UID", "deleted and then recreated"),
-        ("resourceVersion", "ResourceVersion", "modified"),
-    ):
+    for key, label in (("uid", "UID"), ("resourceVersion", "ResourceVersion")):
         if wanted.get(key) not in (None, meta[key]):
-            text = (
-                f"the {label} in the precondition ({wanted[key]}) does not match the {label} in record ({meta[key]}). "
-                f"The object might have been {why}"
-            )
-            raise errors.unmet(call.resource, call.name, text)
+            text = f"the {label} in the precondition ({wanted[key]}) does not match the {label} in record ({meta[key]})"
+            raise errors.conflict(call.resource, call.name, text, of_kind=True)
 
 
 def _check_same(call: Call, meta: Obj, wanted: Obj) -> None:
     """Raises StatusError if a patch is for another object (400, 422) or for another version of it (409)."""
     if wanted.get("resourceVersion") not in (None, meta["resourceVersion"]):
-        raise errors.conflict(call.resource, call.name)
+        text = "the object has been modified; please apply your changes to the latest version and try again"
+        raise errors.conflict(call.resource, call.name, text)
     if wanted.get("name") != meta["name"]:
         raise bad_request("the name of the object does not match the name on the URL")
     if wanted.get("uid") not in (None, meta["uid"]):

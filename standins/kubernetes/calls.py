@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -67,16 +66,16 @@ async def read_call(request: Request) -> Call | None:
 
 
 def merge_patch(current: Obj, patch: Obj) -> Obj:
-    """The result of a JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces."""
-    merged = copy.deepcopy(current)
+    """A JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces; parts are shared."""
+    merged = dict(current)
     for key, value in patch.items():
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
-            inner = merged.get(key)
+            inner = current.get(key)
             merged[key] = merge_patch(inner if isinstance(inner, dict) else {}, value)
         else:
-            merged[key] = copy.deepcopy(value)
+            merged[key] = value
     return merged
 
 

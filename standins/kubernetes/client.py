@@ -19,8 +19,7 @@ from standins.serverprocess import POLL_SECONDS, PROJECT, SandboxError, ServerPr
 
 __all__ = ["CRONJOB", "KIND", "NAMESPACE", "PROJECT", "KubernetesAdmin", "KubernetesSandbox", "SandboxError", "is_real"]
 
-START_SECONDS = 120.0
-REAL_START_SECONDS = 180.0
+START_SECONDS = 180.0
 """A real control plane starts in some 10 s on two idle cores."""
 KIND = "SANDBOX_KUBERNETES"
 """Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
@@ -111,16 +110,12 @@ class KubernetesAdmin:
         return rows
 
     def wait_for_hits(self, number: int, hits: int = 1, limit_seconds: float = 30.0) -> None:
-        """Wait until a rule has acted so often. Raises SandboxError when the limit is over or the rule is gone."""
+        """Wait until a rule has acted so often. Raises SandboxError when the limit is over."""
         end = time.monotonic() + limit_seconds
-        while time.monotonic() < end:
-            found = next((row for row in self.faults() if row["id"] == number), None)
-            if found is None:
-                raise SandboxError(f"there is no fault rule {number} at {self.url}")
-            if found["hits"] >= hits:
-                return
+        while not any(row["id"] == number and row["hits"] >= hits for row in self.faults()):
+            if time.monotonic() > end:
+                raise SandboxError(f"rule {number} had fewer than {hits} hits after {limit_seconds} s: {self.faults()}")
             time.sleep(POLL_SECONDS)
-        raise SandboxError(f"rule {number} had fewer than {hits} hits after {limit_seconds} s: {self.faults()}")
 
     def clear_faults(self, number: int | None = None) -> None:
         """Drop one rule, or all."""
@@ -165,8 +160,7 @@ class KubernetesSandbox(KubernetesAdmin):
         self,
         folder: Path,
         images: Mapping[str, Any],
-        context: str = "sandbox_dev",
-        manifests: Path | None = None,
+        context: str,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
     ) -> None:
@@ -175,9 +169,8 @@ class KubernetesSandbox(KubernetesAdmin):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.context = context
-        self.images_file = folder / "images.json"
-        self.images_file.write_text(json.dumps(images), encoding="utf-8")
-        self._manifests = manifests
+        self._images = folder / "images.json"
+        self._images.write_text(json.dumps(images), encoding="utf-8")
         self._env = dict(env or {})
         self._options = list(options)
         # uvicorn ends by the signal that has told it to stop.
@@ -199,13 +192,10 @@ class KubernetesSandbox(KubernetesAdmin):
         self.kubeconfig.unlink(missing_ok=True)
         module = "standins.controlplane" if is_real() else "standins.kubernetes"
         arguments = ["--port", str(self._port), "--data", str(self.folder / "data"), "--context", self.context]
-        arguments += ["--kubeconfig", str(self.kubeconfig), "--images", str(self.images_file), *self._options]
-        if self._manifests is not None:
-            arguments += ["--manifests", str(self._manifests)]
+        arguments += ["--kubeconfig", str(self.kubeconfig), "--images", str(self._images), *self._options]
         self._process.launch(module, arguments, self._env)
         try:
-            limit = REAL_START_SECONDS if is_real() else START_SECONDS
-            self._process.wait_until_up(lambda: f"{self.url}/healthz", limit)
+            self._process.wait_until_up(lambda: f"{self.url}/healthz", START_SECONDS)
         except BaseException:
             self.stop(kill=True)
             raise

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from standins.kubernetes.clock import rfc3339, utc_now
 from standins.kubernetes.faults import FaultBook, Subject, subject_of
+from standins.kubernetes.images import Image
 from standins.kubernetes.rbac import Deny
 from standins.kubernetes.resources import EVENTS, JOBS, PODS, Obj, ResourceType
 from standins.kubernetes.store import ObjectStore, random_suffix
@@ -18,10 +20,9 @@ class Settings:
     """Paths and times (seconds) of one server."""
 
     data: Path
-    images: Path
+    images: Mapping[str, Image]
     backoff_seconds: float = 1.0
     max_grace_seconds: float = 2.0
-    tick_seconds: float = 0.1
 
     def log_path(self, pod_uid: str, container: str) -> Path:
         """Where the log of a container is; a pod has a folder of its own."""
@@ -47,12 +48,12 @@ class Cluster:
         return None
 
     def subject_of(self, resource: ResourceType, obj: Obj) -> Subject:
-        """The subject of an object; of a pod: the name of its Job (or its own), the labels of both, its environment."""
+        """The subject of an object; of a pod: the name of its Job (or its own), the labels of both."""
         own = subject_of(obj)
         if resource is not PODS:
             return own
         labels = {**subject_of(self.job_of(obj) or obj).labels, **own.labels}
-        return Subject(own.labels.get("job-name", own.name), own.namespace, labels, own.env)
+        return Subject(own.labels.get("job-name", own.name), own.namespace, labels)
 
     def loses_job(self, job: Obj) -> bool:
         """Whether the fault job_gone takes this Job now."""
@@ -83,7 +84,7 @@ class Cluster:
     def emit(self, about: tuple[str, str, Obj], kind: str, reason: str, message: str) -> None:
         """Store an Event on the object ``(apiVersion, kind, object)``; ``kind`` is Normal or Warning."""
         api_version, about_kind, obj = about
-        meta, now = obj["metadata"], rfc3339(utc_now())
+        meta = obj["metadata"]
         told = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")}
         event: Obj = {
             "apiVersion": "v1",
@@ -93,8 +94,6 @@ class Cluster:
             "type": kind,
             "reason": reason,
             "message": message,
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
+            "lastTimestamp": rfc3339(utc_now()),
         }
         self.store.add(EVENTS, self.store.prepare(EVENTS, event))

@@ -9,13 +9,15 @@ from standins.kubernetes.clock import utc_now
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.defaults import complete
 from standins.kubernetes.faults import subject_of
-from standins.kubernetes.jobs import JobPlan, condition, expired, finished, plan_job
+from standins.kubernetes.jobs import JobPlan, condition, finished, plan_job
 from standins.kubernetes.kubelet import Kubelet
 from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, TRACKING_FINALIZER, Obj
 from standins.kubernetes.store import random_suffix
 
 REST_SECONDS = 0.02
 """The shortest time between two passes."""
+TICK_SECONDS = 0.1
+"""The longest time between two passes while a Job runs or a fault is set."""
 IDLE_SECONDS = 0.5
 """The longest time between two passes while nothing runs; a TTL may end that much late."""
 
@@ -29,13 +31,13 @@ class Controllers:
         self._kubelet = kubelet
 
     async def run(self) -> None:
-        """Pass after pass: after each change, at least every tick while something runs, else every IDLE_SECONDS."""
+        """Pass after pass: after each change, at least every TICK_SECONDS or IDLE_SECONDS."""
         while True:
             changed = self._store.changed
             self.sync()
             waiter = asyncio.ensure_future(changed.wait())
             busy = self._cluster.faults or any(not _at_rest(job) for job in self._store.every(JOBS))
-            await asyncio.wait({waiter}, timeout=self._cluster.settings.tick_seconds if busy else IDLE_SECONDS)
+            await asyncio.wait({waiter}, timeout=TICK_SECONDS if busy else IDLE_SECONDS)
             waiter.cancel()
             await asyncio.sleep(REST_SECONDS)
 
@@ -54,14 +56,11 @@ class Controllers:
         self._kubelet.sync()
 
     def _sync_job(self, job: Obj, pods: list[Obj]) -> None:
-        final = finished(job.get("status") or {})
-        tracked = any(TRACKING_FINALIZER in pod["metadata"].get("finalizers", []) for pod in pods)
-        if not final or tracked or expired(job, final, utc_now()):
-            held = self._cluster.faults.holds("no_pod", subject_of(job), job["metadata"]["uid"])
-            backoff = timedelta(seconds=self._cluster.settings.backoff_seconds)
-            self._apply(job, pods, plan_job(job, pods, utc_now(), backoff, held))
+        held = self._cluster.faults.holds("no_pod", subject_of(job), job["metadata"]["uid"])
+        backoff = timedelta(seconds=self._cluster.settings.backoff_seconds)
+        self._apply(job, pods, plan_job(job, pods, utc_now(), backoff, held))
         for pod in pods:
-            current = self._store.find(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
+            current = self._store.current(PODS, pod)
             if current is not None and self._cluster.loses_pod(job, current):
                 self._cluster.delete_pod(current)
         if self._cluster.loses_job(job):
@@ -71,7 +70,8 @@ class Controllers:
         by_name = {pod["metadata"]["name"]: pod for pod in pods}
         with self._store.together():  # a pod that is counted but not released would be counted twice
             made = [self._make_pod(job) for _ in range(plan.create)]
-            self._store.change(JOBS, job, lambda new: new.update(status=plan.status))
+            if plan.status != job["status"]:
+                self._store.change(JOBS, job, lambda new: new.update(status=plan.status))
             for name in plan.release:
                 self._cluster.release_pod(by_name[name])
         for name in plan.delete:
@@ -99,16 +99,16 @@ class Controllers:
         return self._store.add(PODS, pod)
 
     def _limit_history(self, cronjob: Obj) -> None:
-        uid = cronjob["metadata"]["uid"]
-        ended: dict[str, list[tuple[str, Obj]]] = {"Complete": [], "Failed": []}
-        for job in self._store.every(JOBS, cronjob["metadata"]["namespace"]):
-            references = job["metadata"].get("ownerReferences", [])
-            final = finished(job.get("status") or {})
-            if final and any(r["uid"] == uid and r.get("controller") for r in references):
-                ended[final["type"]].append((job["status"].get("startTime", ""), job))
+        uid, namespace = cronjob["metadata"]["uid"], cronjob["metadata"]["namespace"]
         for kind, field in (("Complete", "successfulJobsHistoryLimit"), ("Failed", "failedJobsHistoryLimit")):
-            rows = sorted(ended[kind], key=lambda row: row[0])
-            for _, job in rows[: max(len(rows) - int(cronjob["spec"][field]), 0)]:
+            ended = [
+                job
+                for job in self._store.every(JOBS, namespace)
+                if condition(job.get("status") or {}, kind)
+                and any(r["uid"] == uid and r.get("controller") for r in job["metadata"].get("ownerReferences", []))
+            ]
+            ended.sort(key=lambda job: str(job["status"].get("startTime", "")))
+            for job in ended[: max(len(ended) - int(cronjob["spec"][field]), 0)]:
                 self._store.remove(JOBS, job)
 
 

@@ -7,40 +7,14 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from standins.kubernetes.resources import CRONJOBS, JOBS, NAMESPACES, PODS, SECRETS, Obj, ResourceType
+from standins.kubernetes.resources import CRONJOBS, JOBS, PODS, SECRETS, Obj, ResourceType
 
 PREFIX = "batch.kubernetes.io/"
-_POD: Mapping[str, Any] = {
-    "restartPolicy": "Always",
-    "terminationGracePeriodSeconds": 30,
-    "dnsPolicy": "ClusterFirst",
-    "securityContext": {},
-    "schedulerName": "default-scheduler",
-}
-_CONTAINER: Mapping[str, Any] = {
-    "resources": {},
-    "terminationMessagePath": "/dev/termination-log",
-    "terminationMessagePolicy": "File",
-}
-_JOB: Mapping[str, Any] = {
-    "parallelism": 1,
-    "backoffLimit": 6,
-    "completionMode": "NonIndexed",
-    "suspend": False,
-    "podReplacementPolicy": "TerminatingOrFailed",
-}
-_CRONJOB: Mapping[str, Any] = {
-    "concurrencyPolicy": "Allow",
-    "suspend": False,
-    "successfulJobsHistoryLimit": 3,
-    "failedJobsHistoryLimit": 1,
-}
-_STATUS: Mapping[ResourceType, Obj] = {
-    JOBS: {},
-    CRONJOBS: {},
-    PODS: {"phase": "Pending", "qosClass": "BestEffort"},
-    NAMESPACES: {"phase": "Active"},
-}
+_POD = {"restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst"}
+_CONTAINER = {"resources": {}, "terminationMessagePolicy": "File"}
+_JOB = {"parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed", "suspend": False}
+_CRONJOB = {"suspend": False, "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1}
+_STATUS: Mapping[ResourceType, Obj] = {JOBS: {}, CRONJOBS: {}, PODS: {"phase": "Pending"}}
 
 
 def _fill(obj: Obj, defaults: Mapping[str, Any]) -> None:

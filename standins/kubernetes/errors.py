@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -28,19 +27,10 @@ class StatusError(Exception):
         return JSONResponse(status | ({"details": self.details} if self.details else {}), self.code)
 
 
-@dataclass(frozen=True)
-class Cause:
-    """One field error: ``reason`` such as FieldValueInvalid, ``message`` without the field's name."""
-
-    field: str
-    reason: str
-    message: str
-
-
-def invalid_value(field: str, value: object, text: str) -> Cause:
+def invalid_value(field: str, value: object, text: str) -> Obj:
     """The cause "Invalid value" of a field; strings are shown in quotes, other values as they are."""
     shown = f'"{value}"' if isinstance(value, str) else str(value)
-    return Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {text}")
+    return {"field": field, "reason": "FieldValueInvalid", "message": f"Invalid value: {shown}: {text}"}
 
 
 def _about(resource: ResourceType, name: str | None) -> Obj:
@@ -57,25 +47,19 @@ def already_exists(resource: ResourceType, name: str) -> StatusError:
     return StatusError(409, "AlreadyExists", f'{resource.qualified} "{name}" already exists', _about(resource, name))
 
 
-def conflict(resource: ResourceType, name: str) -> StatusError:
-    """409 for a change of an object that is not the expected version."""
-    text = "the object has been modified; please apply your changes to the latest version and try again"
-    message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {text}'
-    return StatusError(409, "Conflict", message, _about(resource, name))
+def conflict(resource: ResourceType, name: str, text: str, *, of_kind: bool = False) -> StatusError:
+    """409 for an object that is not the expected one; ``of_kind``: named by its kind, as a deletion does."""
+    what, kind = (resource.qualified_kind, resource.kind) if of_kind else (resource.qualified, resource.plural)
+    message = f'Operation cannot be fulfilled on {what} "{name}": {text}'
+    return StatusError(409, "Conflict", message, {**_about(resource, name), "kind": kind})
 
 
-def unmet(resource: ResourceType, name: str, text: str) -> StatusError:
-    """409 for a deletion whose preconditions do not hold; the real server names the kind here, not the resource."""
-    message = f'Operation cannot be fulfilled on {resource.qualified_kind} "{name}": {text}'
-    return StatusError(409, "Conflict", message, {**_about(resource, name), "kind": resource.kind})
-
-
-def invalid(resource: ResourceType, name: str, causes: Sequence[Cause]) -> StatusError:
+def invalid(resource: ResourceType, name: str, causes: Sequence[Obj]) -> StatusError:
     """422 with one or more field errors."""
-    texts = [f"{cause.field}: {cause.message}" for cause in causes]
+    texts = [f"{cause['field']}: {cause['message']}" for cause in causes]
     joined = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
     message = f'{resource.qualified_kind} "{name}" is invalid: {joined}'
-    details = {**_about(resource, name), "kind": resource.kind, "causes": [vars(cause) for cause in causes]}
+    details = {**_about(resource, name), "kind": resource.kind, "causes": list(causes)}
     return StatusError(422, "Invalid", message, details)
 
 

@@ -3,10 +3,9 @@
 The language is that of standins.faults. A rule on an object stays with the objects it caught while it lives, and
 catching one counts once.
 
-Patterns in ``match``: ``path`` is searched; ``method``, ``name``, ``namespace`` and the values of ``labels`` and
-``env`` must fit as a whole. ``name``, ``labels`` and ``env`` look at the object of the request: the body
-of a POST, the stored object, or the Job that a list of pods names by its job-name label. A pod stands for
-its Job: name and env are the Job's. A plain text is a ``path``.
+Patterns in ``match``: ``path`` is searched; ``method``, ``name``, ``namespace`` and the values of ``labels`` must
+fit as a whole. ``name`` and ``labels`` look at the object of the request: the body of a POST, the stored object, or
+the Job that a list of pods names by its job-name label. A pod stands for its Job. A plain text is a ``path``.
 
 Kinds on requests: ``stored_then_500`` (``status``, ``reason`` and ``message`` may change it: a 409 AlreadyExists, say)
 and ``stored_then_cut`` do what was asked and lose the answer, ``stored_then_hang`` does it and holds the answer back;
@@ -50,32 +49,22 @@ _OBJECTS: Mapping[str, Kind] = {
 }
 REQUEST_KINDS = frozenset(_REQUESTS)
 """Applied when a request arrives."""
-LANGUAGE = Language(
-    {**_REQUESTS, **_OBJECTS}, ("method", "path", "name", "namespace", "labels.*", "env.*"), main="path"
-)
+LANGUAGE = Language({**_REQUESTS, **_OBJECTS}, ("method", "path", "name", "namespace", "labels.*"), main="path")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The object that a rule looks at. ``env`` has the plain values of all containers."""
+    """The object that a rule looks at."""
 
     name: str = ""
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 def subject_of(obj: Obj) -> Subject:
-    """The subject of a Job, a pod, or an object without containers."""
-    meta, spec = obj.get("metadata") or {}, obj.get("spec") or {}
-    pod_spec = (spec.get("template") or {}).get("spec") or spec
-    env = {
-        str(variable.get("name")): str(variable["value"])
-        for container in pod_spec.get("containers") or []
-        for variable in container.get("env") or []
-        if variable.get("value") is not None
-    }
-    return Subject(str(meta.get("name") or ""), str(meta.get("namespace") or ""), meta.get("labels") or {}, env)
+    """The subject of an object as it is stored or sent."""
+    meta = obj.get("metadata") or {}
+    return Subject(str(meta.get("name") or ""), str(meta.get("namespace") or ""), meta.get("labels") or {})
 
 
 @dataclass

@@ -72,7 +72,8 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
     plan = JobPlan(status)
     _count_ended(status, pods, plan)
     if final := finished(status):
-        plan.expired = expired(job, final, now)
+        ended, ttl = datetime.fromisoformat(final["lastTransitionTime"]), spec.get("ttlSecondsAfterFinished")
+        plan.expired = ttl is not None and now >= ended + timedelta(seconds=ttl)
     elif spec.get("suspend"):
         _suspend(status, pods, plan, now)
     else:
@@ -83,12 +84,6 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
         _advance(spec, status, pods, plan, now, backoff, hold)
     _count_active(status, pods, plan)
     return plan
-
-
-def expired(job: Obj, final: Obj, now: datetime) -> bool:
-    """Whether the TTL of a Job with this final condition is over."""
-    ttl = job["spec"].get("ttlSecondsAfterFinished")
-    return ttl is not None and now >= datetime.fromisoformat(final["lastTransitionTime"]) + timedelta(seconds=ttl)
 
 
 def _count_ended(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
@@ -116,11 +111,10 @@ def _advance(
 ) -> None:
     active = [pod["metadata"]["name"] for pod in pods if _active(pod)]
     missing = _missing(spec, status, len(active))
-    met, target = condition(status, "SuccessCriteriaMet"), condition(status, "FailureTarget")
-    if met or target:
+    if interim := condition(status, "SuccessCriteriaMet") or condition(status, "FailureTarget"):
         plan.delete += active
         if all(_ended(pod) for pod in pods):
-            _finish(status, met, target, plan, now)
+            _finish(status, interim, plan, now)
     elif int(status.get("failed", 0)) > int(spec["backoffLimit"]):
         _set_condition(status, "FailureTarget", BACKOFF_LIMIT, now)
     elif _past_deadline(spec, status, now):
@@ -139,14 +133,15 @@ def _missing(spec: Obj, status: Obj, active: int) -> int:
     return active if succeeded else max(int(spec["parallelism"]), 1)
 
 
-def _finish(status: Obj, met: Obj | None, target: Obj | None, plan: JobPlan, now: datetime) -> None:
-    if met:
-        _set_condition(status, "Complete", (met["reason"], met["message"]), now)
+def _finish(status: Obj, interim: Obj, plan: JobPlan, now: datetime) -> None:
+    why = (interim["reason"], interim["message"])
+    if interim["type"] == "FailureTarget":
+        _set_condition(status, "Failed", why, now)
+        plan.events.append(("Warning", *why))
+    else:
+        _set_condition(status, "Complete", why, now)
         status["completionTime"] = rfc3339(now)
         plan.events.append(("Normal", "Completed", "Job completed"))
-    elif target:
-        _set_condition(status, "Failed", (target["reason"], target["message"]), now)
-        plan.events.append(("Warning", target["reason"], target["message"]))
 
 
 def _past_deadline(spec: Obj, status: Obj, now: datetime) -> bool:

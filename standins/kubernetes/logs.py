@@ -80,9 +80,8 @@ async def _follow(
     """The whole log, then whole new lines until the container has ended or the server stops; limits are not read."""
     position = 0
     while True:
-        current = cluster.store.find(PODS, pod["metadata"]["namespace"], pod["metadata"]["name"])
-        same = current is not None and current["metadata"]["uid"] == pod["metadata"]["uid"]
-        over = current is None or not same or "running" not in _state(current, container)
+        current = cluster.store.current(PODS, pod)
+        over = current is None or "running" not in _state(current, container)
         data = _read(path)[position:]
         if not over:
             data = data[: data.rfind(b"\n") + 1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import signal
 import time
@@ -16,10 +15,9 @@ from standins.kubernetes.clock import rfc3339, rfc3339_micro, utc_now
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.faults import Rule
 from standins.kubernetes.guard import bound_to_server, signal_group
-from standins.kubernetes.images import ContainerConfigError, Image, ImagesFileError, container_env, load_images
+from standins.kubernetes.images import ContainerConfigError, Image, container_env
 from standins.kubernetes.resources import PODS, Obj
 
-log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 FIRST_PULL_SECONDS = 0.5
 """How long a failing pull shows ErrImagePull before it shows ImagePullBackOff."""
@@ -122,10 +120,10 @@ class PodRun:
         self._cluster.emit(("v1", "Pod", self._pod), kind, reason, message)
 
     async def _pull(self, container: Obj) -> Image:
-        """The program of the image, once it is there and no fault holds the pull."""
+        """The program of the image, once no fault holds the pull; never, if the image is not known."""
         name, began = container["image"], time.monotonic()
+        image = self._cluster.settings.images.get(name)
         while True:
-            image, reason = self._image(name)
             subject = self._cluster.subject_of(PODS, self._pod)
             if not self._cluster.faults.holds("image_pull_backoff", subject, self.uid) and image is not None:
                 self._event("Normal", "Pulled", f'Container image "{name}" already present on machine')
@@ -133,17 +131,9 @@ class PodRun:
             if "ContainerCreating" in str(self._states[container["name"]]):
                 self._event("Warning", "Failed", f'Failed to pull image "{name}": not found')
             early = time.monotonic() - began < FIRST_PULL_SECONDS
-            reason = reason or ("ErrImagePull" if early else "ImagePullBackOff")
+            reason = "ErrImagePull" if early else "ImagePullBackOff"
             self._set(container, podstatus.waiting(reason, f'Back-off pulling image "{name}": not found'))
             await asyncio.sleep(POLL_SECONDS)
-
-    def _image(self, name: str) -> tuple[Image | None, str]:
-        """The image, or the waiting reason of a file that cannot be used; the file may change at any time."""
-        try:
-            return load_images(self._cluster.settings.images).get(name), ""
-        except (ImagesFileError, OSError) as error:
-            log.error("the images file cannot be used: %s", error)
-            return None, "RegistryUnavailable"
 
     async def _configure(self, container: Obj, image: Image) -> dict[str, str]:
         """The container's variables, once they can be made (a missing Secret may come later)."""
@@ -196,7 +186,6 @@ class PodRun:
 
     def _replacement(self) -> Rule | None:
         """A fault that takes the program's place, or None."""
-        faults, subject = self._cluster.faults, self._cluster.subject_of(PODS, self._pod)
-        return faults.take_object("fail_container", subject, self.uid) or faults.take_object(
-            "hang_container", subject, self.uid
-        )
+        subject = self._cluster.subject_of(PODS, self._pod)
+        kinds = ("fail_container", "hang_container")
+        return next(filter(None, (self._cluster.faults.take_object(kind, subject, self.uid) for kind in kinds)), None)

@@ -60,9 +60,6 @@ def apply_states(pod: Obj, states: Mapping[str, Obj], started: str) -> None:
         ],
         "startTime": started,
         "containerStatuses": [_container_status(one, states[one["name"]]) for one in pod["spec"]["containers"]],
-        "hostIP": "127.0.0.1",
-        "podIP": "127.0.0.1",
-        "podIPs": [{"ip": "127.0.0.1"}],
     }
 
 

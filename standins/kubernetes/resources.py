@@ -57,7 +57,7 @@ ACCESS_REVIEWS = ResourceType(
 )
 ALL_TYPES = (NAMESPACES, PODS, SECRETS, EVENTS, JOBS, CRONJOBS, ACCESS_REVIEWS)
 _BY_PLURAL = {(kind.group, kind.plural): kind for kind in ALL_TYPES}
-_BY_KIND = {(kind.api_version, kind.kind): kind for kind in ALL_TYPES}
+BY_KIND = {(kind.api_version, kind.kind): kind for kind in ALL_TYPES}
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,6 @@ class Target:
     def shown(self) -> str:
         """The resource with its subresource, such as ``pods/log``, as rights name it."""
         return f"{self.resource.plural}/{self.subresource}" if self.subresource else self.resource.plural
-
-
-def by_kind(document: Obj) -> ResourceType | None:
-    """The type of an object by its apiVersion and kind, or None if the stand-in does not serve it."""
-    return _BY_KIND.get((document["apiVersion"], document["kind"]))
 
 
 def parse_path(path: str) -> Target | None:

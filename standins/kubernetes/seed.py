@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from standins.kubernetes.api import Api
-from standins.kubernetes.resources import NAMESPACES, Obj, ResourceType, by_kind
+from standins.kubernetes.resources import BY_KIND, NAMESPACES, Obj, ResourceType
 from standins.kubernetes.store import ObjectStore
 
 DEFAULT = "default"
@@ -25,7 +25,7 @@ def read_manifests(folder: Path) -> Iterator[tuple[ResourceType, str | None, Obj
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
             if not isinstance(document, dict) or not {"kind", "apiVersion", "metadata"} <= set(document):
                 raise ManifestError(f"{path}: a document without kind, apiVersion or metadata")
-            resource = by_kind(document)
+            resource = BY_KIND.get((document["apiVersion"], document["kind"]))
             if resource is None:
                 raise ManifestError(f"{path}: the sandbox has no {document['apiVersion']} {document['kind']}")
             yield resource, document["metadata"].get("namespace", DEFAULT) if resource.namespaced else None, document

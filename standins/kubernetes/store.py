@@ -34,7 +34,7 @@ def key_of(obj: Obj) -> Key:
 
 
 class ObjectStore:
-    """All objects of the cluster.
+    """All objects of the cluster. ``version`` is the newest resourceVersion.
 
     Not thread-safe: for one event loop. Objects that are read must not be changed.
     """
@@ -50,18 +50,13 @@ class ObjectStore:
             self._objects.setdefault(resource, {})[key_of(obj)] = obj
         self.changed = asyncio.Event()
         self._held_back = False
-        self._version = 0
+        self.version = 0
         self._next_version()
 
     def _next_version(self) -> int:
         """Microseconds since 1970, and no number twice: so versions rise over restarts, too."""
-        self._version = max(self._version + 1, time.time_ns() // 1000)
-        return self._version
-
-    @property
-    def version(self) -> int:
-        """The newest resourceVersion of the whole store."""
-        return self._version
+        self.version = max(self.version + 1, time.time_ns() // 1000)
+        return self.version
 
     def find(self, resource: ResourceType, namespace: str | None, name: str) -> Obj | None:
         """The object, or None."""
@@ -102,7 +97,7 @@ class ObjectStore:
         ``current`` names the object and may be an older version of it; the stored one is changed, and nothing if it
         is gone. A change of the spec counts the generation up.
         """
-        stored = self._same(resource, current)
+        stored = self.current(resource, current)
         if stored is None:
             return current
         new = copy.deepcopy(stored)
@@ -115,12 +110,12 @@ class ObjectStore:
 
     def remove(self, resource: ResourceType, obj: Obj) -> None:
         """Drop an object at once; a second call does nothing."""
-        if self._same(resource, obj) is not None:
+        if self.current(resource, obj) is not None:
             del self._objects[resource.qualified][key_of(obj)]
             self._next_version()
             self._save("DELETE FROM objects WHERE uid = ?", obj["metadata"]["uid"])
 
-    def _same(self, resource: ResourceType, obj: Obj) -> Obj | None:
+    def current(self, resource: ResourceType, obj: Obj) -> Obj | None:
         """The stored version of an object; None if it is gone, even if another one has its name."""
         stored = self.find(resource, *key_of(obj))
         return stored if stored and stored["metadata"]["uid"] == obj["metadata"]["uid"] else None

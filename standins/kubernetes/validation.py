@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import kubernetes_validate
 from jsonschema import Draft202012Validator
 
 from standins.kubernetes import errors
 from standins.kubernetes.defaults import selector_of
-from standins.kubernetes.errors import Cause, StatusError, invalid_value
+from standins.kubernetes.errors import invalid_value
 from standins.kubernetes.resources import CRONJOBS, JOBS, Obj, ResourceType
 
 SCHEMA_VERSION = "1.37"
@@ -43,7 +42,6 @@ _JOB_SPEC = {
 }
 _RULES = {
     "allOf": [
-        {"required": ["metadata"]},
         _nested("metadata", last={"required": ["name"]}),
         _nested("metadata", "name", last={"pattern": rf"^{_SUBDOMAIN}\Z", "maxLength": 253}),
         _nested("metadata", "labels", last=_LABELS),
@@ -72,38 +70,25 @@ def check_schema(resource: ResourceType, obj: Obj) -> None:
     Raises StatusError 400 (cannot be decoded) or 422 (a rule is broken).
     """
     version, kind = obj.get("apiVersion", resource.api_version), obj.get("kind", resource.kind)
+    what = f'{kind} in version "{str(version).rpartition("/")[2]}" cannot be handled as a {resource.kind}'
     if (version, kind) != (resource.api_version, resource.kind):
-        raise errors.bad_request(
-            f'{kind} in version "{str(version).rpartition("/")[2]}" cannot be handled as a {resource.kind}: '
-            f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        )
+        raise errors.bad_request(f'{what}: no kind "{kind}" is registered for version "{version}"')
     document = {**obj, "apiVersion": resource.api_version, "kind": resource.kind}
     try:
         kubernetes_validate.validate(document, SCHEMA_VERSION, strict=True)
     except kubernetes_validate.ValidationError as error:
-        raise _schema_error(resource, obj, error) from error
-
-
-def _schema_error(resource: ResourceType, obj: Obj, error: Any) -> StatusError:
-    field = _dotted(error.absolute_path)
-    decode = f'{resource.kind} in version "v1" cannot be handled as a {resource.kind}: '
-    if error.validator == "additionalProperties":
-        path = ".".join(filter(None, (field, re.findall(r"'([^']*)'", error.message)[-1])))
-        return errors.bad_request(f'{decode}strict decoding error: unknown field "{path}"')
-    if error.validator == "type":
-        found = {"str": "string", "int": "number", "float": "number", "list": "array", "dict": "object"}
-        kind = found.get(type(error.instance).__name__, type(error.instance).__name__)
-        text = f"cannot unmarshal {kind} into Go struct field .{field} of type {error.validator_value}"
-        return errors.bad_request(f"{decode}json: {text}")
-    name = str(obj.get("metadata", {}).get("name") or "")
-    return errors.invalid(resource, name, [invalid_value(field, error.instance, error.message)])
+        field = _dotted(error.absolute_path)
+        if error.validator in ("additionalProperties", "type"):
+            raise errors.bad_request(f"{what}: {field}: {error.message}") from error
+        cause = invalid_value(field, error.instance, error.message)
+        raise errors.invalid(resource, str(obj.get("metadata", {}).get("name") or ""), [cause]) from error
 
 
 def _dotted(path: Iterable[object]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
-def broken(schema: Obj, obj: Obj) -> Iterator[Cause]:
+def broken(schema: Obj, obj: Obj) -> Iterator[Obj]:
     """The broken rules of an object; a label is named by the field of all labels, as the server does."""
     for error in Draft202012Validator(schema).iter_errors(obj):
         field = re.sub(r"(labels|annotations)\..*", r"\1", _dotted(error.absolute_path))
@@ -118,18 +103,19 @@ def check_rules(resource: ResourceType, obj: Obj) -> None:
     causes = [*broken(_RULES, obj), *broken(_RULES_OF.get(resource, {}), obj)]
     if resource is JOBS:
         causes += _job_causes(obj)
-        for cause in broken(_nested("spec", last=_RUN), obj):
-            causes.append(Cause(cause.field, "FieldValueForbidden", "the sandbox does not simulate this field"))
+        text = "Forbidden: the sandbox does not simulate this field"
+        not_run = broken(_nested("spec", last=_RUN), obj)
+        causes += [{**cause, "reason": "FieldValueForbidden", "message": text} for cause in not_run]
     if causes:
         raise errors.invalid(resource, obj["metadata"].get("name", ""), causes)
 
 
-def _job_causes(job: Obj) -> Iterator[Cause]:
+def _job_causes(job: Obj) -> Iterator[Obj]:
     if job["spec"]["selector"] != selector_of(job):
         yield invalid_value("spec.selector", job["spec"]["selector"], "`selector` not auto-generated")
     names = [container["name"] for container in job["spec"]["template"]["spec"].get("containers") or []]
     for name in {name for name in names if names.count(name) > 1}:
-        yield Cause("spec.template.spec.containers", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+        yield invalid_value("spec.template.spec.containers", name, "is the name of more than one container")
 
 
 def check_update(resource: ResourceType, current: Obj, new: Obj) -> None:

@@ -195,16 +195,16 @@ def test_a_job_that_is_gone(kube: Kube) -> None:
     assert not [row for row in kube.sandbox.mutations(f"/jobs/{name}") if row["method"] == "DELETE"]
 
 
-def test_containers_fail_as_often_as_told_for_jobs_with_this_environment(kube: Kube) -> None:
+def test_containers_fail_as_often_as_told_for_jobs_with_this_label(kube: Kube) -> None:
     failing, other = unique("fails"), unique("other")
-    match = {"env": {"RUN_ONLY_FOR_CUSTOMER_IDS": failing}}
+    match = {"labels": {"customer": failing}}
     kube.sandbox.set_faults(
         {"kind": "fail_container", "match": match, "times": 2, "exit_code": 7, "log": "deadlock detected (40P01)"}
     )
-    kube.make(other, env={"RUN_ONLY_FOR_CUSTOMER_IDS": other})
+    kube.make(other, labels={"customer": other})
     kube.wait_condition(other, "Complete")
     for attempt, end in ((1, "Failed"), (2, "Failed"), (3, "Complete")):
-        kube.make(f"{failing}-{attempt}", env={"RUN_ONLY_FOR_CUSTOMER_IDS": failing})
+        kube.make(f"{failing}-{attempt}", labels={"customer": failing})
         kube.wait_condition(f"{failing}-{attempt}", end)
     [pod] = kube.pods(f"{failing}-1")
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 7

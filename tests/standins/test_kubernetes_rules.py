@@ -23,8 +23,8 @@ from standins.kubernetes.resources import PODS, parse_path, verb_of
 from standins.kubernetes.selectors import fields_match, labels_match
 from standins.kubernetes.validation import check_rules
 
-ACME = Subject("job-acme", "cresta-cron", {"window": "k1"}, {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme"})
-SANDBOX = Subject("job-acme-sandbox", "cresta-cron", {"window": "k2"}, {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme-sandbox"})
+ACME = Subject("job-acme", "cresta-cron", {"customer": "acme"})
+SANDBOX = Subject("job-acme-sandbox", "cresta-cron", {"customer": "acme-sandbox"})
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_merge_patch() -> None:
 
 def test_a_pattern_must_match_the_whole_value() -> None:
     book = FaultBook()
-    book.add({"kind": "no_pod", "match": {"env": {"RUN_ONLY_FOR_CUSTOMER_IDS": "acme"}}})
+    book.add({"kind": "no_pod", "match": {"labels": {"customer": "acme"}}})
     assert book.take_object("no_pod", SANDBOX, "u2") is None
     assert book.take_object("no_pod", ACME, "u1") is not None
 
