@@ -9,7 +9,7 @@ import pytest
 from kubernetes import client as sync_client
 from kubernetes.client.rest import ApiException
 
-from standins.kubernetes.client import NAMESPACE, SandboxError
+from standins.kubernetes.client import NAMESPACE, SandboxError, is_real
 from tests.standins.kubernetes_fixtures import (
     SLEEPER,
     Json,
@@ -148,6 +148,18 @@ def test_bad_arguments_are_refused(kube: Kube) -> None:
             if kube.make("any", parallelism=0) else None)  # fmt: skip
     refused(400, lambda: kube.batch.list_namespaced_job(NAMESPACE, label_selector="a in (b"))
     refused(400, lambda: kube.core.list_namespaced_pod(NAMESPACE, field_selector="spec.nobody=1"))
+
+
+@pytest.mark.parametrize("policy", [None, "Orphan"])
+def test_a_deletion_that_would_leave_pods_behind_is_refused(kube: Kube, policy: str | None) -> None:
+    if is_real():
+        pytest.skip("a real API server does it, and says so in a Warning header; no client here wants it")
+    name = unique("orphan")
+    kube.make(name, parallelism=0)
+    more = {"propagation_policy": policy} if policy else {}
+    status = refused(422, lambda: kube.batch.delete_namespaced_job(name, NAMESPACE, **more))
+    assert "the sandbox orphans no pods" in status["message"]
+    assert kube.job(name) is not None
 
 
 def test_a_wrong_token_is_unauthorized_until_it_is_read_again(kube: Kube) -> None:
