@@ -218,7 +218,8 @@ def test_a_container_that_hangs(kube: Kube) -> None:
     kube.create(manifest)
     [pod] = kube.wait_phase(name, "Running")
     wait_for(lambda: kube.log(pod) == "working\n", "the log of the hanging container")
-    assert any(key.startswith(pod["metadata"]["uid"]) for key in kube.sandbox.processes())
+    # The log is written before the program that hangs is started.
+    wait_for(lambda: [k for k in kube.sandbox.processes() if k.startswith(pod["metadata"]["uid"])], "its process")
     assert conditions(kube.wait_condition(name, "Failed"))["Failed"] == "DeadlineExceeded"
     wait_for(lambda: not [k for k in kube.sandbox.processes() if k.startswith(pod["metadata"]["uid"])], "no process")
 
