@@ -4,7 +4,7 @@
 topology gives it: `{"cluster": "conversations", "nodes": [{"name", "shard", "replica", "host", "port"}, ...]}`, shards
 and replicas from 1. `hostName()` is the node's name. The nodes share a folder next to the topology (`<name>.keeper`),
 which is what ZooKeeper is to a real cluster. With SANDBOX_CLICKHOUSE_PASSWORD set, user `admin` must give that password
-(401, code 516 otherwise); without it everybody is let in.
+(HTTP Basic; 401, code 516 otherwise); without it everybody is let in.
 
 Endpoints besides ClickHouse's own `/` and `/ping` (JSON; the same credentials):
 
@@ -45,10 +45,11 @@ What it does NOT do
       supported; loopback, quorum and parallel replicas are not either.
     - No sessions: no lock (code 373), no temporary tables and no SET from one request to the next. A GET may change
       something, too.
-    - One user. A rule `grants` says what SHOW GRANTS and CHECK GRANT answer for it (all rights without one), and no
-      statement is refused by it. A rule `profile` is its settings profile, for statements sent to that node.
-    - Plain HTTP, no native protocol, no `compress=1`, no forms and external tables, no streamed answers, no progress
-      headers.
+    - One user. A rule `grants` says what SHOW GRANTS and CHECK GRANT answer for it (all rights without one; rights on
+      columns are not read, and who was given all parts of a group has not the group); no statement is refused by it. A
+      rule `profile` is its settings profile, for statements sent to that node; `fixed` looks at URL parameters only.
+    - Plain HTTP, no native protocol, no `compress=1`, no forms and external tables, answers neither streamed nor
+      compressed, no progress headers.
     - query_log and KILL QUERY know this node's engine only; system.processes does not list the parts of a query that
       other nodes carry out.
     - A data folder that is not the one of last time starts with what is left in the shared log: tables, no old rows.

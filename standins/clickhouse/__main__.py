@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 
 # The engine reads it when it is loaded; a server answers in UTC wherever it stands.
 os.environ["TZ"] = "UTC"
@@ -48,25 +46,14 @@ def main(argv: list[str]) -> int:
     except (TopologyError, OSError) as error:
         log.error("node %s cannot start: %s", options.node, error)
         return 2
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        # shutdown() waits for serve_forever, which runs in this thread.
-        threading.Thread(target=server.shutdown).start()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     node.start()
     log.info("node %s answers on %s", options.node, node.address.url)
-    try:
-        server.serve_forever(poll_interval=0.5)
-    finally:
-        server.server_close()
-        if not server.drain(DRAIN_SECONDS):
-            log.warning("statements still run after %s s; the node ends without them", DRAIN_SECONDS)
-            # The engine must not be closed under a running statement: it crashes. Its files need no closing.
-            logging.shutdown()
-            os._exit(0)
-        node.close()
+    if not asyncio.run(server.serve(DRAIN_SECONDS)):
+        log.warning("statements still run after %s s; the node ends without them", DRAIN_SECONDS)
+        # The engine must not be closed under a running statement: it crashes. Its files need no closing.
+        logging.shutdown()
+        os._exit(0)
+    node.close()
     return 0
 
 

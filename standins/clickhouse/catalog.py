@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from standins.clickhouse.engine import Engine
 from standins.clickhouse.errors import ClickHouseError
-from standins.clickhouse.lexer import render, split_commas, tokens_of, unquote
+from standins.clickhouse.sqltext import sql_of, tree_of
 
 COLUMNS_KEPT = 1_000
 """Sources whose columns are kept: each look costs a statement."""
@@ -99,7 +99,8 @@ class Catalog:
 
 def _target(engine_full: str) -> Target:
     """Read `Distributed('cluster', 'db', 'table'[, sharding key])`."""
-    tokens = list(tokens_of(engine_full))
-    parts = split_commas(tokens[2:-1])
-    cluster, database, table = (unquote(render(part)) for part in parts[:3])
-    return Target(cluster, database, table, render(parts[3]) if len(parts) > 3 else "")
+    tree = tree_of(f"SELECT {engine_full}")
+    if tree is None:
+        raise ClickHouseError(62, f"Syntax error: {engine_full}")
+    cluster, database, table, *sharding = tree.selects[0].expressions
+    return Target(cluster.name, database.name, table.name, sql_of(sharding[0]) if sharding else "")

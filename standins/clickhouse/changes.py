@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.catalog import Catalog
 from standins.clickhouse.engine import Engine, Result
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.keeper import Keeper
-from standins.clickhouse.lexer import render, tokens_of
-from standins.clickhouse.local import Context, Files, Local
+from standins.clickhouse.local import Context, Local
 from standins.clickhouse.mutations import Mutations
 from standins.clickhouse.spool import Spool
 from standins.clickhouse.statements import Statement
 from standins.clickhouse.system_tables import rows_source
 
-_LOCAL_COMMANDS = frozenset({"FREEZE", "UNFREEZE", "FETCH"})
+_LOCAL_COMMANDS = (("FREEZE",), ("UNFREEZE",), ("FETCH",))
+_KILL = re.compile(r"KILL\s+MUTATION\s+WHERE\s(?P<condition>.*?)(?:\s(?P<mode>TEST|SYNC|ASYNC))?", re.I | re.S)
 _KILL_COLUMNS = {
     "kill_status": "String",
     "database": "String",
@@ -49,11 +51,9 @@ class Changes:
 
     def replicated_table(self, statement: Statement, context: Context) -> tuple[str, str] | None:
         """The table that the statement changes on all replicas of the shard; None for any other statement."""
-        if statement.table is None:
+        if not statement.changes_table or statement.command[:1] in _LOCAL_COMMANDS:
             return None
-        table = (statement.table[0] or context.database or "default", statement.table[1])
-        if statement.command and statement.command[0].upper in _LOCAL_COMMANDS:
-            return None
+        table = table_of(statement, context)
         return table if self._catalog.is_merge_tree(*table) else None
 
     def body(self, statement: Statement, table: tuple[str, str], context: Context) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Changes:
             number = self._keeper.count_up(f"mutation/{self._shard}/{table[0]}/{table[1]}")
             mutation_id = f"{number:010d}"
         return {
-            "sql": statement.text(),
+            "sql": statement.text,
             "database": context.database,
             "settings": {**context.settings, **statement.settings},
             "params": dict(context.params),
@@ -72,31 +72,34 @@ class Changes:
 
     def on_this_node(self, statement: Statement, context: Context, fmt: str = "TabSeparated") -> Result:
         """Run a statement here and nowhere else. Raises ClickHouseError."""
-        if statement.verb == "KILL" and statement.tokens[1].upper == "MUTATION":
+        if statement.starts_with("KILL MUTATION"):
             with self._local.files() as files:
                 return self.kill(statement, context, fmt, files, self._mutations.kill)
         flushed = flushed_table(statement, context)
         if flushed is not None:
             self._spool.flush_soon(*flushed)
             return Result(b"")
-        if [token.upper for token in statement.tokens[:3]] == ["SYSTEM", "FLUSH", "ASYNC"]:
+        if statement.starts_with("SYSTEM FLUSH ASYNC"):
             # The engine keeps no queue of asynchronous inserts, and says so by an error; a server always has one.
             return Result(b"")
         try:
             own = context.with_settings(statement.settings)
             with self._engine.session(own.settings, own.params, own.database) as session:
-                return session.run(statement.text(), fmt)
+                return session.run(statement.text, fmt)
         finally:
             self._forget(statement, context)
 
-    def kill(self, statement: Statement, context: Context, fmt: str, files: Files, kill: Any) -> Result:
+    def kill(self, statement: Statement, context: Context, fmt: str, files: Path, kill: Any) -> Result:
         """KILL MUTATION WHERE ...; `kill(database, table, mutation_id)` does it for one."""
-        condition, test = _kill_parts(statement)
+        parts = _KILL.fullmatch(statement.text)
+        if parts is None:
+            raise ClickHouseError(62, "Syntax error: KILL MUTATION needs WHERE.")
+        test = (parts["mode"] or "").upper() == "TEST"
         sql = (
             "SELECT DISTINCT database, table, mutation_id, command FROM system.mutations"
-            f" WHERE is_done = 0 AND ({condition})"
+            f" WHERE is_done = 0 AND ({parts['condition']})"
         )
-        found = self._local.run(context, list(tokens_of(sql)), "TabSeparatedRaw", files).body.decode()
+        found = self._local.run(context, sql, "TabSeparatedRaw", files).body.decode()
         rows: list[Mapping[str, Any]] = []
         for line in found.splitlines():
             row = dict(zip(("database", "table", "mutation_id", "command"), line.split("\t", 3), strict=True))
@@ -108,33 +111,18 @@ class Changes:
 
     def _forget(self, statement: Statement, context: Context) -> None:
         self._catalog.forget()
-        words = [token.upper for token in statement.tokens[:2]]
-        if words[:1] != ["DROP"] or words[1:] not in (["TABLE"], ["DATABASE"]):
-            return
-        listed = [token.name for token in statement.tokens[2:] if token.upper not in ("IF", "EXISTS", "SYNC")]
-        names = [name for name in listed if name is not None]
-        if words[1] == "DATABASE":
-            self._keeper.forget_mutations(names[0], None)
-        else:
-            database = names[0] if len(names) > 1 else context.database or "default"
-            self._keeper.forget_mutations(database, names[-1])
+        if statement.starts_with("DROP DATABASE"):
+            self._keeper.forget_mutations(statement.table[1], None)
+        elif statement.starts_with("DROP TABLE"):
+            self._keeper.forget_mutations(*table_of(statement, context))
 
 
 def flushed_table(statement: Statement, context: Context) -> tuple[str, str] | None:
     """The table of a SYSTEM FLUSH DISTRIBUTED, None for any other statement."""
-    if [token.upper for token in statement.tokens[:3]] != ["SYSTEM", "FLUSH", "DISTRIBUTED"]:
-        return None
-    names = [token.name for token in statement.tokens[3:] if token.name is not None]
-    return (names[0] if len(names) > 1 else context.database or "default"), names[-1]
+    return table_of(statement, context) if statement.starts_with("SYSTEM FLUSH DISTRIBUTED") else None
 
 
-def _kill_parts(statement: Statement) -> tuple[str, bool]:
-    """(condition, TEST?) of a KILL MUTATION."""
-    tokens = list(statement.tokens)
-    where = next((index for index, token in enumerate(tokens) if token.upper == "WHERE"), None)
-    if where is None:
-        raise ClickHouseError(62, "Syntax error: KILL MUTATION needs WHERE.")
-    last = tokens[-1].upper
-    if last in ("TEST", "SYNC", "ASYNC"):
-        tokens.pop()
-    return render(tokens[where + 1 :]), last == "TEST"
+def table_of(statement: Statement, context: Context) -> tuple[str, str]:
+    """(database, table) that a statement names."""
+    database, name = statement.table
+    return database or context.database or "default", name

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import urllib3
+
 from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import PASSWORD_VARIABLE, USER
 from standins.serverprocess import SandboxError, ServerProcess, send
@@ -34,8 +36,8 @@ class NodeClient:
 
     def request(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """Send a request as the user. Raises SandboxError with the node's text when it is refused."""
-        headers = {"X-ClickHouse-User": self._user, "X-ClickHouse-Key": self._password}
-        return send(method, self.url + path, body, headers)
+        headers = urllib3.make_headers(basic_auth=f"{self._user}:{self._password}")
+        return send(method, self.url + path, body, {**headers, "Content-Type": "text/plain"})
 
     def query(self, sql: str, **settings: object) -> list[list[str]]:
         """Run one statement; rows as text cells (tab separated raw). Raises SandboxError."""

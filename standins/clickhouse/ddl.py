@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.changes import Changes
@@ -10,7 +11,7 @@ from standins.clickhouse.engine import Result
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.faults import Faults, default_message
 from standins.clickhouse.keeper import FOREVER, Entry, HostStatus, Keeper
-from standins.clickhouse.local import Context, Files, Local
+from standins.clickhouse.local import Context, Local
 from standins.clickhouse.replica import Replica
 from standins.clickhouse.statements import Statement, parse
 from standins.clickhouse.system_tables import rows_source
@@ -39,7 +40,7 @@ class OnCluster:
         self._local = local
         self._replica = replica
 
-    def run(self, context: Context, text: str, statement: Statement, fmt: str, files: Files) -> Result:
+    def run(self, context: Context, text: str, statement: Statement, fmt: str, files: Path) -> Result:
         """Queue the statement, wait for the hosts, answer. Raises ClickHouseError as the output mode says."""
         if statement.cluster not in (self._topology.cluster, "{cluster}"):
             raise ClickHouseError(701, f"Requested cluster '{statement.cluster}' not found")
@@ -92,7 +93,7 @@ class OnCluster:
         return statuses, missing
 
     def _answer(
-        self, statuses: list[HostStatus], missing: list[NodeAddress], mode: str, fmt: str, files: Files
+        self, statuses: list[HostStatus], missing: list[NodeAddress], mode: str, fmt: str, files: Path
     ) -> Result:
         """One row for each host; a host that has not answered has no status (NULL)."""
         rows = [

@@ -6,6 +6,7 @@ tables. A session costs about 1 ms (measured on chDB 4.4), so every request gets
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from chdb._exceptions import ChdbError
 from chdb.session import Session
 
 from standins.clickhouse.errors import from_text
-from standins.clickhouse.lexer import quote_name, quote_string
+from standins.clickhouse.sqltext import quote_name, quote_string
 from standins.clickhouse.topology import Topology
 
 
@@ -56,9 +57,8 @@ class Engine:
 
     def __init__(self, data: Path, topology: Topology) -> None:
         self.tmp = data / "exchange"
-        self.tmp.mkdir(parents=True, exist_ok=True)
-        for left_over in self.tmp.iterdir():
-            left_over.unlink()
+        shutil.rmtree(self.tmp, ignore_errors=True)
+        self.tmp.mkdir(parents=True)
         config = data / "server.xml"
         config.write_text(_server_config(topology), encoding="utf-8")
         self._target = f"{data / 'engine'}?config-file={config}"

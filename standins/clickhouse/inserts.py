@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.catalog import Target
 from standins.clickhouse.engine import Engine, EngineSession
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.keeper import Keeper
-from standins.clickhouse.lexer import quote_name, quote_string, tokens_of
-from standins.clickhouse.local import Context, Files
-from standins.clickhouse.query import is_query
+from standins.clickhouse.local import Context, stored
 from standins.clickhouse.reads import Parts, Reader
 from standins.clickhouse.replica import Replica
 from standins.clickhouse.spool import Spool, Spooled
-from standins.clickhouse.statements import Insert, read_settings
+from standins.clickhouse.sqltext import quote_name
+from standins.clickhouse.statements import Insert
 from standins.clickhouse.topology import NodeAddress
 from standins.clickhouse.wire import Unreachable, call
 
@@ -45,9 +45,9 @@ class Inserter:
         """End the threads."""
         self._pool.shutdown()
 
-    def run(self, insert: Insert, context: Context, files: Files) -> int:
+    def run(self, insert: Insert, context: Context, files: Path) -> int:
         """Carry out one INSERT; returns the rows written. Raises ClickHouseError."""
-        own = context.with_settings(read_settings(list(tokens_of(insert.settings))))
+        own = context.with_settings(insert.settings)
         source = self._source(insert, own, files)
         table = (insert.table[0] or own.database or "default", insert.table[1])
         with self._engine.session(own.settings, own.params, own.database) as session:
@@ -71,12 +71,10 @@ class Inserter:
         """Rows of this node's shard, from another node. Raises ClickHouseError."""
         self._replica.write("insert", message["database"], message["table"], {"block": message["block"]})
 
-    def _source(self, insert: Insert, context: Context, files: Files) -> str:
+    def _source(self, insert: Insert, context: Context, files: Path) -> str:
         if insert.format is None:
-            if not is_query(insert.query):
-                raise ClickHouseError(62, "Syntax error: INSERT needs VALUES, FORMAT or SELECT.")
             return self._reader.resolved(context, insert.query, files)
-        return f"FROM INFILE {quote_string(str(files.write(insert.data)))} FORMAT {insert.format}"
+        return f"FROM INFILE {stored(files, insert.data)} FORMAT {insert.format}"
 
     def _write_here(self, table: tuple[str, str], block: bytes) -> None:
         if block:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from sqlglot import exp
+
 from standins.clickhouse.engine import Engine, Result
-from standins.clickhouse.lexer import Token, quote_name, quote_string
-from standins.clickhouse.query import HOST_FUNCTIONS, Select, replace_calls, replace_source, rewrite_queries, sources
+from standins.clickhouse.sqltext import HOST_FUNCTIONS, quote_name, quote_string, replace_calls, sql_of, tree_of
 
 _USER_FUNCTIONS = frozenset({"currentuser", "user", "current_user"})
+_NAMED = re.compile(rf"\bsystem\b|\b({'|'.join(HOST_FUNCTIONS | _USER_FUNCTIONS)})\b", re.IGNORECASE)
+"""What a query must hold to be worth reading: most parts of other nodes' queries do not."""
 
 
 @dataclass(frozen=True)
@@ -33,30 +38,10 @@ class Context:
         return replace(self, settings={**self.settings, **extra})
 
 
-class Files:
-    """Temporary files of one request."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._made: list[Path] = []
-
-    def write(self, data: bytes) -> Path:
-        """Store data in a new file."""
-        path = self._folder / uuid.uuid4().hex
-        path.write_bytes(data)
-        self._made.append(path)
-        return path
-
-    def remove(self) -> None:
-        """Delete all of them."""
-        for path in self._made:
-            path.unlink(missing_ok=True)
-
-
 class SystemSource(Protocol):
     """Gives SQL that stands for a system table."""
 
-    def source(self, table: str, files: Files) -> str | None:
+    def source(self, table: str, files: Path) -> str | None:
         """A table expression instead of `system.<table>`; None leaves the engine's own."""
 
 
@@ -72,36 +57,44 @@ class Local:
         self._system = system
 
     @contextmanager
-    def files(self) -> Iterator[Files]:
-        """Temporary files that are gone at the end."""
-        files = Files(self._engine.tmp)
-        try:
-            yield files
-        finally:
-            files.remove()
+    def files(self) -> Iterator[Path]:
+        """A folder for the files of one request; it is gone at the end."""
+        with TemporaryDirectory(dir=self._engine.tmp) as folder:
+            yield Path(folder)
 
-    def text(self, tokens: Sequence[Token], files: Files) -> str:
+    def text(self, sql: str, files: Path) -> str:
         """The query as the engine has to run it."""
-        return rewrite_queries(tokens, lambda select: self._select(select, files))
+        tree = tree_of(sql) if _NAMED.search(sql) else None
+        return sql_of(tree) if tree is not None and self.rename(tree, files) else sql
 
-    def run(self, context: Context, tokens: Sequence[Token], fmt: str, files: Files) -> Result:
+    def rename(self, query: exp.Query, files: Path) -> bool:
+        """Put this node's names and system tables into a query; whether it asks for any."""
+        renamed = replace_calls(query.walk(), self._literals)
+        for table in list(query.find_all(exp.Table)):
+            if table.db.lower() != "system" or not isinstance(table.this, exp.Identifier):
+                continue
+            found = self._system.source(table.name, files)
+            if found is not None:
+                alias = table.args.get("alias") or exp.TableAlias(this=exp.to_identifier(table.name, quoted=True))
+                table.replace(exp.Table(this=exp.Var(this=found), alias=alias))
+                renamed = True
+        return renamed
+
+    def run(self, context: Context, sql: str, fmt: str, files: Path) -> Result:
         """Run a query. Raises ClickHouseError."""
-        return self.run_text(context, self.text(tokens, files), fmt)
+        return self.run_text(context, self.text(sql, files), fmt)
 
     def run_text(self, context: Context, sql: str, fmt: str) -> Result:
         """Run SQL as it is. Raises ClickHouseError."""
         with self._engine.session(context.settings, context.params, context.database) as session:
             return session.run(sql, fmt)
 
-    def _select(self, select: Select, files: Files) -> str:
-        tokens = select.get("FROM")
-        for source in reversed(sources(tokens)):
-            if source.table is not None and (source.table[0] or "").lower() == "system":
-                found = self._system.source(source.table[1], files)
-                if found is not None:
-                    alias = quote_name(source.alias or source.table[1])
-                    tokens = replace_source(tokens, source, f"{found} AS {alias}")
-        return replace_calls(select.changed("FROM", tokens), self._literals).sql()
+
+def stored(files: Path, data: bytes) -> str:
+    """Store data in a new file of the folder; returns its path as SQL."""
+    path = files / uuid.uuid4().hex
+    path.write_bytes(data)
+    return quote_string(str(path))
 
 
 def structure_of(columns: Mapping[str, str]) -> str:

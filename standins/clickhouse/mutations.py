@@ -14,8 +14,8 @@ from typing import Any
 from standins.clickhouse.engine import Engine, EngineSession
 from standins.clickhouse.faults import Faults, Rule
 from standins.clickhouse.keeper import Keeper, MutationRecord
-from standins.clickhouse.lexer import quote_name, quote_string, words
 from standins.clickhouse.local import Context
+from standins.clickhouse.sqltext import quote_name, quote_string
 from standins.clickhouse.statements import Statement, without_effect
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Mutations:
 
     def apply(self, statement: Statement, table: tuple[str, str], mutation_id: str, context: Context) -> None:
         """Hand a change of a table to the engine. Raises ClickHouseError when the engine refuses it."""
-        text = statement.text()
+        text = statement.text
         left = self._faults.hit("rows_left", text) if _removes(statement) else None
         if left is not None and not statement.is_mutation:
             return
@@ -46,7 +46,7 @@ class Mutations:
         shown = ""
         sql = text
         if left is not None:
-            sql, shown = without_effect(statement.tokens), self._shown(statement)
+            sql, shown = without_effect(text), self._shown(statement)
         if rule is not None:
             self._settle(*table)
             self._stop(table)
@@ -173,14 +173,12 @@ class Mutations:
 
     def _shown(self, statement: Statement) -> str:
         """The command as system.mutations would write it."""
-        sql = f"SELECT formatQuerySingleLine({quote_string(statement.text())})"
+        sql = f"SELECT formatQuerySingleLine({quote_string(statement.text)})"
         with self._engine.session() as session:
             formatted = session.run(sql, "TabSeparatedRaw").body.decode().strip()
         if statement.verb == "DELETE":
             return f"(UPDATE _row_exists = 0 {formatted[formatted.index('WHERE') :]})"
-        tokens = words(formatted)
-        name = next(token for token in tokens if token.text == "(" and token.kind == "op")
-        return formatted[formatted.index(name.text) :]
+        return formatted[formatted.index("(") :]
 
 
 def _hold(row: Row, rule: Rule) -> None:
@@ -203,6 +201,4 @@ def _native_ids(session: EngineSession, database: str, table: str) -> list[str]:
 
 def _removes(statement: Statement) -> bool:
     """Whether the statement takes rows away: what the fault `rows_left` is about."""
-    if statement.verb in ("DELETE", "TRUNCATE"):
-        return True
-    return bool(statement.command) and statement.command[0].upper in ("DELETE", "DROP")
+    return statement.verb in ("DELETE", "TRUNCATE") or statement.command[:1] in (("DELETE",), ("DROP",))

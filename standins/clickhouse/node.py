@@ -18,18 +18,17 @@ from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.faults import Faults
 from standins.clickhouse.inserts import Inserter
 from standins.clickhouse.keeper import Keeper
-from standins.clickhouse.lexer import quote_name, quote_string, words
-from standins.clickhouse.local import Context, Files, Local
+from standins.clickhouse.local import Context, Local
 from standins.clickhouse.mutations import Mutations
 from standins.clickhouse.reads import Parts, Reader
 from standins.clickhouse.recorder import Recorder
 from standins.clickhouse.replica import Replica
-from standins.clickhouse.running import Running
 from standins.clickhouse.spool import Spool
-from standins.clickhouse.statements import Statement, is_insert, parse, parse_insert, written_settings
+from standins.clickhouse.sqltext import quote_name, quote_string
+from standins.clickhouse.statements import Statement, is_insert, parse, parse_insert
 from standins.clickhouse.system_tables import SystemTables
 from standins.clickhouse.topology import Topology
-from standins.clickhouse.wire import USER, ReadAnswer
+from standins.clickhouse.wire import USER
 
 INACTIVE_WAIT_SECONDS = "120"
 """ClickHouse's default of replication_wait_for_inactive_replica_timeout."""
@@ -63,7 +62,6 @@ class Node:
         self.topology = topology
         self.faults = Faults(data / "faults.json")
         self.recorder = Recorder(data / "statements.jsonl")
-        self.running = Running()
         self._engine = Engine(data, topology)
         self._catalog = Catalog(self._engine)
         self._keeper = Keeper(keeper_folder, name, self.address.shard, _data_id(data / "data-id"))
@@ -78,7 +76,7 @@ class Node:
             self.faults,
             topology,
             self.address,
-            self.running,
+            self.recorder,
             self._spool,
         )
         self._local = Local(self._engine, name, USER, system)
@@ -122,26 +120,25 @@ class Node:
                 return self._insert(request, files)
             text = request.raw.decode()
             statement = parse(text)
-            self._check_fixed(written_settings(statement.tokens) | statement.settings)
             fmt = statement.format or request.format
             if statement.cluster is not None:
                 result = self._on_cluster.run(request.context, text, statement, fmt, files)
                 return Answer(result, fmt if result.body else None)
             return self._single(statement, request.context, fmt, files)
 
-    def _insert(self, request: Request, files: Files) -> Answer:
+    def _insert(self, request: Request, files: Path) -> Answer:
         insert = parse_insert(request.raw)
         return Answer(Result(b""), None, self._inserter.run(insert, request.context, files))
 
-    def _single(self, statement: Statement, context: Context, fmt: str, files: Files) -> Answer:
+    def _single(self, statement: Statement, context: Context, fmt: str, files: Path) -> Answer:
         if statement.is_query:
-            return Answer(self._reader.query(context, statement.tokens, fmt, files), fmt)
-        if [token.upper for token in statement.tokens[:2]] in (["SHOW", "GRANTS"], ["CHECK", "GRANT"]):
+            return Answer(self._reader.query(context, statement.text, fmt, files), fmt)
+        if statement.starts_with("SHOW GRANTS") or statement.starts_with("CHECK GRANT"):
             return Answer(self._grants(statement, fmt), fmt)
         if (flushed := flushed_table(statement, context)) is not None:
             self._spool.flush(*flushed)
             return Answer(Result(b""), None)
-        if statement.verb == "KILL" and statement.tokens[1].upper == "MUTATION":
+        if statement.starts_with("KILL MUTATION"):
             return Answer(self._changes.kill(statement, context, fmt, files, self._kill), fmt)
         table = self._changes.replicated_table(statement, context)
         if table is None:
@@ -171,9 +168,9 @@ class Node:
                     raise ClickHouseError(452, f"Setting {name} should not be changed")
 
     def _grants(self, statement: Statement, fmt: str) -> Result:
-        text = grants.answer(self.faults.hit("grants", statement.text()), USER)
+        text = grants.answer(self.faults.hit("grants", statement.text), USER)
         if statement.verb == "CHECK":
-            allowed = grants.may(USER, text, statement.tokens[2:], self._privileges)
+            allowed = grants.may(USER, text, statement.text, self._privileges)
             return self._local.run_text(Context(), f"SELECT toUInt8({int(allowed)}) AS result", fmt)
         column = quote_name(f"GRANTS FOR {USER}")
         sql = f"SELECT arrayJoin(splitByChar('\\n', {quote_string(grants.shown(text))})) AS {column}"
@@ -197,7 +194,7 @@ class Node:
         reading = Context(settings={"skip_unavailable_shards": "1"})
         while True:
             with self._local.files() as files:
-                found = self._reader.query(reading, words(sql), "TabSeparatedRaw", files).body.decode()
+                found = self._reader.query(reading, sql, "TabSeparatedRaw", files).body.decode()
             rows = {row[0]: row[1:] for row in (line.split("\t", 3) for line in found.splitlines())}
             missing = [node.name for node in hosts if node.name not in rows]
             _raise_for(mutation_id, rows)
@@ -212,7 +209,7 @@ class Node:
                 " Mutation will be done asynchronously",
             )
 
-    def read_part(self, message: Mapping[str, Any]) -> ReadAnswer:
+    def read_part(self, message: Mapping[str, Any]) -> bytes:
         """Part of another node's query. Raises ClickHouseError or NodeUnavailable."""
         return self._reader.part(message)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.catalog import Catalog
-from standins.clickhouse.distribute import Planner, RemoteRead
+from standins.clickhouse.distribute import SHARD_NUMBER, Planner, RemoteRead
 from standins.clickhouse.engine import Result
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.faults import Faults
-from standins.clickhouse.lexer import Token, quote_string, tokens_of
-from standins.clickhouse.local import Context, Files, Local
+from standins.clickhouse.local import Context, Local, stored
+from standins.clickhouse.sqltext import quote_string, sql_of, tree_of
 from standins.clickhouse.topology import NodeAddress, Topology
-from standins.clickhouse.wire import ReadAnswer, Unreachable, call
+from standins.clickhouse.wire import Unreachable, call
 
 _NOT_FORWARDED = frozenset(
     {"max_execution_time", "readonly", "limit", "offset", "max_result_rows", "result_overflow_mode"}
@@ -49,23 +51,21 @@ class Reader:
         """End the threads."""
         self._pool.shutdown()
 
-    def query(self, context: Context, tokens: Sequence[Token], fmt: str, files: Files) -> Result:
+    def query(self, context: Context, sql: str, fmt: str, files: Path) -> Result:
         """Run a client's query. Raises ClickHouseError."""
-        return self._parts.local.run_text(context, self.resolved(context, tokens, files), fmt)
+        return self._parts.local.run_text(context, self.resolved(context, sql, files), fmt)
 
-    def resolved(self, context: Context, tokens: Sequence[Token], files: Files) -> str:
+    def resolved(self, context: Context, sql: str, files: Path) -> str:
         """The query with the other nodes' answers in place of what it reads from them: SQL for this node's engine."""
-        planner = Planner(self._parts.catalog, self._parts.topology.cluster, context.database)
-        plan = planner.plan(tokens)
-        if not plan.reads:
-            return self._parts.local.text(tokens, files)
-        answers: dict[str, str] = {}
-        for read in plan.reads:
-            sql = _filled(read.sql, answers)
-            answers[read.place] = self._fetch(context, read, sql, files)
-        return _filled(self._parts.local.text(list(tokens_of(plan.sql)), files), answers)
+        tree = tree_of(sql)
+        if tree is None:
+            return sql
+        parts = self._parts
+        fetch = partial(self._fetch, context, files)
+        changed = Planner(parts.catalog, parts.topology.cluster, context.database, fetch).resolve(tree)
+        return sql_of(tree) if parts.local.rename(tree, files) or changed else sql
 
-    def part(self, message: Mapping[str, Any]) -> ReadAnswer:
+    def part(self, message: Mapping[str, Any]) -> bytes:
         """This node's part of another node's query, in Native format (or its structure, with `describe`).
 
         Raises ClickHouseError, or NodeUnavailable when a fault says so.
@@ -77,25 +77,27 @@ class Reader:
         context = Context(message["database"], message["settings"], message["params"])
         local = self._parts.local
         with local.files() as files:
-            text = local.text(list(tokens_of(sql)), files)
+            text = local.text(sql, files)
             if message.get("describe"):
-                return ReadAnswer(local.run_text(context, f"DESCRIBE TABLE ({text})", "TabSeparatedRaw").body)
-            body = b"" if silent is not None else local.run_text(context, text, "Native").body
-            return ReadAnswer(body, silent is not None)
+                return local.run_text(context, f"DESCRIBE TABLE ({text})", "TabSeparatedRaw").body
+            return b"" if silent is not None else local.run_text(context, text, "Native").body
 
-    def _fetch(self, context: Context, read: RemoteRead, sql: str, files: Files) -> str:
+    def _fetch(self, context: Context, files: Path, read: RemoteRead) -> str:
         """Ask the nodes; returns a table expression with all their rows."""
         own = context.with_settings(dict(read.settings))
         settings = {name: value for name, value in own.settings.items() if name not in _NOT_FORWARDED}
-        message = {"sql": sql, "database": context.database, "settings": settings, "params": dict(context.params)}
+        message = {"database": context.database, "settings": settings, "params": dict(context.params)}
         groups = self._groups(read.all_replicas)
         skip = own.setting("skip_unavailable_shards", "0") in ("1", "true")
-        asked = [{**message, "sql": numbered(sql, number)} for number in range(1, len(groups) + 1)]
+        asked = [
+            {**message, "sql": read.sql.replace(SHARD_NUMBER, f"toUInt32({number})")}
+            for number in range(1, len(groups) + 1)
+        ]
         answers = self._pool.map(lambda group, message: self._ask(group, message, skip), groups, asked)
         bodies = [body for body in answers if body]
         if not bodies:
             return f"null({quote_string(self._structure(groups, asked[0]))})"
-        return f"file({quote_string(str(files.write(b''.join(bodies))))}, 'Native')"
+        return f"file({stored(files, b''.join(bodies))}, 'Native')"
 
     def _groups(self, all_replicas: bool) -> list[list[NodeAddress]]:
         """Nodes to ask: each group answers once, by its first node that is alive."""
@@ -108,7 +110,7 @@ class Reader:
         reasons = []
         for node in group:
             try:
-                return self._ask_one(node, message).body
+                return self._ask_one(node, message)
             except (Unreachable, NodeUnavailable) as error:
                 reasons.append(str(error))
         if skip:
@@ -116,7 +118,7 @@ class Reader:
         message_text = f"All connection tries failed. Log: {'; '.join(reasons)}"
         raise ClickHouseError(279, f"{message_text}: While executing Remote")
 
-    def _ask_one(self, node: NodeAddress, message: Mapping[str, Any]) -> ReadAnswer:
+    def _ask_one(self, node: NodeAddress, message: Mapping[str, Any]) -> bytes:
         try:
             if node.name == self._parts.node.name:
                 return self.part(message)
@@ -129,31 +131,9 @@ class Reader:
         """Column names and types of a read that gave no row."""
         for node in (node for group in groups for node in group):
             try:
-                lines = self._ask_one(node, {**message, "describe": True}).body.decode().splitlines()
+                lines = self._ask_one(node, {**message, "describe": True}).decode().splitlines()
             except (Unreachable, NodeUnavailable):
                 continue
             cells = [line.split("\t") for line in lines]
             return ", ".join(f"`{name}` {kind}" for name, kind, *_ in cells)
         raise ClickHouseError(279, "All connection tries failed: no node of the cluster answers")
-
-
-def numbered(sql: str, number: int) -> str:
-    """The part of one group, with its number (from 1) where the virtual column _shard_num is asked for."""
-    if "_shard_num" not in sql:
-        return sql
-    tokens = list(tokens_of(sql))
-    words: list[str] = []
-    for token, following in zip(tokens, [*tokens[1:], None], strict=True):
-        if token.name != "_shard_num":
-            words.append(token.text)
-        elif following is not None and following.upper == "AS":
-            words.append(f"toUInt32({number})")
-        else:
-            words.append(f"(toUInt32({number}) AS `_shard_num`)")
-    return " ".join(words)
-
-
-def _filled(sql: str, answers: Mapping[str, str]) -> str:
-    for place, source in answers.items():
-        sql = sql.replace(place, source)
-    return sql

@@ -1,9 +1,11 @@
-"""The record of what clients asked a node to do: a file of JSON lines that survives the node."""
+"""The record of what clients asked a node to do: a file of JSON lines that survives the node, and what runs now."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from standins.jsonlines import JsonLines, Row
@@ -19,25 +21,42 @@ class Recorder:
         self._lock = threading.Lock()
         self._file = JsonLines(path)
         self._rows: dict[int, Row] = {}
+        self._running: dict[int, Row] = {}
         for row in self._file.read():
             self._keep(row)
         self._next = max(self._rows, default=0) + 1
 
-    def started(self, row: Row) -> int:
-        """Note a statement; returns its number. `outcome` is null until it ends."""
+    @contextmanager
+    def running(self, row: Mapping[str, object]) -> Iterator[Callable[[str], None]]:
+        """Note a statement, and list it as long as the block runs. What is given tells how it ended.
+
+        That is ok, error <code>, or reset/cut with what was done before; until then `outcome` is null.
+        """
         with self._lock:
             number = self._next
             self._next += 1
             text = str(row["statement"])[:TEXT_KEPT]
-            self._write({"id": number, "time": time.time(), **row, "statement": text, "outcome": None})
-        return number
+            self._running[number] = {"id": number, "time": time.time(), **row, "statement": text, "outcome": None}
+            self._write(self._running[number])
+        try:
+            yield lambda outcome: self._ended(number, outcome)
+        finally:
+            with self._lock:
+                del self._running[number]
 
-    def ended(self, number: int, outcome: str) -> None:
-        """Note how it ended: ok, error <code>, or reset/cut with what was done before."""
+    def processes(self) -> list[Row]:
+        """Rows of system.processes, oldest first; columns that are missing have their default."""
         with self._lock:
-            begun = self._rows.get(number)
-            if begun is not None:
-                self._write({"id": number, "outcome": outcome, "seconds": round(time.time() - begun["time"], 4)})
+            return [
+                {
+                    "is_initial_query": 1,
+                    **dict.fromkeys(("user", "initial_user"), row["user"]),
+                    **dict.fromkeys(("query_id", "initial_query_id"), row["query_id"]),
+                    "query": row["statement"],
+                    "elapsed": time.time() - row["time"],
+                }
+                for row in self._running.values()
+            ]
 
     def select(self, *, queries: bool, since: int, contains: str) -> list[Row]:
         """Rows in order: `since` is an exclusive id, `queries` adds SELECT, SHOW and the like."""
@@ -58,6 +77,12 @@ class Recorder:
         """Close the file."""
         with self._lock:
             self._file.close()
+
+    def _ended(self, number: int, outcome: str) -> None:
+        with self._lock:
+            if number in self._rows:
+                seconds = round(time.time() - self._rows[number]["time"], 4)
+                self._write({"id": number, "outcome": outcome, "seconds": seconds})
 
     def _write(self, row: Row) -> None:
         self._keep(row)

@@ -17,9 +17,9 @@ from standins.clickhouse.engine import Engine
 from standins.clickhouse.errors import ClickHouseError
 from standins.clickhouse.faults import Faults
 from standins.clickhouse.keeper import Entry, Keeper
-from standins.clickhouse.lexer import quote_name, quote_string
 from standins.clickhouse.local import Context
 from standins.clickhouse.mutations import Mutations
+from standins.clickhouse.sqltext import quote_name, quote_string
 from standins.clickhouse.statements import parse
 from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import Unreachable, call

@@ -2,306 +2,333 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import binascii
+import gzip
+import hmac
 import json
-import logging
 import os
+import signal
 import socket
 import struct
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
+
+import lz4.frame  # type: ignore[import-untyped]
+from backports import zstd
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
 
 from standins.clickhouse.errors import ClickHouseError
-from standins.clickhouse.faults import Rule, default_message
-from standins.clickhouse.http_parts import Parameters, check_credentials, encoded, read_body, read_parameters
+from standins.clickhouse.faults import default_message
+from standins.clickhouse.local import Context
 from standins.clickhouse.node import Answer, Node, Request
 from standins.clickhouse.reads import NodeUnavailable
 from standins.clickhouse.statements import HEAD_BYTES, insert_head, is_insert, parse
-from standins.clickhouse.wire import CODE_HEADER
-
-log = logging.getLogger(__name__)
+from standins.clickhouse.wire import CODE_HEADER, PASSWORD_VARIABLE, USER
 
 # A rule may be deleted while a statement lingers.
 _LINGER_SECONDS = 0.02
-_TYPES = {
-    "JSON": "application/json; charset=UTF-8",
-    "JSONEachRow": "application/x-ndjson; charset=UTF-8",
-    "CSV": "text/csv; charset=UTF-8; header=absent",
-    "TabSeparated": "text/tab-separated-values; charset=UTF-8",
-    "Native": "application/octet-stream",
-}
+MAX_BODY = 1 << 30
+"""Bytes."""
+THREADS = 1000
+"""Enough that no statement waits for a thread: it may be one on which others wait."""
+_RESERVED = frozenset(
+    {
+        "query",
+        "database",
+        "query_id",
+        "session_id",
+        "default_format",
+        "compress",
+        "decompress",
+        "wait_end_of_query",
+        "buffer_size",
+        "role",
+        "client_protocol_version",
+        "enable_http_compression",
+    }
+)
+"""URL parameters that are no settings (or settings of the HTTP layer only)."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: the end of the connection is a TCP reset instead of an orderly close."""
 
 
-class NodeServer(ThreadingHTTPServer):
-    """Listens on the node's address; one thread per connection."""
+@dataclass(frozen=True)
+class Reply:
+    """What a client gets. `cut`: so many bytes of the body, then a reset."""
 
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
+    body: bytes = b""
+    status: int = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int | None = None
+
+
+class NodeServer:
+    """Listens on the node's address. Requests are worked out in threads: a statement may wait for others."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
-        self._running = 0
-        self._stopping = False
-        self._change = threading.Condition()
-        super().__init__((node.address.host, node.address.port), Handler)
+        self._api = Api(node)
+        self._sockets = bind_sockets(node.address.port, node.address.host)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
+        self._requests: set[asyncio.Task[object] | None] = set()
+        self._stop = asyncio.Event()
 
-    def enter(self) -> bool:
-        """Begin a request; False when the node stops."""
-        with self._change:
-            self._running += not self._stopping
-            return not self._stopping
+    async def serve(self, drain_seconds: float) -> bool:
+        """Serve until SIGTERM or SIGINT; whether all requests that ran then have ended within `drain_seconds`."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
+        app = Application([(".*", Handler, {"server": self})], log_function=lambda handler: None)
+        http = HTTPServer(app, max_body_size=MAX_BODY, max_buffer_size=MAX_BODY)
+        http.add_sockets(self._sockets)
+        await self._stop.wait()
+        http.stop()
+        running = [task for task in self._requests if task is not None]
+        return not running or not (await asyncio.wait(running, timeout=drain_seconds))[1]
 
-    def leave(self) -> None:
-        """End a request."""
-        with self._change:
-            self._running -= 1
-            self._change.notify_all()
-
-    def drain(self, seconds: float) -> bool:
-        """Refuse new requests and wait for those that run; whether all ended in time."""
-        with self._change:
-            self._stopping = True
-            return self._change.wait_for(lambda: self._running == 0, seconds)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no error of ours; anything else is."""
-        if isinstance(sys.exception(), ConnectionError):
-            log.debug("the connection of %s broke", client_address)
-        else:
-            log.error("the connection of %s broke", client_address, exc_info=True)
+    async def reply(self, request: HTTPServerRequest) -> Reply | None:
+        """The answer to a request; None for a reset of the connection."""
+        if self._stop.is_set():
+            return None
+        task = asyncio.current_task()
+        self._requests.add(task)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._api.reply, request)
+        finally:
+            self._requests.discard(task)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+class Handler(RequestHandler):
+    """One request."""
 
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: NodeServer
+    def initialize(self, server: NodeServer) -> None:
+        """Take the server."""
+        self._server = server
 
-    def do_GET(self) -> None:
-        """Read."""
-        self._guarded()
-
-    def do_POST(self) -> None:
-        """Read or change."""
-        self._guarded()
-
-    def do_DELETE(self) -> None:
-        """Only for the sandbox's own endpoints."""
-        self._guarded()
-
-    def do_HEAD(self) -> None:
-        """Only /ping makes sense."""
-        self._guarded()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are in the record; the log is for trouble."""
-        log.debug(format, *args)
-
-    def _guarded(self) -> None:
-        if not self.server.enter():
+    async def _serve(self) -> None:
+        reply = await self._server.reply(self.request)
+        if reply is None:
             self._reset()
             return
-        try:
-            self._serve()
-        finally:
-            self.server.leave()
-
-    def _serve(self) -> None:
-        parts = urlsplit(self.path)
-        try:
-            body = read_body(self.headers, self.rfile)
-        except ValueError as error:
-            self.close_connection = True
-            self._send(HTTPStatus.BAD_REQUEST, str(error).encode(), {})
+        self.set_status(reply.status)
+        for name, value in {"Content-Type": "text/plain; charset=UTF-8", **reply.headers}.items():
+            self.set_header(name, value)
+        if reply.cut is None:
+            self.finish(reply.body)
             return
-        try:
-            if parts.path in ("/ping", "/replicas_status"):
-                self._send(HTTPStatus.OK, b"Ok.\n", {})
-                return
-            user = check_credentials(self.headers, dict(parse_qsl(parts.query)))
-            if parts.path == "/":
-                self._statement(user, parts.query, body)
-            elif parts.path.startswith("/internal/"):
-                self._internal(parts.path, body)
-            else:
-                self._own(parts.path, dict(parse_qsl(parts.query)), body)
-        except ClickHouseError as error:
-            self._error(error, {})
+        self.set_header("Content-Length", str(len(reply.body)))
+        self.write(reply.body[: reply.cut])
+        await self.flush()
+        self._reset()
 
-    def _statement(self, user: str, query_string: str, body: bytes) -> None:
-        parameters = read_parameters(query_string)
-        raw = parameters.query.rstrip().encode() + b"\n" + body if parameters.query else body
-        query_id = parameters.get("query_id") or str(uuid.uuid4())
+    get = head = post = delete = _serve
+
+    def _reset(self) -> None:
+        stream = self.detach()
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        stream.close()
+
+
+class Api:
+    """What the paths of one node answer. Called by many threads."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def reply(self, request: HTTPServerRequest) -> Reply | None:
+        """The answer to a request; None for a reset of the connection."""
+        if request.path == "/ping":
+            return Reply(b"Ok.\n")
+        try:
+            user = _checked_user(request.headers)
+            query = dict(parse_qsl(request.query, keep_blank_values=True))
+            if request.path == "/":
+                agent = request.headers.get("User-Agent", "")
+                return self._statement({"user": user, "user_agent": agent}, query, decoded(request))
+            if request.path.startswith("/internal/"):
+                return self._internal(request.path, json.loads(request.body or b"{}"))
+            return self._own(request, query)
+        except ClickHouseError as error:
+            return _error(error, {})
+        except NodeUnavailable as error:
+            return Reply(str(error).encode(), HTTPStatus.SERVICE_UNAVAILABLE)
+        except ValueError as error:  # a FaultRuleError, too
+            return Reply(f"{error}\n".encode(), HTTPStatus.BAD_REQUEST)
+
+    def _statement(self, client: Mapping[str, str], query: Mapping[str, str], body: bytes) -> Reply | None:
+        raw = query["query"].rstrip().encode() + b"\n" + body if query.get("query") else body
+        request = Request(raw, context_of(query), query.get("default_format", "TabSeparated"))
         text, changes = _shown(raw)
-        number = self.server.node.recorder.started(
-            {
-                "query_id": query_id,
-                "user": user,
-                "changes": changes,
-                "statement": text,
-                "database": parameters.get("database"),
-                "settings": dict(parameters.settings),
-                "session_id": parameters.get("session_id"),
-                "user_agent": self.headers.get("User-Agent", ""),
-            }
-        )
+        query_id = query.get("query_id") or str(uuid.uuid4())
+        row = {
+            **client,
+            "query_id": query_id,
+            "session_id": query.get("session_id", ""),
+            "changes": changes,
+            "statement": text,
+            "database": request.context.database,
+            "settings": dict(request.context.settings),
+        }
         headers = {
             "X-ClickHouse-Query-Id": query_id,
-            "X-ClickHouse-Server-Display-Name": self.server.node.address.name,
+            "X-ClickHouse-Server-Display-Name": self._node.address.name,
             "X-ClickHouse-Timezone": "UTC",
         }
-        with self.server.node.running.statement(query_id, user, text):
-            outcome, deliver = self._carried_out(text, raw, parameters, headers)
-        # Before the answer: who has read it must find it in the record.
-        self.server.node.recorder.ended(number, outcome)
-        deliver()
+        with self._node.recorder.running(row) as ended:
+            outcome, reply = self._carried_out(text, request, headers)
+            # Before the answer: who has read it must find it in the record.
+            ended(outcome)
+        return reply
 
-    def _carried_out(
-        self, text: str, raw: bytes, parameters: Parameters, headers: dict[str, str]
-    ) -> tuple[str, Callable[[], None]]:
-        """(outcome for the record, what gives the client its answer), with the fault rules applied."""
-        faults = self.server.node.faults
+    def _carried_out(self, text: str, request: Request, headers: Mapping[str, str]) -> tuple[str, Reply | None]:
+        """(outcome for the record, the answer), with the fault rules applied."""
+        faults = self._node.faults
         self._linger(text)
-        reset, reply = faults.hit("reset", text), faults.hit("reply", text)
-        rule = reset or reply
+        reset, replied = faults.hit("reset", text), faults.hit("reply", text)
+        rule = reset or replied
         done = "not executed"
         try:
             if rule is None or rule.get("execute", "first" if reset else "never") == "first":
-                answer = self._run(raw, parameters)
+                answer = self._node.run(request)
                 done = "executed"
         except ClickHouseError as error:
-            failure = error
             if reset is None:
-                return f"error {error.code}", lambda: self._error(failure, headers)
+                return f"error {error.code}", _error(error, headers)
             done = f"error {error.code}"
         if reset is not None:
-            return f"reset, {done}", self._reset
-        if reply is not None:
-            code = int(reply["code"])
-            injected = ClickHouseError(code, str(reply.get("message", default_message(code))))
-            return f"error {code} by rule, {done}", lambda: self._error(injected, headers)
+            return f"reset, {done}", None
+        if replied is not None:
+            code = int(replied["code"])
+            injected = ClickHouseError(code, str(replied.get("message", default_message(code))))
+            return f"error {code} by rule, {done}", _error(injected, headers)
         cut = faults.hit("cut", text)
-        return "ok" if cut is None else "ok, cut", lambda: self._answer(answer, parameters, headers, cut)
+        if cut is None:
+            return "ok", Reply(answer.result.body, headers={**headers, **_told(answer)})
+        return "ok, cut", Reply(answer.result.body, headers=headers, cut=int(cut["bytes"]))
 
     def _linger(self, text: str) -> None:
-        faults, since = self.server.node.faults, time.time()
+        faults, since = self._node.faults, time.time()
         if (late := faults.hit("latency", text)) is not None:
             while not faults.is_over(int(late["id"]), since):
                 time.sleep(_LINGER_SECONDS)
 
-    def _run(self, raw: bytes, parameters: Parameters) -> Answer:
-        fmt = parameters.get("default_format") or self.headers.get("X-ClickHouse-Format") or "TabSeparated"
-        return self.server.node.run(Request(raw, parameters.context(), fmt))
-
-    def _answer(self, answer: Answer, parameters: Parameters, headers: dict[str, str], cut: Rule | None) -> None:
-        result = answer.result
-        summary = {
-            "read_rows": str(result.rows_read),
-            "read_bytes": str(result.bytes_read),
-            "written_rows": str(answer.written_rows),
-            "written_bytes": "0",
-            "total_rows_to_read": "0",
-            "result_rows": "0",
-            "result_bytes": str(len(result.body)),
-            "elapsed_ns": str(int(result.seconds * 1e9)),
-        }
-        headers = {**headers, "X-ClickHouse-Summary": json.dumps(summary)}
-        if answer.format is not None:
-            headers["X-ClickHouse-Format"] = answer.format
-            headers["Content-Type"] = _TYPES.get(answer.format, "text/plain; charset=UTF-8")
-        body = result.body
-        if body and parameters.get("enable_http_compression") in ("1", "true"):
-            encoding, body = encoded(self.headers.get("Accept-Encoding", ""), body)
-            if encoding:
-                headers["Content-Encoding"] = encoding
-        self._send(HTTPStatus.OK, body, headers, None if cut is None else int(cut["bytes"]))
-
-    def _error(self, error: ClickHouseError, headers: Mapping[str, str]) -> None:
-        extra = {CODE_HEADER: str(error.code), "Content-Type": "text/plain; charset=UTF-8"}
-        if error.status == HTTPStatus.UNAUTHORIZED:
-            extra["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
-        self._send(error.status, error.body().encode(), {**headers, **extra})
-
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str], cut: int | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if cut is not None:
-            self.wfile.write(body[:cut])
-            self._reset()
-            return
-        self.wfile.write(body)
-
-    def _reset(self) -> None:
-        """End the connection with a TCP reset instead of an orderly close."""
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        os.close(self.connection.detach())
-        self.close_connection = True
-
-    def _internal(self, path: str, body: bytes) -> None:
-        node = self.server.node
-        message = json.loads(body or b"{}")
+    def _internal(self, path: str, message: Mapping[str, object]) -> Reply:
+        node = self._node
         if path == "/internal/read":
             self._linger(str(message["sql"]))
-            try:
-                answer = node.read_part(message)
-            except NodeUnavailable as error:
-                self._send(HTTPStatus.SERVICE_UNAVAILABLE, str(error).encode(), {})
-                return
-            self._send(HTTPStatus.OK, answer.body, {"X-Sandbox-Omitted": "1"} if answer.omitted else {})
-            return
+            return Reply(node.read_part(message))
         actions: dict[str, Callable[[], None]] = {
             "/internal/write": lambda: node.write_part(message),
             "/internal/sync": node.sync,
             "/internal/wake": node.wake,
         }
-        if path not in actions:
-            self._send(HTTPStatus.NOT_FOUND, b"There is no such path.\n", {})
-            return
         actions[path]()
-        self._send(HTTPStatus.OK, b"", {})
+        return Reply()
 
-    def _own(self, path: str, query: Mapping[str, str], body: bytes) -> None:
+    def _own(self, request: HTTPServerRequest, query: Mapping[str, str]) -> Reply:
         """The sandbox's own endpoints (documented in the package)."""
-        node = self.server.node
-        try:
-            if path == "/statements" and self.command == "GET":
-                rows = node.recorder.select(
-                    queries=query.get("queries") == "1",
-                    since=int(query.get("since", "0")),
-                    contains=query.get("contains", ""),
+        recorder, faults = self._node.recorder, self._node.faults
+        path, _, number = request.path.removeprefix("/").partition("/")
+        match request.method, path:
+            case "GET", "statements":
+                return _json(
+                    recorder.select(
+                        queries=query.get("queries") == "1",
+                        since=int(query.get("since", "0")),
+                        contains=query.get("contains", ""),
+                    )
                 )
-                self._json(rows)
-            elif path == "/statements" and self.command == "DELETE":
-                node.recorder.clear()
-                self._json({})
-            elif path == "/faults" and self.command == "GET":
-                self._json(node.faults.listed())
-            elif path == "/faults" and self.command == "POST":
-                rules = json.loads(body)
-                self._json({"ids": node.faults.add(rules if isinstance(rules, list) else [rules])})
-            elif path.startswith("/faults") and self.command == "DELETE":
-                number = path.removeprefix("/faults").strip("/")
-                self._json({"removed": node.faults.remove(int(number) if number else None)})
-            else:
-                self._send(HTTPStatus.NOT_FOUND, f"There is no {self.command} {path}\n".encode(), {})
-        except ValueError as error:  # a FaultRuleError, too
-            self._send(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), {})
+            case "DELETE", "statements":
+                recorder.clear()
+                return _json({})
+            case "GET", "faults":
+                return _json(faults.listed())
+            case "POST", "faults":
+                rules = json.loads(request.body)
+                return _json({"ids": faults.add(rules if isinstance(rules, list) else [rules])})
+            case "DELETE", "faults":
+                return _json({"removed": faults.remove(int(number) if number else None)})
+        return Reply(f"There is no {request.method} {request.path}\n".encode(), HTTPStatus.NOT_FOUND)
 
-    def _json(self, value: object) -> None:
-        self._send(HTTPStatus.OK, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+def context_of(query: Mapping[str, str]) -> Context:
+    """Database, settings and parameters of a statement. Raises ClickHouseError 48 for what is not spoken here."""
+    for name in ("compress", "decompress"):
+        if query.get(name) in ("1", "true"):
+            raise ClickHouseError(48, f"{name}=1 (ClickHouse's own block compression) is not supported by the sandbox")
+    settings = {k: v for k, v in query.items() if k not in _RESERVED and not k.startswith("param_")}
+    params = {k.removeprefix("param_"): v for k, v in query.items() if k.startswith("param_")}
+    return Context(query.get("database", ""), settings, params)
+
+
+def decoded(request: HTTPServerRequest) -> bytes:
+    """The body without its Content-Encoding. Raises ValueError for a broken one."""
+    encoding, body = request.headers.get("Content-Encoding", ""), request.body
+    match encoding.lower():
+        case "" | "identity":
+            return body
+        case "gzip":
+            return gzip.decompress(body)
+        case "zstd":
+            return zstd.decompress(body)
+        case "lz4":
+            return _all_lz4_frames(body)
+    raise ValueError(f"Content-Encoding {encoding!r} is not one of gzip, lz4, zstd")
+
+
+def _all_lz4_frames(raw: bytes) -> bytes:
+    """A client sends each block of an INSERT as a frame of its own; `lz4.frame.decompress` stops after the first."""
+    parts = []
+    while raw:
+        frame = lz4.frame.LZ4FrameDecompressor()
+        parts.append(bytes(frame.decompress(raw)))
+        if not frame.eof:
+            raise ValueError("the last lz4 frame is cut off")
+        raw = frame.unused_data or b""
+    return b"".join(parts)
+
+
+def _checked_user(headers: HTTPHeaders) -> str:
+    """The user's name. Raises ClickHouseError 516 when a password is set and the request has another."""
+    try:
+        given = base64.b64decode(headers.get("Authorization", "").removeprefix("Basic "), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ClickHouseError(516, f"Invalid HTTP authentication: {error}") from error
+    user, _, password = given.partition(":")
+    wanted = os.environ.get(PASSWORD_VARIABLE, "")
+    if wanted and (user != USER or not hmac.compare_digest(password.encode(), wanted.encode())):
+        message = f"{user}: Authentication failed: password is incorrect, or there is no user with such name."
+        raise ClickHouseError(516, message)
+    return user or "default"
+
+
+def _told(answer: Answer) -> dict[str, str]:
+    """Headers about an answer."""
+    result = answer.result
+    summary = {
+        "read_rows": str(result.rows_read),
+        "read_bytes": str(result.bytes_read),
+        "written_rows": str(answer.written_rows),
+        "elapsed_ns": str(int(result.seconds * 1e9)),
+    }
+    told = {"X-ClickHouse-Summary": json.dumps(summary)}
+    return told if answer.format is None else {**told, "X-ClickHouse-Format": answer.format}
+
+
+def _error(error: ClickHouseError, headers: Mapping[str, str]) -> Reply:
+    return Reply(error.body().encode(), error.status, {**headers, CODE_HEADER: str(error.code)})
+
+
+def _json(value: object) -> Reply:
+    return Reply(json.dumps(value).encode(), headers={"Content-Type": "application/json"})
 
 
 def _shown(raw: bytes) -> tuple[str, bool]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from standins.clickhouse.catalog import Catalog
 from standins.clickhouse.engine import Engine
 from standins.clickhouse.faults import Faults, Rule, pattern_of
 from standins.clickhouse.keeper import Entry, HostStatus, Keeper
-from standins.clickhouse.lexer import quote_name, quote_string
-from standins.clickhouse.local import Files, structure_of
+from standins.clickhouse.local import stored, structure_of
 from standins.clickhouse.mutations import Mutations
-from standins.clickhouse.running import Running
+from standins.clickhouse.recorder import Recorder
 from standins.clickhouse.spool import Spool
+from standins.clickhouse.sqltext import quote_name, quote_string
 from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import is_alive
 from standins.faults import fits
@@ -35,7 +36,7 @@ class SystemTables:
         faults: Faults,
         topology: Topology,
         node: NodeAddress,
-        running: Running,
+        recorder: Recorder,
         spool: Spool,
     ) -> None:
         self._engine = engine
@@ -52,13 +53,13 @@ class SystemTables:
             "replicas": self._replicas,
             "replication_queue": self._queue,
             "distributed_ddl_queue": self._ddl_queue,
-            "processes": running.rows,
+            "processes": recorder.processes,
             "distribution_queue": spool.rows,
             # The engine has no place to keep policies, and may not be asked for them.
             "row_policies": list,
         }
 
-    def source(self, table: str, files: Files) -> str | None:
+    def source(self, table: str, files: Path) -> str | None:
         """SQL that stands for `system.<table>`; None when the engine's own table will do."""
         rules = [rule for rule in self._faults.active("overlay") if rule["table"] == table]
         make = self._made.get(table)
@@ -184,11 +185,10 @@ class SystemTables:
         return row
 
 
-def rows_source(rows: list[Row], columns: Mapping[str, str], files: Files) -> str:
+def rows_source(rows: list[Row], columns: Mapping[str, str], files: Path) -> str:
     """A table expression that holds exactly these rows."""
     data = "".join(json.dumps({name: row[name] for name in columns if name in row}) + "\n" for row in rows)
-    path = files.write(data.encode())
-    return f"file({quote_string(str(path))}, 'JSONEachRow', {quote_string(structure_of(columns))})"
+    return f"file({stored(files, data.encode())}, 'JSONEachRow', {quote_string(structure_of(columns))})"
 
 
 def overlay(rows: list[Row], rule: Rule) -> list[Row]:

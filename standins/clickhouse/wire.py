@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
+
+import urllib3
 
 from standins.clickhouse.errors import from_text
 from standins.clickhouse.topology import NodeAddress
@@ -20,52 +20,31 @@ CODE_HEADER = "X-ClickHouse-Exception-Code"
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 600.0
 """Longest wait for another node; a dead one refuses at once, so this only ends a hang."""
+_POOL = urllib3.PoolManager(maxsize=64)
 
 
 class Unreachable(Exception):
     """The other node gave no answer at all: refused, reset or too late."""
 
 
-@dataclass(frozen=True)
-class ReadAnswer:
-    """Rows in Native format; `omitted` when a fault makes the node leave them out without a word."""
-
-    body: bytes
-    omitted: bool = False
-
-
-def call(node: NodeAddress, path: str, message: Mapping[str, Any], seconds: float = ANSWER_SECONDS) -> ReadAnswer:
-    """Send one message. Raises ClickHouseError that the node answered, or Unreachable."""
-    connection = http.client.HTTPConnection(node.host, node.port, timeout=CONNECT_SECONDS)
-    headers = {"X-ClickHouse-User": USER, "X-ClickHouse-Key": os.environ.get(PASSWORD_VARIABLE, "")}
+def call(node: NodeAddress, path: str, message: Mapping[str, Any], seconds: float = ANSWER_SECONDS) -> bytes:
+    """Send one message; returns the answer's body. Raises ClickHouseError that the node answered, or Unreachable."""
+    headers = urllib3.make_headers(basic_auth=f"{USER}:{os.environ.get(PASSWORD_VARIABLE, '')}")
+    timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=seconds)
     try:
-        connection.connect()
-        connection.sock.settimeout(seconds)
-        connection.request("POST", path, json.dumps(message).encode(), headers)
-        answer = connection.getresponse()
-        body = answer.read()
-        code = answer.getheader(CODE_HEADER)
-        status = answer.status
-    except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(f"{node.name} ({node.host}:{node.port}): {error!r}") from error
-    finally:
-        connection.close()
-    if code is not None:
-        raise from_text(body.decode(errors="replace"))
-    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-        raise Unreachable(f"{node.name} ({node.host}:{node.port}): {body.decode(errors='replace')}")
-    if status != http.HTTPStatus.OK:
-        raise Unreachable(f"{node.name} ({node.host}:{node.port}): HTTP {status} {body[:200]!r}")
-    return ReadAnswer(body, answer.getheader("X-Sandbox-Omitted") == "1")
+        answer = _POOL.request("POST", node.url + path, json=message, headers=headers, timeout=timeout, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise Unreachable(f"{node.name} ({node.url}): {error!r}") from error
+    if CODE_HEADER in answer.headers:
+        raise from_text(answer.data.decode(errors="replace"))
+    if answer.status != HTTPStatus.OK:
+        raise Unreachable(f"{node.name} ({node.url}): HTTP {answer.status} {answer.data[:200]!r}")
+    return answer.data
 
 
 def is_alive(node: NodeAddress) -> bool:
     """Whether the node answers at all, within a second."""
-    connection = http.client.HTTPConnection(node.host, node.port, timeout=1.0)
     try:
-        connection.request("GET", "/ping")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
+        return _POOL.request("GET", f"{node.url}/ping", timeout=1.0, retries=False).status == HTTPStatus.OK
+    except urllib3.exceptions.HTTPError:
         return False
-    finally:
-        connection.close()

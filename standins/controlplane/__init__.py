@@ -10,7 +10,7 @@ What is not the real thing
     - One node. It binds pending pods itself (no kube-scheduler) and is trusted (``system:masters``).
     - No network, no volumes: a service account's token is mounted into no process.
     - The node-lifecycle controller does not run: a node that is frozen loses no pods.
-    - The token is made by the server; it cannot be given from outside. A revoked one may be taken for 10 more seconds
-      (cache of kube-apiserver's authentication, not configurable).
+    - The token is made by the server. A revoked one may be taken for 10 more seconds (cache of kube-apiserver's
+      authentication, not configurable).
     - The back-off after a failed pod is the controller's own (10 s, doubled), whatever ``--backoff-seconds`` says.
 """

@@ -35,15 +35,9 @@ class Mirror(ObjectStore):
         self._going: dict[str, Obj] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[None]] = set()
-        self._latest = "0"
         self._filled = {resource.qualified: asyncio.Event() for resource in WATCHED}
 
     # Reading
-
-    @property
-    def version(self) -> int:
-        """The newest resourceVersion that was seen."""
-        return int(self._latest)
 
     def every(self, resource: ResourceType, namespace: str | None = None) -> list[Obj]:
         """As in ObjectStore; only pods that are bound to the node."""
@@ -91,7 +85,8 @@ class Mirror(ObjectStore):
             if event["type"] == "ERROR":
                 return ""
             obj = event["object"]
-            version = self._latest = str(obj["metadata"]["resourceVersion"])
+            version = str(obj["metadata"]["resourceVersion"])
+            self.version = int(version)
             if event["type"] != "BOOKMARK":
                 self._take(event["type"], resource, obj)
         return version
@@ -106,18 +101,16 @@ class Mirror(ObjectStore):
 
     def _take(self, kind: str, resource: ResourceType, obj: Obj) -> None:
         rows = self._objects.setdefault(resource.qualified, {})
-        uid, key = obj["metadata"]["uid"], key_of(resource, obj)[1:]
+        uid, key = obj["metadata"]["uid"], key_of(obj)
         if kind == "DELETED":
             if rows.get(key, obj)["metadata"]["uid"] == uid:
                 rows.pop(key, None)
-            self._uids.discard(uid)
             self._statuses.pop(uid, None)
             self._going.pop(uid, None)
         else:
             if resource is PODS and uid in self._statuses:
                 obj["status"] = self._statuses[uid]
             rows[key] = obj
-            self._uids.add(uid)
         self.wake()
 
     # Writing
@@ -126,26 +119,25 @@ class Mirror(ObjectStore):
         """A copy; the server fills in the rest."""
         return copy.deepcopy(obj)
 
-    def add(self, resource: ResourceType, prepared: Obj) -> Obj:
+    def add(self, resource: ResourceType, prepared: Obj, dry_run: bool = False) -> Obj:
         """Send an Event in the background; nothing else is made here."""
         if resource is not EVENTS:
             raise NotImplementedError(f"the node makes no {resource.plural}")
         self.behind(self._calls.send("POST", path_of(EVENTS, prepared["metadata"]["namespace"]), prepared))
         return prepared
 
-    def change(self, resource: ResourceType, current: Obj, edit: Callable[[Obj], None]) -> Obj:
+    def change(self, resource: ResourceType, current: Obj, edit: Callable[[Obj], object]) -> Obj:
         """Change a pod's status: at once in the copy, soon in the server."""
         if resource is not PODS:
             raise NotImplementedError(f"the node changes no {resource.plural}")
-        stored = self.find(PODS, current["metadata"]["namespace"], current["metadata"]["name"])
-        uid = current["metadata"]["uid"]
-        if stored is None or stored["metadata"]["uid"] != uid:
+        stored, uid = self.current(PODS, current), current["metadata"]["uid"]
+        if stored is None:
             return current
         new = copy.deepcopy(stored)
         edit(new)
         if new["status"] == stored["status"]:
             return stored
-        self._objects[PODS.qualified][key_of(PODS, new)[1:]] = new
+        self._objects[PODS.qualified][key_of(new)] = new
         self._statuses[uid] = new["status"]
         self._unsent[uid] = new
         self._send(uid)

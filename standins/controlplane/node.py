@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
 
 import httpx
 
 from standins.controlplane.calls import MERGE, CallError, Calls, path_of
 from standins.controlplane.mirror import NODE, Mirror
-from standins.kubernetes.clock import parse_time, rfc3339, utc_now
+from standins.kubernetes.clock import rfc3339, utc_now
 from standins.kubernetes.cluster import Cluster
-from standins.kubernetes.faults import subject_of
-from standins.kubernetes.jobs import finished, pod_phase
 from standins.kubernetes.kubelet import Kubelet
 from standins.kubernetes.resources import JOBS, PODS, Obj
 
@@ -90,26 +87,11 @@ class Node:
     def _lose(self) -> None:
         """The faults pod_gone and job_gone."""
         for pod in self._mirror.every(PODS):
-            meta = pod["metadata"]
-            counted = pod_phase(pod) in ("Succeeded", "Failed") and not meta.get("finalizers")
-            job = self._cluster.job_of(pod) if counted else None
-            if job is None:
-                continue
-            if self._cluster.take_fault("pod_gone", subject_of(job, job["spec"]["template"]["spec"]), meta["uid"]):
+            job = self._cluster.job_of(pod)
+            if job is not None and self._cluster.loses_pod(job, pod):
                 self._mirror.remove(PODS, pod)
         for job in self._mirror.every(JOBS):
-            if not job["metadata"].get("deletionTimestamp"):
-                self._lose_job(job)
-
-    def _lose_job(self, job: Obj) -> None:
-        status, meta = job.get("status") or {}, job["metadata"]
-        final = finished(status)
-        wanted = "finished" if final else "active" if status.get("active") else ""
-        subject = subject_of(job, job["spec"]["template"]["spec"])
-        active = self._cluster.take_fault("job_gone", subject, meta["uid"], wanted) if wanted else None
-        if active is None:
-            return
-        since = parse_time(final["lastTransitionTime"] if final else status["startTime"])
-        if utc_now() >= since + timedelta(seconds=active.rule.seconds or 0):
-            body = {"propagationPolicy": "Background", "preconditions": {"uid": meta["uid"]}}
-            self._mirror.behind(self._calls.send("DELETE", path_of(JOBS, meta["namespace"], meta["name"]), body))
+            meta = job["metadata"]
+            if not meta.get("deletionTimestamp") and self._cluster.loses_job(job):
+                body = {"propagationPolicy": "Background", "preconditions": {"uid": meta["uid"]}}
+                self._mirror.behind(self._calls.send("DELETE", path_of(JOBS, meta["namespace"], meta["name"]), body))

@@ -11,24 +11,23 @@ import contextlib
 import json
 import logging
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from standins.controlplane.calls import Calls
 from standins.controlplane.certs import Certificates
 from standins.kubernetes import logs
-from standins.kubernetes.calls import merge_patch, pod_spec_of
+from standins.kubernetes.calls import merge_patch
 from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.errors import StatusError
-from standins.kubernetes.faults import RequestFacts, subject_of
+from standins.kubernetes.faults import subject_of
 from standins.kubernetes.resources import JOBS, PODS, Obj, ResourceType
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,6 @@ class NodeServer:
     def __init__(self, cluster: Cluster, stopping: asyncio.Event) -> None:
         self._cluster = cluster
         self._stopping = stopping
-        self._held_since: dict[tuple[int, str], float] = {}
 
     def app(self) -> Starlette:
         """The application."""
@@ -65,14 +63,10 @@ class NodeServer:
         if pod is None:
             return PlainTextResponse(f'pod "{names["pod"]}" does not exist', 404)
         try:
-            query = logs.parse_query({**request.query_params, "container": names["container"]})
-            path, container = logs.choose_file(self._cluster, pod, query)
+            options = {**request.query_params, "container": names["container"]}
+            return logs.answer(self._cluster, pod, options, self._stopping)
         except StatusError as error:
             return PlainTextResponse(error.message, error.code)
-        if query.follow:
-            lines = logs.follow(self._cluster, pod, path, container, query, self._stopping)
-            return StreamingResponse(lines, media_type="text/plain")
-        return PlainTextResponse(logs.select(logs.read(path), query))
 
     async def forward(self, socket: WebSocket) -> None:
         """A port of a pod, as a kubelet forwards it to websockets: pods are processes of this machine."""
@@ -102,20 +96,14 @@ class NodeServer:
             writer.close()
 
     async def mutate(self, request: Request) -> Response:
-        """Apply the mutate rules to a new Job or pod, and put injected containers into a pod."""
+        """Apply the mutate rules to a new Job or pod."""
         asked = (await request.json())["request"]
         resource, new = _TYPES[asked["resource"]["resource"]], asked["object"]
         changed = new
         path = f"/{resource.api_version}/namespaces/{asked['namespace']}/{resource.plural}"
-        subject = subject_of({**new, "metadata": named(asked)}, pod_spec_of(resource, new))
-        if resource is PODS:
-            subject = self._cluster.pod_subject({**new, "metadata": named(asked)})
-        facts = RequestFacts("POST", path, subject)
-        for active in self._cluster.faults.take_requests(facts, time.monotonic(), {"mutate"}):
-            changed = merge_patch(changed, dict(active.rule.patch))
-        if resource is PODS:
-            changed = {**changed, "spec": dict(changed["spec"])}
-            self._cluster.inject_container(subject, asked["uid"], changed["spec"])
+        subject = self._cluster.subject_of(resource, {**new, "metadata": named(asked)})
+        for rule in self._cluster.faults.take_requests(subject, "POST", path, {"mutate"}):
+            changed = merge_patch(changed, dict(rule.patch))
         steps = [
             {"op": "add", "path": f"/{key}", "value": changed[key]} for key in changed if changed[key] != new.get(key)
         ]
@@ -127,17 +115,9 @@ class NodeServer:
         asked = (await request.json())["request"]
         pod = {**asked["object"], "metadata": named(asked)}
         job = self._cluster.job_of(pod)
-        if job is not None and self._held(job):
+        if job is not None and self._cluster.faults.holds("no_pod", subject_of(job), job["metadata"]["uid"]):
             return reviewed(asked, {"allowed": False, "status": {"message": "no pod for this Job now (sandbox)"}})
         return reviewed(asked, {"allowed": True})
-
-    def _held(self, job: Obj) -> bool:
-        uid = job["metadata"]["uid"]
-        active = self._cluster.take_fault("no_pod", subject_of(job, job["spec"]["template"]["spec"]), uid)
-        if active is None:
-            return False
-        since = self._held_since.setdefault((active.number, uid), time.monotonic())
-        return active.rule.seconds is None or time.monotonic() - since < active.rule.seconds
 
 
 async def _send_on(reader: asyncio.StreamReader, socket: WebSocket) -> None:

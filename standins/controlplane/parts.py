@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -13,9 +14,7 @@ from pathlib import Path
 import yaml
 
 from standins.controlplane.certs import Certificates
-from standins.kubernetes.guard import Guard
-from standins.kubernetes.processes import bound_to_server
-from standins.kubernetes.processtable import ProcessTable
+from standins.kubernetes.guard import Guard, bound_to_server
 
 ISSUER = "https://kubernetes.default.svc"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -151,8 +150,7 @@ class Parts:
         self._logs = logs
         self._running: list[tuple[str, asyncio.subprocess.Process, asyncio.Task[None]]] = []
         self._commands: dict[str, Sequence[str]] = {}
-        self._table = ProcessTable(logs / "programs.json")
-        self._guard = Guard(self._table)
+        self._guard = Guard(logs)
         self._wanted: set[int] = set()
         self._stopping = False
         self.ended: list[str] = []
@@ -161,8 +159,6 @@ class Parts:
     def guard(self) -> None:
         """Before the first start: end what an earlier server left, and have somebody end what this one leaves."""
         self._logs.mkdir(parents=True, exist_ok=True)
-        self._table.end_leftovers()
-        self._table.claim()
         self._guard.start()
 
     async def start(self, name: str, command: Sequence[str]) -> None:
@@ -170,6 +166,7 @@ class Parts:
         with (self._logs / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *bound_to_server(command),
+                env={**os.environ, **self._guard.env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -177,7 +174,6 @@ class Parts:
             )
         task = asyncio.create_task(self._watch(name, process), name=name)
         self._commands[name] = command
-        self._table.add(name, process.pid)
         self._running.append((name, process, task))
 
     async def restart(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What is in the cluster at the start: namespaces, the manifests, their service accounts, ClickHouse's password."""
+"""What is in the cluster at the start: the manifests and their service accounts."""
 
 from __future__ import annotations
 
@@ -6,30 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from standins.controlplane.calls import Calls, path_of
-from standins.kubernetes.resources import NAMESPACES, SECRETS, Obj, by_kind
-from standins.kubernetes.seed import (
-    CLICKHOUSE_KEY,
-    CLICKHOUSE_NAMESPACE,
-    CLICKHOUSE_SECRET,
-    ManifestError,
-    read_manifests,
-)
+from standins.kubernetes.seed import read_manifests
 
 
-async def load(calls: Calls, folder: Path, clickhouse_password: str | None) -> None:
+async def load(calls: Calls, folder: Path) -> None:
     """Create what is missing. Raises ManifestError for a kind that is not known, CallError for a refusal."""
-    await calls.make(path_of(NAMESPACES), {"metadata": {"name": CLICKHOUSE_NAMESPACE}})
-    for file, document in read_manifests(folder):
-        resource = by_kind(document["apiVersion"], document["kind"])
-        if resource is None:
-            raise ManifestError(f"{file}: the sandbox has no {document['apiVersion']} {document['kind']}")
-        namespace = document["metadata"].get("namespace", "default") if resource.namespaced else None
+    for resource, namespace, document in read_manifests(folder):
         for account in accounts(document):
             made = {"metadata": {"name": account}}
             await calls.make(f"/api/v1/namespaces/{namespace}/serviceaccounts", made)
         await calls.make(path_of(resource, namespace), document)
-    if clickhouse_password is not None:
-        await _set_secret(calls, clickhouse_password)
 
 
 def accounts(value: object) -> Iterator[str]:
@@ -42,10 +28,3 @@ def accounts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from accounts(inner)
-
-
-async def _set_secret(calls: Calls, password: str) -> None:
-    secret: Obj = {"metadata": {"name": CLICKHOUSE_SECRET}, "stringData": {CLICKHOUSE_KEY: password}}
-    if not await calls.make(path_of(SECRETS, CLICKHOUSE_NAMESPACE), secret):
-        path = path_of(SECRETS, CLICKHOUSE_NAMESPACE, CLICKHOUSE_SECRET)
-        await calls.send("PATCH", path, {"stringData": secret["stringData"]}, "application/merge-patch+json")

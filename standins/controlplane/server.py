@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -35,14 +34,6 @@ FLUSH_SECONDS = 3.0
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
-@dataclass(frozen=True)
-class Seeds:
-    """What to put into the cluster: a folder of manifests, ClickHouse's password (or None)."""
-
-    manifests: Path
-    clickhouse_password: str | None
-
-
 class ControlPlane:
     """All parts of one cluster. ``on_token`` is called with each new token, ``on_failure`` when a part ended."""
 
@@ -59,7 +50,7 @@ class ControlPlane:
         self._kubelet = Kubelet(self._cluster)
         self._access = Access(self._calls)
         self._recorder = Recorder(wiring.data / "requests.jsonl")
-        self._door = Door(self._cluster, self._recorder, self._calls, wiring, self.stopping)
+        self._door = Door(self._cluster, self._recorder, wiring, self.stopping)
         self._tasks: list[asyncio.Task[None]] = []
 
     def app(self) -> Starlette:
@@ -74,7 +65,7 @@ class ControlPlane:
         await self._ready()
         return JSONResponse({"restarted": "kube-apiserver"})
 
-    async def start(self, seeds: Seeds, token: str) -> None:
+    async def start(self, manifests: Path, token: str) -> None:
         """Start everything; ``token`` is used again if it is still good. Raises PartEnded, TimeoutError, CallError."""
         self._parts.on_end = self._part_ended
         self._parts.guard()
@@ -84,7 +75,7 @@ class ControlPlane:
         await self._parts.start("kube-controller-manager", parts.controllers_command(self.wiring))
         await self._start_node()
         await self._access.prepare()
-        await seeding.load(self._calls, seeds.manifests, seeds.clickhouse_password)
+        await seeding.load(self._calls, manifests)
         good = token and await self._access.valid(token)
         self._on_token(token if good else await self._access.new_token())
 
@@ -161,8 +152,6 @@ class _Admin(Admin):
         await self._access.allow(rules(denied))
         await super().apply_rights(denied)
 
-    async def new_token(self, wanted: str | None) -> str:
-        """A token of the server's; one that is given from outside cannot be had. Raises ValueError."""
-        if wanted:
-            raise ValueError("a real API server makes its tokens itself; ask for a new one without naming it")
+    async def new_token(self) -> str:
+        """A token of the server's."""
         return await self._access.new_token()

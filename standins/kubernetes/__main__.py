@@ -5,24 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import secrets
 import socket
 import sys
 from pathlib import Path
 
-import uvicorn
-
 from standins.kubernetes import seed
 from standins.kubernetes.cluster import Cluster, Settings
 from standins.kubernetes.errors import StatusError
 from standins.kubernetes.images import ImagesFileError, load_images
-from standins.kubernetes.kubeconfig import kubeconfig, write_kubeconfig, write_private
-from standins.kubernetes.server import SHUTDOWN_SECONDS, ApiServer, HttpServer
+from standins.kubernetes.kubeconfig import write_kubeconfig, write_private
+from standins.kubernetes.server import ApiServer, HttpServer
 from standins.kubernetes.store import ObjectStore
 
 MANIFESTS = Path(__file__).parent / "manifests"
-DEFAULT_NAMESPACE = "cresta-cron"
 log = logging.getLogger("standins.kubernetes")
 
 
@@ -41,45 +37,33 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def listen(port: int) -> socket.socket:
-    """A listening socket on 127.0.0.1. Raises OSError if the port is taken."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", port))
-    return sock
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings that the options ask for; their folder is made. Raises ImagesFileError, OSError."""
+    options.data.mkdir(parents=True, exist_ok=True)
+    images = load_images(options.images)
+    return Settings(options.data, images, options.backoff_seconds, options.max_grace_seconds)
 
 
-def first_token(saved: Path) -> str:
-    """The token to start with: from the environment, else the last one (a restart is no rotation), else a new one."""
-    given = os.environ.get("SANDBOX_KUBERNETES_TOKEN")
-    if given:
-        return given
-    return saved.read_text(encoding="utf-8") if saved.exists() else secrets.token_urlsafe(24)
+def saved_token(data: Path) -> str:
+    """The token of the last start (a restart is no rotation), or the empty string."""
+    saved = data / "token"
+    return saved.read_text(encoding="utf-8") if saved.exists() else ""
 
 
 async def serve(options: argparse.Namespace, sock: socket.socket) -> int:
     """Run the server until it is told to stop; returns the exit code."""
-    options.data.mkdir(parents=True, exist_ok=True)
-    settings = Settings(options.data, options.images, options.backoff_seconds, options.max_grace_seconds)
+    settings = settings_of(options)
     cluster = Cluster(ObjectStore(options.data / "objects.sqlite"), settings)
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}"
 
     def save_token(token: str) -> None:
         write_private(options.data / "token", token)
-        write_kubeconfig(options.kubeconfig, kubeconfig(url, options.context, DEFAULT_NAMESPACE, token))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        write_kubeconfig(options.kubeconfig, url, options.context, token)
 
-    token = first_token(options.data / "token")
+    token = saved_token(options.data) or secrets.token_urlsafe(24)
     server = ApiServer(cluster, token, save_token)
-    password = os.environ.get("SANDBOX_CLICKHOUSE_PASSWORD")
-    seed.load(cluster.store, server.api, options.manifests, password)
-    config = uvicorn.Config(
-        server.app(),
-        log_level=options.log_level,
-        access_log=False,
-        lifespan="on",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    http = HttpServer(config, server.stopping)
+    seed.load(cluster.store, server.api, options.manifests)
+    http = HttpServer(server.app(), options.log_level, server.stopping)
     server.on_failure = lambda: setattr(http, "should_exit", True)
     save_token(token)
     await http.serve(sockets=[sock])
@@ -91,8 +75,7 @@ def main(argv: list[str]) -> int:
     options = parse_args(argv)
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        load_images(options.images)
-        with listen(options.port) as sock:
+        with socket.create_server(("127.0.0.1", options.port)) as sock:
             return asyncio.run(serve(options, sock))
     except StatusError as error:
         log.error("a manifest in %s was refused: %s", options.manifests, error.message)

@@ -13,19 +13,18 @@ from typing import Any
 
 import yaml
 
+from standins.kubernetes.kubeconfig import NAMESPACE
 from standins.kubernetes.resources import Obj
 from standins.serverprocess import POLL_SECONDS, PROJECT, SandboxError, ServerProcess, send
 
 __all__ = ["CRONJOB", "KIND", "NAMESPACE", "PROJECT", "KubernetesAdmin", "KubernetesSandbox", "SandboxError", "is_real"]
 
-START_SECONDS = 120.0
-REAL_START_SECONDS = 180.0
+START_SECONDS = 180.0
 """A real control plane starts in some 10 s on two idle cores."""
 KIND = "SANDBOX_KUBERNETES"
 """Environment variable: ``real`` starts a real control plane (standins.controlplane) in the stand-in's place."""
 CALL_SECONDS = 10.0
 RESTART_SECONDS = 120.0
-NAMESPACE = "cresta-cron"
 CRONJOB = "cron-batch-reindex-conversations"
 
 
@@ -68,12 +67,14 @@ class KubernetesAdmin:
         method: str,
         path: str,
         body: object = None,
-        headers: Mapping[str, str] | None = None,
+        *,
+        token: str = "",
+        content: str = "application/json",
         seconds: float = CALL_SECONDS,
     ) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
-        return json.loads(send(method, self.url + path, data, sent, seconds))
+        headers = {"Content-Type": content} | ({"Authorization": f"Bearer {token}"} if token else {})
+        return json.loads(send(method, self.url + path, data, headers, seconds))
 
     def requests(
         self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
@@ -84,9 +85,8 @@ class KubernetesAdmin:
         acted on it); on a resource also name, labels (of the body of a POST, else of the stored object) and body as
         the client sent it; reason if it was refused.
         """
-        query: dict[str, str | int | None] = {"method": method, "path_contains": path_contains}
-        query |= {"since_id": since_id or None, "mutating": "true" if mutating else None}
-        text = urllib.parse.urlencode({key: value for key, value in query.items() if value is not None})
+        given = {"method": method, "path_contains": path_contains, "since_id": since_id, "mutating": mutating}
+        text = urllib.parse.urlencode({key: value for key, value in given.items() if value})
         rows: list[Obj] = self._call("GET", f"/_sandbox/requests?{text}")
         return rows
 
@@ -99,10 +99,6 @@ class KubernetesAdmin:
         rows = self.requests()
         return int(rows[-1]["id"]) if rows else 0
 
-    def clear_requests(self) -> None:
-        """Forget the recorded requests."""
-        self._call("DELETE", "/_sandbox/requests")
-
     def set_faults(self, *rules: Mapping[str, Any]) -> list[int]:
         """Add fault rules (see faults); returns their numbers. Raises SandboxError for a bad rule."""
         ids: list[int] = self._call("POST", "/_sandbox/faults", list(rules))["ids"]
@@ -114,16 +110,12 @@ class KubernetesAdmin:
         return rows
 
     def wait_for_hits(self, number: int, hits: int = 1, limit_seconds: float = 30.0) -> None:
-        """Wait until a rule has acted so often. Raises SandboxError when the limit is over or the rule is gone."""
+        """Wait until a rule has acted so often. Raises SandboxError when the limit is over."""
         end = time.monotonic() + limit_seconds
-        while time.monotonic() < end:
-            found = next((row for row in self.faults() if row["id"] == number), None)
-            if found is None:
-                raise SandboxError(f"there is no fault rule {number} at {self.url}")
-            if found["hits"] >= hits:
-                return
+        while not any(row["id"] == number and row["hits"] >= hits for row in self.faults()):
+            if time.monotonic() > end:
+                raise SandboxError(f"rule {number} had fewer than {hits} hits after {limit_seconds} s: {self.faults()}")
             time.sleep(POLL_SECONDS)
-        raise SandboxError(f"rule {number} had fewer than {hits} hits after {limit_seconds} s: {self.faults()}")
 
     def clear_faults(self, number: int | None = None) -> None:
         """Drop one rule, or all."""
@@ -133,9 +125,9 @@ class KubernetesAdmin:
         """Replace the deny rules (see rbac); none allows everything."""
         self._call("POST", "/_sandbox/rbac", {"deny": list(rules)})
 
-    def rotate_token(self, token: str | None = None) -> None:
+    def rotate_token(self) -> None:
         """Make a new token the only valid one; the kubeconfig is written anew."""
-        self._call("POST", "/_sandbox/token", {"token": token})
+        self._call("POST", "/_sandbox/token")
 
     def restart_api_server(self) -> None:
         """Kill kube-apiserver and wait until it is ready again; pods run on. Only a real control plane has it."""
@@ -149,16 +141,15 @@ class KubernetesAdmin:
     def jobs(self, selector: str = "", namespace: str = NAMESPACE) -> list[Obj]:
         """The stored Jobs that a label selector chooses. Raises SandboxError without a kubeconfig."""
         query = urllib.parse.urlencode({"labelSelector": selector})
-        headers = {"Authorization": f"Bearer {self.token}"}
-        path = f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}"
-        rows: list[Obj] = self._call("GET", path, headers=headers)["items"]
+        rows: list[Obj] = self._call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs?{query}", token=self.token)[
+            "items"
+        ]
         return rows
 
-    def patch_cronjob(self, patch: Mapping[str, Any], namespace: str = NAMESPACE, name: str = CRONJOB) -> Obj:
-        """Merge a patch into a CronJob, such as ``{"spec": {"jobTemplate": {"spec": {"parallelism": 0}}}}``."""
-        path = f"/apis/batch/v1/namespaces/{namespace}/cronjobs/{name}"
-        headers = {"Content-Type": "application/merge-patch+json", "Authorization": f"Bearer {self.token}"}
-        result: Obj = self._call("PATCH", path, patch, headers)
+    def patch_cronjob(self, patch: Mapping[str, Any]) -> Obj:
+        """Merge a patch into the CronJob, such as ``{"spec": {"jobTemplate": {"spec": {"parallelism": 0}}}}``."""
+        path = f"/apis/batch/v1/namespaces/{NAMESPACE}/cronjobs/{CRONJOB}"
+        result: Obj = self._call("PATCH", path, patch, token=self.token, content="application/merge-patch+json")
         return result
 
 
@@ -169,8 +160,7 @@ class KubernetesSandbox(KubernetesAdmin):
         self,
         folder: Path,
         images: Mapping[str, Any],
-        context: str = "sandbox_dev",
-        manifests: Path | None = None,
+        context: str,
         env: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
     ) -> None:
@@ -179,9 +169,8 @@ class KubernetesSandbox(KubernetesAdmin):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.context = context
-        self.images_file = folder / "images.json"
-        self.images_file.write_text(json.dumps(images), encoding="utf-8")
-        self._manifests = manifests
+        self._images = folder / "images.json"
+        self._images.write_text(json.dumps(images), encoding="utf-8")
         self._env = dict(env or {})
         self._options = list(options)
         # uvicorn ends by the signal that has told it to stop.
@@ -203,13 +192,10 @@ class KubernetesSandbox(KubernetesAdmin):
         self.kubeconfig.unlink(missing_ok=True)
         module = "standins.controlplane" if is_real() else "standins.kubernetes"
         arguments = ["--port", str(self._port), "--data", str(self.folder / "data"), "--context", self.context]
-        arguments += ["--kubeconfig", str(self.kubeconfig), "--images", str(self.images_file), *self._options]
-        if self._manifests is not None:
-            arguments += ["--manifests", str(self._manifests)]
+        arguments += ["--kubeconfig", str(self.kubeconfig), "--images", str(self._images), *self._options]
         self._process.launch(module, arguments, self._env)
         try:
-            limit = REAL_START_SECONDS if is_real() else START_SECONDS
-            self._process.wait_until_up(lambda: f"{self.url}/healthz", limit)
+            self._process.wait_until_up(lambda: f"{self.url}/healthz", START_SECONDS)
         except BaseException:
             self.stop(kill=True)
             raise

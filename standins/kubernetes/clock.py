@@ -18,8 +18,3 @@ def rfc3339(moment: datetime) -> str:
 def rfc3339_micro(moment: datetime) -> str:
     """``2026-01-01T00:00:00.123456Z``, as in log lines and micro times."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def parse_time(text: str) -> datetime:
-    """The moment that an RFC 3339 text names. Raises ValueError for another text."""
-    return datetime.fromisoformat(text)

@@ -1,15 +1,17 @@
-"""What the parts of the server share: objects, faults, rules, settings, events."""
+"""What the parts of the server share: objects, faults, rules, settings, events; and how pods go."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from standins.kubernetes.clock import rfc3339, utc_now
-from standins.kubernetes.faults import ActiveRule, FaultBook, Subject, subject_of
+from standins.kubernetes.faults import FaultBook, Subject, subject_of
+from standins.kubernetes.images import Image
 from standins.kubernetes.rbac import Deny
-from standins.kubernetes.resources import EVENTS, JOBS, Obj
+from standins.kubernetes.resources import EVENTS, JOBS, PODS, Obj, ResourceType
 from standins.kubernetes.store import ObjectStore, random_suffix
 
 
@@ -18,15 +20,13 @@ class Settings:
     """Paths and times (seconds) of one server."""
 
     data: Path
-    images: Path
+    images: Mapping[str, Image]
     backoff_seconds: float = 1.0
     max_grace_seconds: float = 2.0
-    tick_seconds: float = 0.1
 
-    @property
-    def logs(self) -> Path:
-        """The folder of the containers' logs: ``<pod uid>/<container>/<restart>.log``."""
-        return self.data / "logs"
+    def log_path(self, pod_uid: str, container: str) -> Path:
+        """Where the log of a container is; a pod has a folder of its own."""
+        return self.data / "logs" / pod_uid / f"{container}.log"
 
 
 @dataclass
@@ -38,18 +38,6 @@ class Cluster:
     faults: FaultBook = field(default_factory=FaultBook)
     deny: list[Deny] = field(default_factory=list)
 
-    def take_fault(
-        self, kind: str, subject: Subject, uid: str, when: str | None = None, container: str = ""
-    ) -> ActiveRule | None:
-        """The rule of this kind that holds the object now, or None (see faults)."""
-        return self.faults.take_object(kind, subject, uid, time.monotonic(), when, container)
-
-    def inject_container(self, subject: Subject, uid: str, spec: Obj) -> None:
-        """The fault inject_container, in place, on the spec of a new pod."""
-        active = self.take_fault("inject_container", subject, uid)
-        if active is not None:
-            spec["containers"] = [dict(active.rule.inject), *spec["containers"]]
-
     def job_of(self, pod: Obj) -> Obj | None:
         """The Job that owns a pod, or None."""
         for reference in pod["metadata"].get("ownerReferences", []):
@@ -59,38 +47,53 @@ class Cluster:
                     return job
         return None
 
-    def pod_subject(self, pod: Obj) -> Subject:
-        """The subject of a pod: the name of its Job (or its own), the labels of both, its environment."""
-        own = subject_of(pod, pod["spec"])
-        job = self.job_of(pod)
-        labels = {**((job or pod)["metadata"].get("labels") or {}), **own.labels}
-        return Subject(own.labels.get("job-name", own.name), own.namespace, labels, own.env)
+    def subject_of(self, resource: ResourceType, obj: Obj) -> Subject:
+        """The subject of an object; of a pod: the name of its Job (or its own), the labels of both."""
+        own = subject_of(obj)
+        if resource is not PODS:
+            return own
+        labels = {**subject_of(self.job_of(obj) or obj).labels, **own.labels}
+        return Subject(own.labels.get("job-name", own.name), own.namespace, labels)
 
-    def emit(self, about: tuple[str, str, Obj], kind: str, reason: str, message: str, component: str) -> None:
+    def loses_job(self, job: Obj) -> bool:
+        """Whether the fault job_gone takes this Job now."""
+        active = bool((job.get("status") or {}).get("active"))
+        return active and self.faults.strikes("job_gone", subject_of(job), job["metadata"]["uid"])
+
+    def loses_pod(self, job: Obj, pod: Obj) -> bool:
+        """Whether the fault pod_gone takes this pod of a Job now."""
+        meta = pod["metadata"]
+        counted = pod["status"].get("phase") in ("Succeeded", "Failed") and not meta.get("finalizers")
+        return counted and self.faults.strikes("pod_gone", subject_of(job), meta["uid"])
+
+    def delete_pod(self, pod: Obj) -> Obj:
+        """Mark a pod for deletion; the kubelet ends its processes and removes it."""
+        grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
+
+        def edit(new: Obj) -> None:
+            if "deletionTimestamp" not in new["metadata"]:
+                new["metadata"]["deletionTimestamp"] = rfc3339(utc_now() + timedelta(seconds=grace))
+                new["metadata"]["deletionGracePeriodSeconds"] = int(grace)
+
+        return self.store.change(PODS, pod, edit)
+
+    def release_pod(self, pod: Obj) -> Obj:
+        """Take the Job's tracking finalizer off a pod, the only one that a pod has here."""
+        return self.store.change(PODS, pod, lambda new: new["metadata"].pop("finalizers", None))
+
+    def emit(self, about: tuple[str, str, Obj], kind: str, reason: str, message: str) -> None:
         """Store an Event on the object ``(apiVersion, kind, object)``; ``kind`` is Normal or Warning."""
         api_version, about_kind, obj = about
-        meta, now = obj["metadata"], rfc3339(utc_now())
+        meta = obj["metadata"]
+        told = {key: meta[key] for key in ("name", "namespace", "uid", "resourceVersion")}
         event: Obj = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": f"{meta['name'][:200]}.{random_suffix(16)}", "namespace": meta["namespace"]},
-            "involvedObject": {
-                "apiVersion": api_version,
-                "kind": about_kind,
-                "name": meta["name"],
-                "namespace": meta["namespace"],
-                "uid": meta["uid"],
-                "resourceVersion": meta["resourceVersion"],
-            },
+            "involvedObject": {"apiVersion": api_version, "kind": about_kind, **told},
             "type": kind,
             "reason": reason,
             "message": message,
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "eventTime": None,
-            "source": {"component": component},
-            "reportingComponent": component,
-            "reportingInstance": "",
+            "lastTimestamp": rfc3339(utc_now()),
         }
         self.store.add(EVENTS, self.store.prepare(EVENTS, event))

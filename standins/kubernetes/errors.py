@@ -3,124 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from starlette.responses import JSONResponse, Response
 
 from standins.kubernetes.resources import Obj, ResourceType, Target
 
 
 class StatusError(Exception):
-    """A request that ends with a Status object.
+    """A request that ends with a Status object: the HTTP status, the machine-readable word (NotFound), the text."""
 
-    ``code`` is the HTTP status, ``reason`` the machine-readable word (NotFound, Invalid), ``headers`` are
-    added to the answer.
-    """
-
-    def __init__(
-        self,
-        code: int,
-        reason: str,
-        message: str,
-        details: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.message = message
-        self.details = dict(details or {})
-        self.headers = dict(headers or {})
+        self.details = {key: value for key, value in (details or {}).items() if value}
 
-    def body(self) -> Obj:
-        """The Status object of this error."""
-        status: Obj = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Failure",
-            "message": self.message,
-            "reason": self.reason,
-            "code": self.code,
-        }
-        if self.details:
-            status["details"] = self.details
-        return status
+    def response(self) -> Response:
+        """The answer with the Status object."""
+        status: Obj = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        status |= {"message": self.message, "reason": self.reason, "code": self.code}
+        return JSONResponse(status | ({"details": self.details} if self.details else {}), self.code)
 
 
-@dataclass(frozen=True)
-class Cause:
-    """One field error: ``reason`` such as FieldValueInvalid, ``message`` without the field's name."""
-
-    field: str
-    reason: str
-    message: str
-
-
-def required(field: str, text: str = "") -> Cause:
-    """The cause "Required value" of a missing field."""
-    return Cause(field, "FieldValueRequired", "Required value" + (f": {text}" if text else ""))
-
-
-def invalid_value(field: str, value: object, text: str) -> Cause:
+def invalid_value(field: str, value: object, text: str) -> Obj:
     """The cause "Invalid value" of a field; strings are shown in quotes, other values as they are."""
     shown = f'"{value}"' if isinstance(value, str) else str(value)
-    return Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {text}")
+    return {"field": field, "reason": "FieldValueInvalid", "message": f"Invalid value: {shown}: {text}"}
 
 
-def _details(resource: ResourceType, name: str | None) -> Obj:
-    details: Obj = {"kind": resource.plural}
-    if resource.group:
-        details["group"] = resource.group
-    if name:
-        details["name"] = name
-    return details
+def _about(resource: ResourceType, name: str | None) -> Obj:
+    return {"kind": resource.plural, "group": resource.group, "name": name}
 
 
 def not_found(resource: ResourceType, name: str) -> StatusError:
     """404 for an object that does not exist."""
-    text = f'{resource.qualified} "{name}" not found'
-    return StatusError(404, "NotFound", text, _details(resource, name))
-
-
-def no_such_path() -> StatusError:
-    """404 for a path that the server does not know."""
-    return StatusError(404, "NotFound", "the server could not find the requested resource")
-
-
-def method_not_allowed() -> StatusError:
-    """405 for a method that the path does not have."""
-    text = "the server does not allow this method on the requested resource"
-    return StatusError(405, "MethodNotAllowed", text)
+    return StatusError(404, "NotFound", f'{resource.qualified} "{name}" not found', _about(resource, name))
 
 
 def already_exists(resource: ResourceType, name: str) -> StatusError:
     """409 for the creation of an object whose name is taken."""
-    text = f'{resource.qualified} "{name}" already exists'
-    return StatusError(409, "AlreadyExists", text, _details(resource, name))
+    return StatusError(409, "AlreadyExists", f'{resource.qualified} "{name}" already exists', _about(resource, name))
 
 
-def conflict(resource: ResourceType, name: str) -> StatusError:
-    """409 for a change of an object that is not the expected version."""
-    text = "the object has been modified; please apply your changes to the latest version and try again"
-    message = f'Operation cannot be fulfilled on {resource.qualified} "{name}": {text}'
-    return StatusError(409, "Conflict", message, _details(resource, name))
+def conflict(resource: ResourceType, name: str, text: str, *, of_kind: bool = False) -> StatusError:
+    """409 for an object that is not the expected one; ``of_kind``: named by its kind, as a deletion does."""
+    what, kind = (resource.qualified_kind, resource.kind) if of_kind else (resource.qualified, resource.plural)
+    message = f'Operation cannot be fulfilled on {what} "{name}": {text}'
+    return StatusError(409, "Conflict", message, {**_about(resource, name), "kind": kind})
 
 
-def unmet(resource: ResourceType, name: str, text: str) -> StatusError:
-    """409 for a deletion whose preconditions do not hold; the real server names the kind here, not the resource."""
-    message = f'Operation cannot be fulfilled on {resource.qualified_kind} "{name}": {text}'
-    return StatusError(409, "Conflict", message, {**_details(resource, name), "kind": resource.kind})
-
-
-def invalid(resource: ResourceType, name: str, causes: Sequence[Cause]) -> StatusError:
+def invalid(resource: ResourceType, name: str, causes: Sequence[Obj]) -> StatusError:
     """422 with one or more field errors."""
-    texts = [f"{cause.field}: {cause.message}" for cause in causes]
+    texts = [f"{cause['field']}: {cause['message']}" for cause in causes]
     joined = texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
-    details: Obj = {"name": name, "kind": resource.kind}
-    if resource.group:
-        details["group"] = resource.group
-    details["causes"] = [{"reason": c.reason, "message": c.message, "field": c.field} for c in causes]
     message = f'{resource.qualified_kind} "{name}" is invalid: {joined}'
+    details = {**_about(resource, name), "kind": resource.kind, "causes": list(causes)}
     return StatusError(422, "Invalid", message, details)
 
 
@@ -140,4 +79,4 @@ def forbidden(target: Target, user: str, verb: str) -> StatusError:
     what = f'{resource.qualified} "{name}"' if name else resource.qualified
     where = f'in the namespace "{target.namespace}"' if target.namespace else "at the cluster scope"
     text = f'User "{user}" cannot {verb} resource "{target.shown}" in API group "{resource.group}" {where}'
-    return StatusError(403, "Forbidden", f"{what} is forbidden: {text}", _details(resource, name))
+    return StatusError(403, "Forbidden", f"{what} is forbidden: {text}", _about(resource, name))

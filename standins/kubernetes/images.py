@@ -6,7 +6,7 @@ import base64
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from standins.kubernetes.resources import SECRETS, Obj
 from standins.kubernetes.store import ObjectStore
@@ -27,17 +27,12 @@ class Image(BaseModel, frozen=True, extra="forbid"):
     env: dict[str, str] = {}
     cwd: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_list(cls, value: object) -> object:
-        return {"argv": value} if isinstance(value, list) else value
-
 
 _IMAGES = TypeAdapter(dict[str, Image])
 
 
 def load_images(path: Path) -> dict[str, Image]:
-    """The images of a JSON file ``{image: [argv] or {"argv": [...], "env": {...}, "cwd": ...}}``.
+    """The images of a JSON file ``{image: {"argv": [...], "env": {...}, "cwd": ...}}``.
 
     Raises ImagesFileError for a bad entry and OSError if the file cannot be read.
     """

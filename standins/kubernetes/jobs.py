@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from standins.kubernetes.clock import parse_time, rfc3339
-from standins.kubernetes.defaults import TRACKING_FINALIZER
-from standins.kubernetes.resources import Obj
+from standins.kubernetes.clock import rfc3339
+from standins.kubernetes.resources import TRACKING_FINALIZER, Obj
 
 MAX_BACKOFF = timedelta(seconds=600)  # of pkg/controller/job
 REACHED = ("CompletionsReached", "Reached expected number of succeeded pods")
@@ -23,9 +22,7 @@ DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline")
 
 @dataclass
 class JobPlan:
-    """What to do: the new status, pods to make, names of pods to delete or to release, whether the Job's TTL
-    is over.
-    """
+    """What to do: the new status, pods to make, names of pods to delete or to release; ``expired``: the TTL is over."""
 
     status: Obj
     create: int = 0
@@ -47,16 +44,9 @@ def finished(status: Obj) -> Obj | None:
 
 
 def _set_condition(status: Obj, kind: str, why: tuple[str, str], now: datetime, value: str = "True") -> None:
-    entry = {
-        "type": kind,
-        "status": value,
-        "lastProbeTime": rfc3339(now),
-        "lastTransitionTime": rfc3339(now),
-        "reason": why[0],
-        "message": why[1],
-    }
-    others = [c for c in status.get("conditions", []) if c["type"] != kind]
-    status["conditions"] = [*others, entry]
+    entry = {"type": kind, "status": value, "reason": why[0], "message": why[1]}
+    times = dict.fromkeys(("lastProbeTime", "lastTransitionTime"), rfc3339(now))
+    status["conditions"] = [*(c for c in status.get("conditions", []) if c["type"] != kind), entry | times]
 
 
 def pod_phase(pod: Obj) -> str:
@@ -72,12 +62,6 @@ def _active(pod: Obj) -> bool:
     return not _ended(pod) and not pod["metadata"].get("deletionTimestamp")
 
 
-def _failed(pod: Obj) -> bool:
-    """Whether the pod counts as failed; one that is being deleted does (isPodFailed of the real controller)."""
-    deleted = bool(pod["metadata"].get("deletionTimestamp"))
-    return pod_phase(pod) == "Failed" or (deleted and pod_phase(pod) != "Succeeded")
-
-
 def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, hold: bool = False) -> JobPlan:
     """The next step for a Job that is not being deleted. ``backoff`` is the wait after the first failed pod.
 
@@ -88,7 +72,8 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
     plan = JobPlan(status)
     _count_ended(status, pods, plan)
     if final := finished(status):
-        plan.expired = expired(job, final, now)
+        ended, ttl = datetime.fromisoformat(final["lastTransitionTime"]), spec.get("ttlSecondsAfterFinished")
+        plan.expired = ttl is not None and now >= ended + timedelta(seconds=ttl)
     elif spec.get("suspend"):
         _suspend(status, pods, plan, now)
     else:
@@ -101,32 +86,20 @@ def plan_job(job: Obj, pods: Sequence[Obj], now: datetime, backoff: timedelta, h
     return plan
 
 
-def expired(job: Obj, final: Obj, now: datetime) -> bool:
-    """Whether the TTL of a Job with this final condition is over."""
-    ttl = job["spec"].get("ttlSecondsAfterFinished")
-    return ttl is not None and now >= parse_time(final["lastTransitionTime"]) + timedelta(seconds=ttl)
-
-
 def _count_ended(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
     for pod in pods:
-        tracked = TRACKING_FINALIZER in pod["metadata"].get("finalizers", [])
-        if not tracked or _active(pod):
-            continue
-        plan.release.append(pod["metadata"]["name"])
-        if not _failed(pod):
-            status["succeeded"] = status.get("succeeded", 0) + 1
-        else:
-            status["failed"] = status.get("failed", 0) + 1
-
-
-def _remove(plan: JobPlan, names: list[str]) -> None:
-    """Delete pods that are not wanted any more; released first, so that they never count (as deleteJobPods does)."""
-    plan.release += names
-    plan.delete += names
+        if TRACKING_FINALIZER in pod["metadata"].get("finalizers", []) and not _active(pod):
+            plan.release.append(pod["metadata"]["name"])
+            # One that is being deleted has failed, too (isPodFailed of the real controller).
+            count = "succeeded" if pod_phase(pod) == "Succeeded" else "failed"
+            status[count] = status.get(count, 0) + 1
 
 
 def _suspend(status: Obj, pods: Sequence[Obj], plan: JobPlan, now: datetime) -> None:
-    _remove(plan, [pod["metadata"]["name"] for pod in pods if _active(pod)])
+    """End what runs; released first, so that it never counts (as deleteJobPods does)."""
+    active = [pod["metadata"]["name"] for pod in pods if _active(pod)]
+    plan.release += active
+    plan.delete += active
     status.pop("startTime", None)
     if condition(status, "Suspended") is None:
         _set_condition(status, "Suspended", ("JobSuspended", "Job suspended"), now)
@@ -138,23 +111,18 @@ def _advance(
 ) -> None:
     active = [pod["metadata"]["name"] for pod in pods if _active(pod)]
     missing = _missing(spec, status, len(active))
-    met, target = condition(status, "SuccessCriteriaMet"), condition(status, "FailureTarget")
-    if met or target:
+    if interim := condition(status, "SuccessCriteriaMet") or condition(status, "FailureTarget"):
         plan.delete += active
         if all(_ended(pod) for pod in pods):
-            _finish(status, met, target, plan, now)
+            _finish(status, interim, plan, now)
     elif int(status.get("failed", 0)) > int(spec["backoffLimit"]):
         _set_condition(status, "FailureTarget", BACKOFF_LIMIT, now)
     elif _past_deadline(spec, status, now):
         _set_condition(status, "FailureTarget", DEADLINE, now)
     elif missing <= 0:
         _set_condition(status, "SuccessCriteriaMet", REACHED, now)
-    else:
-        wanted = min(int(spec["parallelism"]), missing)
-        if len(active) > wanted:
-            _remove(plan, active[wanted:])
-        elif not hold and now >= _next_start(status, pods, backoff):
-            plan.create = wanted - len(active)
+    elif not hold and now >= _next_start(status, pods, backoff):
+        plan.create = max(min(int(spec["parallelism"]), missing) - len(active), 0)
 
 
 def _missing(spec: Obj, status: Obj, active: int) -> int:
@@ -165,47 +133,42 @@ def _missing(spec: Obj, status: Obj, active: int) -> int:
     return active if succeeded else max(int(spec["parallelism"]), 1)
 
 
-def _finish(status: Obj, met: Obj | None, target: Obj | None, plan: JobPlan, now: datetime) -> None:
-    if met:
-        _set_condition(status, "Complete", (met["reason"], met["message"]), now)
+def _finish(status: Obj, interim: Obj, plan: JobPlan, now: datetime) -> None:
+    why = (interim["reason"], interim["message"])
+    if interim["type"] == "FailureTarget":
+        _set_condition(status, "Failed", why, now)
+        plan.events.append(("Warning", *why))
+    else:
+        _set_condition(status, "Complete", why, now)
         status["completionTime"] = rfc3339(now)
         plan.events.append(("Normal", "Completed", "Job completed"))
-    elif target:
-        _set_condition(status, "Failed", (target["reason"], target["message"]), now)
-        plan.events.append(("Warning", target["reason"], target["message"]))
 
 
 def _past_deadline(spec: Obj, status: Obj, now: datetime) -> bool:
     seconds = spec.get("activeDeadlineSeconds")
-    return seconds is not None and now >= parse_time(status["startTime"]) + timedelta(seconds=seconds)
+    return seconds is not None and now >= datetime.fromisoformat(status["startTime"]) + timedelta(seconds=seconds)
 
 
 def _next_start(status: Obj, pods: Sequence[Obj], backoff: timedelta) -> datetime:
     ends = [
-        parse_time(entry["state"]["terminated"]["finishedAt"])
+        datetime.fromisoformat(entry["state"]["terminated"]["finishedAt"])
         for pod in pods
         if pod_phase(pod) == "Failed"
         for entry in pod["status"].get("containerStatuses", [])
         if "terminated" in entry["state"]
     ]
     if not ends:
-        return parse_time(status["startTime"])
-    doubled = backoff * 2 ** min(int(status.get("failed", 1)) - 1, 10) if status.get("failed") else backoff
+        return datetime.fromisoformat(status["startTime"])
+    doubled = backoff * 2 ** min(max(int(status.get("failed", 1)) - 1, 0), 10)
     return max(ends) + min(doubled, MAX_BACKOFF)
 
 
 def _count_active(status: Obj, pods: Sequence[Obj], plan: JobPlan) -> None:
     live = [pod for pod in pods if _active(pod) and pod["metadata"]["name"] not in plan.delete]
-    counts = {
-        "active": len(live) + plan.create,
-        "ready": sum(
-            c["type"] == "Ready" and c["status"] == "True" for p in live for c in p["status"].get("conditions", [])
-        ),
-        "terminating": sum(not _ended(pod) and not _active(pod) for pod in pods) + len(plan.delete),
-    }
-    status["ready"], status["terminating"] = counts["ready"], counts["terminating"]
+    conditions = [c for pod in live for c in pod["status"].get("conditions", [])]
+    status["ready"] = sum(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    status["terminating"] = sum(not _ended(pod) and not _active(pod) for pod in pods) + len(plan.delete)
     status["uncountedTerminatedPods"] = {}
-    if counts["active"]:
-        status["active"] = counts["active"]
-    else:
-        status.pop("active", None)
+    status.pop("active", None)
+    if active := len(live) + plan.create:
+        status["active"] = active

@@ -6,22 +6,21 @@ from pathlib import Path
 
 import yaml
 
-from standins.kubernetes.resources import Obj
+NAMESPACE = "cresta-cron"
 
 
-def kubeconfig(url: str, context: str, namespace: str, token: str) -> Obj:
-    """A configuration with one cluster, one user with a bearer token and one context, which is the current
-    one.
-    """
-    return {
+def write_kubeconfig(path: Path, url: str, context: str, token: str, **cluster: str) -> None:
+    """Write a configuration with one cluster (and more fields of it), one user with a token, and one context."""
+    named = {"cluster": context, "user": context, "namespace": NAMESPACE}
+    document = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": context, "cluster": {"server": url}}],
+        "clusters": [{"name": context, "cluster": {"server": url, **cluster}}],
         "users": [{"name": context, "user": {"token": token}}],
-        "contexts": [{"name": context, "context": {"cluster": context, "user": context, "namespace": namespace}}],
+        "contexts": [{"name": context, "context": named}],
         "current-context": context,
-        "preferences": {},
     }
+    write_private(path, yaml.safe_dump(document, sort_keys=False))
 
 
 def write_private(path: Path, text: str) -> None:
@@ -32,8 +31,3 @@ def write_private(path: Path, text: str) -> None:
     draft.touch(mode=0o600)
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
-
-
-def write_kubeconfig(path: Path, document: Obj) -> None:
-    """Write the configuration."""
-    write_private(path, yaml.safe_dump(document, sort_keys=False))

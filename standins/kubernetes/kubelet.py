@@ -13,7 +13,6 @@ from standins.kubernetes.cluster import Cluster
 from standins.kubernetes.guard import Guard
 from standins.kubernetes.jobs import pod_phase
 from standins.kubernetes.podrun import PodRun
-from standins.kubernetes.processtable import ProcessTable
 from standins.kubernetes.resources import PODS, Obj
 
 log = logging.getLogger(__name__)
@@ -24,21 +23,21 @@ class Kubelet:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.table = ProcessTable(cluster.settings.data / "processes.json")
-        self._guard = Guard(self.table)
+        self._guard = Guard(cluster.settings.data)
         self._runs: dict[str, tuple[PodRun, asyncio.Task[None]]] = {}
         self._endings: dict[str, asyncio.Task[None]] = {}
 
+    def processes(self) -> dict[str, int]:
+        """The process groups that run now, by ``<pod uid>/<container>``."""
+        return {f"{run.uid}/{name}": pid for run, _ in self._runs.values() for name, pid in run.processes.items()}
+
     def recover(self) -> None:
         """At the start: end what an earlier server left, mark the pods Failed that it ran, start the guard."""
-        ended = self.table.end_leftovers()
-        if ended:
+        if ended := self._guard.start():
             log.warning("ended %d container processes of an earlier server", ended)
         for pod in self._cluster.store.every(PODS):
             if pod_phase(pod) == "Running":
                 self._cluster.store.change(PODS, pod, lambda new: podstatus.lost(new, utc_now()))
-        self.table.claim()
-        self._guard.start()
 
     def sync(self) -> None:
         """One step for every pod."""
@@ -47,7 +46,7 @@ class Kubelet:
             if pod["metadata"].get("deletionTimestamp"):
                 self._end(pod)
             elif pod_phase(pod) == "Pending" and uid not in self._runs:
-                run = PodRun(self._cluster, self.table, pod)
+                run = PodRun(self._cluster, self._guard.env, pod)
                 task = asyncio.create_task(run.run(), name=f"pod-{pod['metadata']['name']}")
                 task.add_done_callback(self._report)
                 self._runs[uid] = (run, task)
@@ -70,7 +69,7 @@ class Kubelet:
             pod = self._cluster.store.change(PODS, pod, lambda new: new["status"].update(phase="Failed"))
         if not pod["metadata"].get("finalizers"):
             self._cluster.store.remove(PODS, pod)
-            shutil.rmtree(self._cluster.settings.logs / uid, ignore_errors=True)
+            shutil.rmtree(self._cluster.settings.log_path(uid, "").parent, ignore_errors=True)
 
     async def _end_run(self, pod: Obj) -> None:
         run, task = self._runs[pod["metadata"]["uid"]]

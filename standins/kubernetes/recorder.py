@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
 from standins.jsonlines import JsonLines
+from standins.kubernetes.clock import rfc3339_micro, utc_now
+from standins.kubernetes.errors import StatusError
 from standins.kubernetes.resources import Obj
 
 KEPT = 50_000
@@ -21,6 +29,11 @@ HIDDEN = "***"
 def fingerprint(token: str) -> str:
     """Eight characters that tell tokens apart without showing them; empty for no token."""
     return hashlib.sha256(token.encode()).hexdigest()[:8] if token else ""
+
+
+def bearer(request: Request) -> str:
+    """The token of a request, or the empty string."""
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def without_secrets(value: Any, is_secret: bool = False) -> Any:
@@ -43,6 +56,15 @@ def without_secrets(value: Any, is_secret: bool = False) -> Any:
     return copy
 
 
+class Choice(BaseModel, frozen=True, extra="forbid"):
+    """Which requests are asked for: ``since_id`` is exclusive, ``mutating`` leaves out GET and HEAD."""
+
+    method: str | None = None
+    path_contains: str = ""
+    since_id: int = 0
+    mutating: bool = False
+
+
 class Recorder:
     """Keeps every request in memory and in a file of JSON lines, over restarts."""
 
@@ -51,31 +73,47 @@ class Recorder:
         self._entries: deque[Obj] = deque(self._file.read(), maxlen=KEPT)
         self._next = int(self._entries[-1]["id"]) + 1 if self._entries else 1
 
+    async def note(self, request: Request, answer: Callable[[Request, Obj], Awaitable[Response]]) -> Response:
+        """The answer to a request, noted before the client gets it; ``answer`` adds what it knows to the entry."""
+        began = time.monotonic()
+        entry: Obj = {
+            "time": rfc3339_micro(utc_now()),
+            "method": request.method,
+            "path": request.url.path,
+            "query": dict(request.query_params),
+            "token": fingerprint(bearer(request)),
+            "status": 500,
+        }
+        try:
+            response = await answer(request, entry)
+            entry["status"] = response.status_code
+        except StatusError as error:
+            response = error.response()
+            entry |= {"status": error.code, "reason": error.reason}
+        finally:
+            entry["faults"] = getattr(request.state, "faults", [])
+            entry["seconds"] = round(time.monotonic() - began, 4)
+            self.add(entry)
+        return response
+
     def add(self, entry: Obj) -> None:
-        """Note one request; the number is added. The file is written before the client gets its answer."""
+        """Keep one request; the number is added."""
         is_secret = re.search(r"/secrets(/|$)", entry["path"]) is not None
         row = {"id": self._next, **entry, "body": without_secrets(entry.get("body"), is_secret)}
         self._next += 1
         self._entries.append(row)
         self._file.add(row)
 
-    def select(
-        self, method: str | None = None, path_contains: str | None = None, since_id: int = 0, mutating: bool = False
-    ) -> list[Obj]:
-        """The requests in their order; ``since_id`` is exclusive, ``mutating`` leaves out GET and HEAD."""
+    def select(self, choice: Choice) -> list[Obj]:
+        """The chosen requests in their order."""
         return [
             row
             for row in self._entries
-            if row["id"] > since_id
-            and (method is None or row["method"] == method.upper())
-            and not (mutating and row["method"] in ("GET", "HEAD"))
-            and (path_contains is None or path_contains in row["path"])
+            if row["id"] > choice.since_id
+            and choice.method in (None, row["method"])
+            and not (choice.mutating and row["method"] in ("GET", "HEAD"))
+            and choice.path_contains in row["path"]
         ]
-
-    def clear(self) -> None:
-        """Forget all requests, also in the file; numbers go on until the server is started again."""
-        self._entries.clear()
-        self._file.clear()
 
     def close(self) -> None:
         """Close the file."""

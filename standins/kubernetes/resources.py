@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 Obj = dict[str, Any]
 """A Kubernetes object as decoded JSON. Stored objects are never changed in place."""
 
+TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
+"""Of a pod that its Job has not counted yet."""
 READ = ("get", "list")
 _PATH = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<namespace>[^/]+))?"
@@ -37,12 +38,12 @@ class ResourceType:
     @property
     def qualified(self) -> str:
         """``pods`` or ``jobs.batch``, as in the server's error texts."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+        return f"{self.plural}.{self.group}".rstrip(".")
 
     @property
     def qualified_kind(self) -> str:
         """``Pod`` or ``Job.batch``, as in the server's validation texts."""
-        return f"{self.kind}.{self.group}" if self.group else self.kind
+        return f"{self.kind}.{self.group}".rstrip(".")
 
 
 NAMESPACES = ResourceType("", "namespaces", "Namespace", READ, namespaced=False)
@@ -55,8 +56,8 @@ ACCESS_REVIEWS = ResourceType(
     "authorization.k8s.io", "selfsubjectaccessreviews", "SelfSubjectAccessReview", ("create",), namespaced=False
 )
 ALL_TYPES = (NAMESPACES, PODS, SECRETS, EVENTS, JOBS, CRONJOBS, ACCESS_REVIEWS)
-_BY_PLURAL: Mapping[tuple[str, str], ResourceType] = {(t.group, t.plural): t for t in ALL_TYPES}
-_BY_KIND: Mapping[tuple[str, str], ResourceType] = {(t.api_version, t.kind): t for t in ALL_TYPES}
+_BY_PLURAL = {(kind.group, kind.plural): kind for kind in ALL_TYPES}
+BY_KIND = {(kind.api_version, kind.kind): kind for kind in ALL_TYPES}
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,6 @@ class Target:
         return f"{self.resource.plural}/{self.subresource}" if self.subresource else self.resource.plural
 
 
-def by_kind(api_version: str, kind: str) -> ResourceType | None:
-    """The type of an object with these two fields, or None if the stand-in does not serve it."""
-    return _BY_KIND.get((api_version, kind))
-
-
 def parse_path(path: str) -> Target | None:
     """The target of an API path such as ``/apis/batch/v1/namespaces/ns/jobs/name``; None if it names none."""
     found = _PATH.fullmatch(path)
@@ -90,8 +86,8 @@ def parse_path(path: str) -> Target | None:
     return Target(resource, found["namespace"], found["name"], found["subresource"])
 
 
-def verb_of(method: str, target: Target, watch: bool) -> str | None:
-    """The RBAC verb of an HTTP method on a target, or None if the method does not exist there."""
+def verb_of(method: str, target: Target, watch: bool) -> str:
+    """The RBAC verb of an HTTP method on a target, empty if the method does not exist there."""
     if target.name is None:
-        return {"GET": "watch" if watch else "list", "POST": "create"}.get(method)
-    return {"GET": "get", "PATCH": "patch", "DELETE": "delete"}.get(method)
+        return {"GET": "watch" if watch else "list", "POST": "create"}.get(method, "")
+    return {"GET": "get", "PATCH": "patch", "DELETE": "delete"}.get(method, "")

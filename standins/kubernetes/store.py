@@ -8,16 +8,17 @@ import copy
 import json
 import secrets
 import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from standins.kubernetes import errors
 from standins.kubernetes.clock import rfc3339, utc_now
-from standins.kubernetes.resources import JOBS, Obj, ResourceType
+from standins.kubernetes.resources import Obj, ResourceType
 
-Key = tuple[str, str, str]
-"""Qualified resource, namespace (empty if cluster-wide), name."""
+Key = tuple[str, str]
+"""Namespace (empty if cluster-wide), name."""
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"  # of k8s.io/apimachinery/pkg/util/rand
 
@@ -27,13 +28,13 @@ def random_suffix(length: int = 5) -> str:
     return "".join(secrets.choice(_SUFFIX_ALPHABET) for _ in range(length))
 
 
-def key_of(resource: ResourceType, obj: Obj) -> Key:
+def key_of(obj: Obj) -> Key:
     """The key of an object that has its metadata filled in."""
-    return resource.qualified, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
 
 
 class ObjectStore:
-    """All objects of the cluster.
+    """All objects of the cluster. ``version`` is the newest resourceVersion.
 
     Not thread-safe: for one event loop. Objects that are read must not be changed.
     """
@@ -42,32 +43,20 @@ class ObjectStore:
         self._database = sqlite3.connect(path)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS objects"
-            " (resource TEXT, namespace TEXT, name TEXT, body TEXT NOT NULL, PRIMARY KEY (resource, namespace, name))"
-        )
-        self._database.execute("CREATE TABLE IF NOT EXISTS counter (version INTEGER NOT NULL)")
-        self._objects: dict[str, dict[tuple[str, str], Obj]] = {}
-        self._uids: set[str] = set()
+        self._database.execute("CREATE TABLE IF NOT EXISTS objects (uid TEXT PRIMARY KEY, resource TEXT, body TEXT)")
+        self._objects: dict[str, dict[Key, Obj]] = {}
+        for resource, body in self._database.execute("SELECT resource, body FROM objects"):
+            obj = json.loads(body)
+            self._objects.setdefault(resource, {})[key_of(obj)] = obj
         self.changed = asyncio.Event()
         self._held_back = False
-        self._version = self._load()
+        self.version = 0
+        self._next_version()
 
-    def _load(self) -> int:
-        for resource, namespace, name, body in self._database.execute("SELECT * FROM objects"):
-            obj = json.loads(body)
-            self._objects.setdefault(resource, {})[(namespace, name)] = obj
-            self._uids.add(obj["metadata"]["uid"])
-        row = self._database.execute("SELECT max(version) FROM counter").fetchone()
-        if row[0] is None:
-            self._database.execute("INSERT INTO counter VALUES (1)")
-            self._database.commit()
-        return int(row[0] or 1)
-
-    @property
-    def version(self) -> int:
-        """The newest resourceVersion of the whole store."""
-        return self._version
+    def _next_version(self) -> int:
+        """Microseconds since 1970, and no number twice: so versions rise over restarts, too."""
+        self.version = max(self.version + 1, time.time_ns() // 1000)
+        return self.version
 
     def find(self, resource: ResourceType, namespace: str | None, name: str) -> Obj | None:
         """The object, or None."""
@@ -85,65 +74,51 @@ class ObjectStore:
         rows = sorted(self._objects.get(resource.qualified, {}).items())
         return [obj for key, obj in rows if namespace is None or key[0] == namespace]
 
-    def exists(self, uid: str) -> bool:
-        """Whether an object of any type has this uid."""
-        return uid in self._uids
-
     def prepare(self, resource: ResourceType, obj: Obj) -> Obj:
         """A copy of a new object with the metadata that the server fills in (also for a dry run)."""
         new = copy.deepcopy(obj)
         meta = new.setdefault("metadata", {})
-        if not meta.get("name") and meta.get("generateName"):
-            meta["name"] = meta["generateName"][:58] + random_suffix()  # 63 characters in all at most
-        meta["uid"] = str(uuid.uuid4())
-        meta["creationTimestamp"] = rfc3339(utc_now())
-        for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
             meta.pop(field, None)
-        meta.pop("generation", None)
+        meta |= {"uid": str(uuid.uuid4()), "creationTimestamp": rfc3339(utc_now())}
         if "spec" in new:
             meta["generation"] = 1
         return new
 
-    def check_new(self, resource: ResourceType, obj: Obj) -> None:
-        """Raises StatusError 409 if the name is taken."""
-        _, namespace, name = key_of(resource, obj)
-        if self.find(resource, namespace, name) is not None:
-            raise errors.already_exists(resource, obj["metadata"]["name"])
-
-    def add(self, resource: ResourceType, prepared: Obj) -> Obj:
+    def add(self, resource: ResourceType, prepared: Obj, dry_run: bool = False) -> Obj:
         """Store a prepared object. Raises StatusError 409 if the name is taken."""
-        self.check_new(resource, prepared)
-        return self._write("ADDED", resource, prepared)
+        if self.find(resource, *key_of(prepared)) is not None:
+            raise errors.already_exists(resource, prepared["metadata"]["name"])
+        return prepared if dry_run else self._write(resource, prepared)
 
-    def change(self, resource: ResourceType, current: Obj, edit: Callable[[Obj], None]) -> Obj:
+    def change(self, resource: ResourceType, current: Obj, edit: Callable[[Obj], object]) -> Obj:
         """Apply ``edit`` to a copy of a stored object and store it if that made a difference.
 
         ``current`` names the object and may be an older version of it; the stored one is changed, and nothing if it
-        is gone. A change of the spec counts the generation up. A Job that is marked for deletion and has no
-        finalizer is removed; a pod goes when its process has ended (Kubelet).
+        is gone. A change of the spec counts the generation up.
         """
-        stored = self.find(resource, *key_of(resource, current)[1:])
-        if stored is None or stored["metadata"]["uid"] != current["metadata"]["uid"]:
+        stored = self.current(resource, current)
+        if stored is None:
             return current
-        current, new = stored, copy.deepcopy(stored)
+        new = copy.deepcopy(stored)
         edit(new)
-        if new == current:
-            return current
-        if new.get("spec") != current.get("spec") and "generation" in new["metadata"]:
+        if new == stored:
+            return stored
+        if new.get("spec") != stored.get("spec") and "generation" in new["metadata"]:
             new["metadata"]["generation"] += 1
-        stored = self._write("MODIFIED", resource, new)
-        meta = stored["metadata"]
-        if meta.get("deletionTimestamp") and not meta.get("finalizers") and resource is JOBS:
-            self.remove(resource, stored)
-        return stored
+        return self._write(resource, new)
 
     def remove(self, resource: ResourceType, obj: Obj) -> None:
         """Drop an object at once; a second call does nothing."""
-        _, namespace, name = key_of(resource, obj)
-        stored = self.find(resource, namespace, name)
-        if stored is None or stored["metadata"]["uid"] != obj["metadata"]["uid"]:
-            return
-        self._write("DELETED", resource, copy.deepcopy(stored))
+        if self.current(resource, obj) is not None:
+            del self._objects[resource.qualified][key_of(obj)]
+            self._next_version()
+            self._save("DELETE FROM objects WHERE uid = ?", obj["metadata"]["uid"])
+
+    def current(self, resource: ResourceType, obj: Obj) -> Obj | None:
+        """The stored version of an object; None if it is gone, even if another one has its name."""
+        stored = self.find(resource, *key_of(obj))
+        return stored if stored and stored["metadata"]["uid"] == obj["metadata"]["uid"] else None
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -155,24 +130,18 @@ class ObjectStore:
             self._held_back = False
             self._database.commit()
 
-    def _write(self, kind: str, resource: ResourceType, obj: Obj) -> Obj:
-        self._version += 1
-        obj["metadata"]["resourceVersion"] = str(self._version)
-        key = key_of(resource, obj)
-        rows = self._objects.setdefault(key[0], {})
-        if kind == "DELETED":
-            del rows[key[1:]]
-            self._uids.discard(obj["metadata"]["uid"])
-            self._database.execute("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", key)
-        else:
-            rows[key[1:]] = obj
-            self._uids.add(obj["metadata"]["uid"])
-            self._database.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", (*key, json.dumps(obj)))
-        self._database.execute("UPDATE counter SET version = ?", (self._version,))
+    def _write(self, resource: ResourceType, obj: Obj) -> Obj:
+        obj["metadata"]["resourceVersion"] = str(self._next_version())
+        self._objects.setdefault(resource.qualified, {})[key_of(obj)] = obj
+        row = (obj["metadata"]["uid"], resource.qualified, json.dumps(obj))
+        self._save("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", *row)
+        return obj
+
+    def _save(self, statement: str, *values: str) -> None:
+        self._database.execute(statement, values)
         if not self._held_back:
             self._database.commit()
         self.wake()
-        return obj
 
     def wake(self) -> None:
         """Let everybody who waits for a change look again."""

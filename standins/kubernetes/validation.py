@@ -1,87 +1,98 @@
-"""Which objects the server takes: the published schema and the rules beyond it."""
+"""Which objects the server takes: the published schema, the rules beyond it, and what no Job is run with here."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import kubernetes_validate
+from jsonschema import Draft202012Validator
 
 from standins.kubernetes import errors
-from standins.kubernetes.defaults import PREFIX, job_labels
-from standins.kubernetes.errors import Cause, StatusError, invalid_value, required
+from standins.kubernetes.defaults import selector_of
+from standins.kubernetes.errors import invalid_value
 from standins.kubernetes.resources import CRONJOBS, JOBS, Obj, ResourceType
 
 SCHEMA_VERSION = "1.37"
 """The Kubernetes version whose schema is used: the newest in kubernetes-validate 1.37."""
-_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_NOT_SIMULATED = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes", "manualSelector")
 _IMMUTABLE_JOB_FIELDS = ("completions", "selector", "template", "completionMode")
 _COUNTS = ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_SUBDOMAIN = rf"{_DNS_LABEL}(\.{_DNS_LABEL})*"
+_NAME_PART = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_KEY = {"pattern": rf"^({_SUBDOMAIN}/)?{_NAME_PART}\Z"}
+_LABELS = {"propertyNames": _KEY, "additionalProperties": {"pattern": rf"^({_NAME_PART})?\Z"}}
 
 
-@dataclass(frozen=True)
-class Format:
-    """How a name or a label must be written."""
-
-    what: str
-    pattern: str
-    length: int = 63
-
-    def causes(self, field: str, value: str, part: str = "") -> Iterator[Cause]:
-        """What is wrong with a value; ``part`` stands before the text."""
-        if len(value) > self.length:
-            yield invalid_value(field, value, f"{part}must be no more than {self.length} bytes")
-        if not re.fullmatch(self.pattern, value):
-            yield invalid_value(field, value, f"{part}{self.what} (regex used for validation is '{self.pattern}')")
+def _nested(*path: str, last: Obj) -> Obj:
+    """A schema that holds for what lies at a path of properties."""
+    for part in reversed(path):
+        last = {"properties": {part: last}}
+    return last
 
 
-NAME = Format("a lowercase RFC 1123 subdomain", rf"{_DNS_LABEL}(\.{_DNS_LABEL})*", length=253)
-CONTAINER_NAME = Format("a lowercase RFC 1123 label", _DNS_LABEL)
-LABEL_KEY = Format("must be a qualified name", r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
-LABEL_VALUE = Format("a valid label", r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+_CONTAINER = {"required": ["image"], "properties": {"name": {"pattern": rf"^{_DNS_LABEL}\Z", "maxLength": 63}}}
+_JOB_SPEC = {
+    "allOf": [
+        {"properties": {key: {"minimum": 0} for key in _COUNTS}},
+        _nested("template", "metadata", "labels", last=_LABELS),
+        _nested("template", "spec", "restartPolicy", last={"enum": ["OnFailure", "Never"]}),
+        _nested("template", "spec", "containers", last={"minItems": 1, "items": _CONTAINER}),
+    ]
+}
+_RULES = {
+    "allOf": [
+        _nested("metadata", last={"required": ["name"]}),
+        _nested("metadata", "name", last={"pattern": rf"^{_SUBDOMAIN}\Z", "maxLength": 253}),
+        _nested("metadata", "labels", last=_LABELS),
+        _nested("metadata", "annotations", last={"propertyNames": _KEY}),
+    ]
+}
+_RULES_OF = {JOBS: _nested("spec", last=_JOB_SPEC), CRONJOBS: _nested("spec", "jobTemplate", "spec", last=_JOB_SPEC)}
+_NOT_SIMULATED = ("podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "maxFailedIndexes")
+_RUN = {
+    "allOf": [
+        {"properties": {key: {"type": "null"} for key in _NOT_SIMULATED}},
+        _nested("manualSelector", last={"enum": [None, False]}),
+        _nested("managedBy", last={"enum": [None, "kubernetes.io/job-controller"]}),
+        _nested("completionMode", last={"const": "NonIndexed"}),
+        _nested("template", "spec", "restartPolicy", last={"enum": ["Always", "Never"]}),
+        _nested("template", "spec", "initContainers", last={"maxItems": 0}),
+        _nested("template", "spec", "containers", last={"items": _nested("restartPolicy", last={"type": "null"})}),
+    ]
+}
+"""What a CronJob's template may lack, and a Job may not."""
 
 
 def check_schema(resource: ResourceType, obj: Obj) -> None:
-    """Check the raw object against the schema; unknown fields are errors.
+    """Check the raw object against the published schema; unknown fields are errors.
 
     Raises StatusError 400 (cannot be decoded) or 422 (a rule is broken).
     """
     version, kind = obj.get("apiVersion", resource.api_version), obj.get("kind", resource.kind)
+    what = f'{kind} in version "{str(version).rpartition("/")[2]}" cannot be handled as a {resource.kind}'
     if (version, kind) != (resource.api_version, resource.kind):
-        raise errors.bad_request(
-            f'{kind} in version "{str(version).rpartition("/")[2]}" cannot be handled as a {resource.kind}: '
-            f'no kind "{kind}" is registered for version "{version}" in scheme "pkg/runtime/scheme.go:111"'
-        )
+        raise errors.bad_request(f'{what}: no kind "{kind}" is registered for version "{version}"')
     document = {**obj, "apiVersion": resource.api_version, "kind": resource.kind}
     try:
         kubernetes_validate.validate(document, SCHEMA_VERSION, strict=True)
     except kubernetes_validate.ValidationError as error:
-        raise _schema_error(resource, obj, error) from error
-
-
-def _schema_error(resource: ResourceType, obj: Obj, error: Any) -> StatusError:
-    field = _dotted(error.absolute_path)
-    decode = f'{resource.kind} in version "v1" cannot be handled as a {resource.kind}: '
-    if error.validator == "additionalProperties":
-        path = ".".join(filter(None, (field, re.findall(r"'([^']*)'", error.message)[-1])))
-        return errors.bad_request(f'{decode}strict decoding error: unknown field "{path}"')
-    if error.validator == "type":
-        found = {"str": "string", "int": "number", "float": "number", "list": "array", "dict": "object"}
-        kind = found.get(type(error.instance).__name__, type(error.instance).__name__)
-        text = f"cannot unmarshal {kind} into Go struct field .{field} of type {error.validator_value}"
-        return errors.bad_request(f"{decode}json: {text}")
-    name = str(obj.get("metadata", {}).get("name") or "")
-    return errors.invalid(resource, name, [invalid_value(field, error.instance, error.message)])
+        field = _dotted(error.absolute_path)
+        if error.validator in ("additionalProperties", "type"):
+            raise errors.bad_request(f"{what}: {field}: {error.message}") from error
+        cause = invalid_value(field, error.instance, error.message)
+        raise errors.invalid(resource, str(obj.get("metadata", {}).get("name") or ""), [cause]) from error
 
 
 def _dotted(path: Iterable[object]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".")
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+def broken(schema: Obj, obj: Obj) -> Iterator[Obj]:
+    """The broken rules of an object; a label is named by the field of all labels, as the server does."""
+    for error in Draft202012Validator(schema).iter_errors(obj):
+        field = re.sub(r"(labels|annotations)\..*", r"\1", _dotted(error.absolute_path))
+        yield invalid_value(field.replace("template.metadata.labels", "template.labels"), error.instance, error.message)
 
 
 def check_rules(resource: ResourceType, obj: Obj) -> None:
@@ -89,92 +100,22 @@ def check_rules(resource: ResourceType, obj: Obj) -> None:
 
     Raises StatusError 422 with every broken rule.
     """
-    causes = list(_meta_causes(obj["metadata"]))
+    causes = [*broken(_RULES, obj), *broken(_RULES_OF.get(resource, {}), obj)]
     if resource is JOBS:
-        causes += [*_job_causes(obj), *_not_run_causes(obj["spec"])]
-    elif resource is CRONJOBS:
-        causes += _job_spec_causes(obj["spec"]["jobTemplate"]["spec"], "spec.jobTemplate.spec")
+        causes += _job_causes(obj)
+        text = "Forbidden: the sandbox does not simulate this field"
+        not_run = broken(_nested("spec", last=_RUN), obj)
+        causes += [{**cause, "reason": "FieldValueForbidden", "message": text} for cause in not_run]
     if causes:
         raise errors.invalid(resource, obj["metadata"].get("name", ""), causes)
 
 
-def _meta_causes(meta: Obj) -> Iterator[Cause]:
-    if not meta.get("name"):
-        yield required("metadata.name", "name or generateName is required")
-    else:
-        yield from NAME.causes("metadata.name", meta["name"])
-    yield from label_causes("metadata.labels", meta.get("labels", {}))
-    for key in meta.get("annotations", {}):
-        yield from _key_causes("metadata.annotations", key)
-
-
-def _key_causes(field: str, key: str) -> Iterator[Cause]:
-    prefix, slash, name = key.rpartition("/")
-    if slash:
-        yield from NAME.causes(field, prefix, "prefix part ")
-    yield from LABEL_KEY.causes(field, name, "name part ")
-
-
-def label_causes(field: str, labels: Obj) -> Iterator[Cause]:
-    """The broken rules of a set of labels: keys are qualified names, values have 63 characters at most."""
-    for key, value in labels.items():
-        yield from _key_causes(field, key)
-        yield from LABEL_VALUE.causes(field, value)
-
-
-def _job_causes(job: Obj) -> Iterator[Cause]:
-    spec, meta = job["spec"], job["metadata"]
-    yield from _job_spec_causes(spec, "spec")
-    labels = spec["template"].get("metadata", {}).get("labels", {})
-    for key, value in job_labels(meta.get("name", ""), meta["uid"]).items():
-        if labels.get(key) != value:
-            yield invalid_value("spec.template.metadata.labels", labels, f"must be '{value}'")
-    if spec["selector"] != {"matchLabels": {PREFIX + "controller-uid": meta["uid"]}}:
-        yield invalid_value("spec.selector", spec["selector"], "`selector` not auto-generated")
-
-
-def _job_spec_causes(spec: Obj, path: str) -> Iterator[Cause]:
-    for field in _COUNTS:
-        if spec.get(field) is not None and spec[field] < 0:
-            yield invalid_value(f"{path}.{field}", spec[field], "must be greater than or equal to 0")
-    template = spec.get("template", {})
-    yield from label_causes(f"{path}.template.labels", template.get("metadata", {}).get("labels", {}))
-    pod = template.get("spec", {})
-    if pod.get("restartPolicy") == "Always":
-        yield required(f"{path}.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"')
-    yield from _pod_causes(pod, f"{path}.template.spec")
-
-
-def _not_run_causes(spec: Obj) -> Iterator[Cause]:
-    """Fields that a CronJob's template may hold, but that no Job is run with here."""
-    fields = [field for field in _NOT_SIMULATED if spec.get(field)]
-    pod = spec["template"]["spec"]
-    if pod["restartPolicy"] not in ("Never", "Always"):
-        fields.append("template.spec.restartPolicy")
-    if pod.get("initContainers"):
-        fields.append("template.spec.initContainers")
-    if any("restartPolicy" in container for container in pod.get("containers") or []):
-        fields.append("template.spec.containers[*].restartPolicy")
-    if spec["completionMode"] != "NonIndexed":
-        fields.append("completionMode")
-    if spec.get("managedBy", "kubernetes.io/job-controller") != "kubernetes.io/job-controller":
-        fields.append("managedBy")
-    for field in fields:
-        yield Cause(f"spec.{field}", "FieldValueForbidden", "Forbidden: the sandbox does not simulate this field")
-
-
-def _pod_causes(spec: Obj, path: str) -> Iterator[Cause]:
-    if not spec.get("containers"):
-        yield required(f"{path}.containers")
-    seen: set[str] = set()
-    for index, container in enumerate(spec.get("containers") or []):
-        field, name = f"{path}.containers[{index}]", container["name"]
-        yield from CONTAINER_NAME.causes(f"{field}.name", name)
-        if name in seen:
-            yield Cause(f"{field}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
-        seen.add(name)
-        if not container.get("image"):
-            yield required(f"{field}.image")
+def _job_causes(job: Obj) -> Iterator[Obj]:
+    if job["spec"]["selector"] != selector_of(job):
+        yield invalid_value("spec.selector", job["spec"]["selector"], "`selector` not auto-generated")
+    names = [container["name"] for container in job["spec"]["template"]["spec"].get("containers") or []]
+    for name in {name for name in names if names.count(name) > 1}:
+        yield invalid_value("spec.template.spec.containers", name, "is the name of more than one container")
 
 
 def check_update(resource: ResourceType, current: Obj, new: Obj) -> None:

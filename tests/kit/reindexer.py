@@ -76,7 +76,7 @@ class Reindexer:
     @property
     def images(self) -> Mapping[str, Any]:
         """The images file of the Kubernetes stand-in."""
-        return {IMAGE: ["bash", "-c", _POD.format(port=self._server.server_address[1])]}
+        return {IMAGE: {"argv": ["bash", "-c", _POD.format(port=self._server.server_address[1])]}}
 
     def close(self) -> None:
         """Stop listening."""

@@ -32,7 +32,7 @@ from backfill.triggers import quiet
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
-from include.scorecard_backfill.names import digest
+from include.scorecard_backfill.names import digest, job_name
 from include.scorecard_backfill.records import Database, Window
 from standins.kubernetes.client import CRONJOB, NAMESPACE, is_real
 from tests.kit.store import Store
@@ -282,9 +282,16 @@ def test_no_pod_for_a_while_is_waited_for(scene: Scene) -> None:
     assert len(scene.posted()) == 1
 
 
-@pytest.mark.parametrize("kind", ["stored_then_500", "stored_then_cut", "conflict_own"])
-def test_a_job_that_was_stored_although_the_call_failed_is_adopted(scene: Scene, kind: str) -> None:
-    scene.kube.sandbox.set_faults({"kind": kind, "match": {"method": "POST", "path": "/jobs$"}, "times": 1})
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"kind": "stored_then_500"},
+        {"kind": "stored_then_cut"},
+        {"kind": "stored_then_500", "status": 409, "reason": "AlreadyExists"},
+    ],
+)
+def test_a_job_that_was_stored_although_the_call_failed_is_adopted(scene: Scene, rule: Json) -> None:
+    scene.kube.sandbox.set_faults({**rule, "match": {"method": "POST", "path": "/jobs$"}, "times": 1})
     assert scene.go()["attempt"] == 1
     assert len({r["name"] for r in scene.posted()}) == 1
     assert len(scene.posted()) == 1
@@ -300,9 +307,12 @@ def test_a_call_that_stored_nothing_is_left_to_the_retry(scene: Scene) -> None:
 
 
 def test_a_foreign_job_of_that_name_is_refused(scene: Scene) -> None:
-    scene.kube.sandbox.set_faults({"kind": "conflict_foreign", "times": 1})
+    window = scene.window
+    name = job_name(key=window.key, customer_id=scene.customer, start=window.start.isoformat(), attempt=1)
+    scene.kube.make(name, parallelism=0)
     with pytest.raises(AirflowFailException, match="is not ours"):
         scene.start()
+    scene.kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
 
 
 def test_a_killed_worker_comes_back_to_its_own_job(scene: Scene) -> None:
@@ -405,7 +415,7 @@ def test_pods_gone_before_their_logs_do_not_change_the_outcome(scene: Scene) -> 
 def test_a_job_that_vanishes_is_never_ok(scene: Scene) -> None:
     scene.kube.sandbox.set_faults(
         {"kind": "hang_container", "match": scene.match},
-        {"kind": "job_gone", "match": scene.match, "when": "active", "seconds": 1, "times": 1},
+        {"kind": "job_gone", "match": scene.match, "seconds": 1, "times": 1},
     )
     with pytest.raises(AirflowFailException, match="job_gone"):
         scene.go()

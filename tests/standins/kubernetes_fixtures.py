@@ -39,10 +39,10 @@ POLL_SECONDS = 0.03
 HELLO = 'echo "customer=$RUN_ONLY_FOR_CUSTOMER_IDS start=$REINDEX_START_TIME from=$FROM_IMAGE pod=$POD_NAME"; echo bye'
 IMAGES: Mapping[str, Any] = {
     IMAGE: {"argv": ["sh", "-c", HELLO], "env": {"FROM_IMAGE": "yes"}},
-    ORPHANS: ["sh", "-c", "sleep 300 & sleep 300 & echo started; wait"],
-    STUBBORN: ["sh", "-c", "trap '' TERM; echo started; while :; do sleep 300; done"],
-    SLEEPER: ["sleep", "300"],
-    BROKEN: ["sh", "-c", "echo boom >&2; exit 3"],
+    ORPHANS: {"argv": ["sh", "-c", "sleep 300 & sleep 300 & echo started; wait"]},
+    STUBBORN: {"argv": ["sh", "-c", "trap '' TERM; echo started; while :; do sleep 300; done"]},
+    SLEEPER: {"argv": ["sleep", "300"]},
+    BROKEN: {"argv": ["sh", "-c", "echo boom >&2; exit 3"]},
 }
 _numbers = itertools.count(1)
 

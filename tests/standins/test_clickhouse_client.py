@@ -26,12 +26,9 @@ def test_wrong_password_is_refused_with_516(nodes: ClickHouseSandbox) -> None:
             NodeClient(nodes.topology.node("node-1-1").url, "no").request("POST", path, b"SELECT 1")
 
 
-def test_url_credentials_and_ping(nodes: ClickHouseSandbox) -> None:
-    url = nodes.topology.node("node-1-1").url
-    with urllib.request.urlopen(f"{url}/?user=admin&password={nodes.password}&query=SELECT%207") as answer:
-        assert answer.read() == b"7\n"
-        assert answer.headers["X-ClickHouse-Format"] == "TabSeparated"
-    with urllib.request.urlopen(f"{url}/ping") as answer:
+def test_query_of_the_address_and_ping_without_credentials(nodes: ClickHouseSandbox) -> None:
+    assert nodes.node("node-1-1").request("GET", "/?query=SELECT%207") == b"7\n"
+    with urllib.request.urlopen(f"{nodes.topology.node('node-1-1').url}/ping") as answer:
         assert answer.read() == b"Ok.\n"
 
 
@@ -139,6 +136,7 @@ def test_setting_of_the_client_reaches_the_other_nodes(nodes: ClickHouseSandbox)
         ("SELEC 1", 400, 62),
         ("SELECT 'open", 400, 62),
         ("", 400, 62),
+        ("ALTER", 400, 62),
         ("SELECT * FROM no_such.table", 404, 81),
         ("SELECT no_such_column", 404, 47),
         ("SELECT throwIf(1, 'boom')", 500, 395),

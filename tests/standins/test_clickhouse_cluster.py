@@ -81,6 +81,15 @@ def test_rows_go_to_one_shard_and_all_its_replicas(nodes: ClickHouseSandbox, fil
     assert counts(nodes, f"{filled}.t", f"{wrong} = 0")["node-2-2"] == 0
 
 
+def test_a_table_of_the_whole_cluster_is_merged_to_one_part(nodes: ClickHouseSandbox) -> None:
+    database = new_database(nodes)
+    for version in (1, 2, 3):
+        fill(nodes.node("node-1-1"), database, 20, version=version)
+    nodes.node("node-1-2").query(f"OPTIMIZE TABLE {database}.t ON CLUSTER {CLUSTER} FINAL")
+    parts = f"SELECT count() FROM system.parts WHERE database = '{database}' AND table = 't' AND active"
+    until(lambda: all(node.query(parts) == [["1"]] for node in nodes.nodes()), "one part on every node")
+
+
 def test_every_node_answers_under_its_name(nodes: ClickHouseSandbox) -> None:
     node = nodes.node("node-2-1")
     rows = node.query(f"SELECT hostName() FROM clusterAllReplicas('{CLUSTER}', system.one) ORDER BY 1")

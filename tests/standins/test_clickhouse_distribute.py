@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
 
 from standins.clickhouse.catalog import Catalog, Target
-from standins.clickhouse.distribute import Plan, Planner
+from standins.clickhouse.distribute import Planner, RemoteRead
 from standins.clickhouse.errors import ClickHouseError
-from standins.clickhouse.lexer import tokens_of
+from standins.clickhouse.sqltext import sql_of, tree_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a query has become, and what it reads of the nodes."""
+
+    sql: str
+    reads: list[RemoteRead]
 
 
 class FakeCatalog:
@@ -26,11 +35,18 @@ class FakeCatalog:
 
 
 def plan(sql: str, database: str = "") -> Plan:
-    """The plan with its places called READ0, READ1, ..."""
-    made = Planner(cast(Catalog, FakeCatalog()), "conversations", database).plan(list(tokens_of(sql)))
-    for number, read in enumerate(made.reads):
-        made.sql = made.sql.replace(read.place, f"READ{number}")
-    return made
+    """The plan, in which READ0, READ1, ... stand for what the nodes answer."""
+    reads: list[RemoteRead] = []
+
+    def fetch(read: RemoteRead) -> str:
+        reads.append(read)
+        return f"READ{len(reads) - 1}"
+
+    tree = tree_of(sql)
+    assert tree is not None
+    changed = Planner(cast(Catalog, FakeCatalog()), "conversations", database, fetch).resolve(tree)
+    assert changed is bool(reads)
+    return Plan(sql_of(tree), reads)
 
 
 def test_local_query_has_no_reads() -> None:
@@ -76,7 +92,7 @@ def test_a_filter_over_an_alias_stays_here(query: str) -> None:
 
 def test_the_name_of_the_host_comes_with_the_rows() -> None:
     made = plan("SELECT hostName(), hostName() AS h, count() FROM db.t_d WHERE hostName() != 'x' GROUP BY hostName()")
-    assert made.reads[0].sql == "SELECT hostName() AS _sandbox_host FROM `db`.`t` AS `t_d` WHERE hostName() != 'x'"
+    assert made.reads[0].sql == "SELECT hostName() AS _sandbox_host FROM `db`.`t` AS `t_d` WHERE hostName() <> 'x'"
     assert made.sql == (
         "SELECT _sandbox_host AS `hostName()`, _sandbox_host AS h, count() FROM READ0 AS `t_d` GROUP BY _sandbox_host"
     )
@@ -123,12 +139,19 @@ def test_what_is_read_in_several_places_is_read_once() -> None:
     assert (made.sql.count("READ0"), made.sql.count("READ1")) == (2, 1)
 
 
-@pytest.mark.parametrize("other", ["c = 2", "c = 1 SETTINGS x = 1"])
-def test_what_is_read_in_another_way_is_another_read(other: str) -> None:
-    sides = "SELECT a FROM cluster('conversations', db.t) WHERE c = 1 UNION ALL SELECT a FROM {}('conversations', db.t)"
-    assert len(plan(sides.format("cluster") + " WHERE c = 1").reads) == 1
-    assert len(plan(sides.format("cluster") + f" WHERE {other}").reads) == 2
-    assert len(plan(sides.format("clusterAllReplicas") + " WHERE c = 1").reads) == 2
+@pytest.mark.parametrize(
+    ("source", "rest", "reads"),
+    [
+        ("cluster", "c = 1", 1),
+        ("cluster", "c = 2", 2),
+        ("cluster", "c = 1 SETTINGS x = 1", 2),
+        ("clusterAllReplicas", "c = 1", 2),
+    ],
+)
+def test_what_is_read_in_another_way_is_another_read(source: str, rest: str, reads: int) -> None:
+    first = "SELECT a FROM cluster('conversations', db.t) WHERE c = 1"
+    made = plan(f"({first}) UNION ALL (SELECT a FROM {source}('conversations', db.t) WHERE {rest})")
+    assert len(made.reads) == reads
 
 
 def test_a_view_whose_columns_have_names_is_read_as_a_subquery_and_not_asked_for_them() -> None:

@@ -115,6 +115,17 @@ def test_a_lingering_statement_is_listed_until_it_is_let_go(nodes: ClickHouseSan
     assert listed() == []
 
 
+def test_a_statement_outlives_its_client(nodes: ClickHouseSandbox) -> None:
+    node = nodes.node("node-1-1")
+    running = "SELECT count() FROM system.processes WHERE startsWith(query, 'EXISTS') AND position(query, 'left') > 0"
+    with fault(node, kind="latency", match="^EXISTS", seconds=600):
+        with connected(nodes, send_receive_timeout=1) as client, pytest.raises(OperationalError, match="timed out"):
+            client.command("EXISTS TABLE system.one /* left */")
+        assert node.query(running) == [["1"]]
+    until(lambda: node.query(running) == [["0"]], "it has ended")
+    assert node.statements(queries=True, contains="left")[0]["outcome"] == "ok"
+
+
 def test_ddl_hold_leaves_a_host_unfinished_and_runs_later(nodes: ClickHouseSandbox) -> None:
     database = new_database(nodes)
     node, held = nodes.node("node-1-1"), nodes.node("node-2-1")

@@ -124,26 +124,31 @@ def test_time_of_a_rule(tmp_path: Path) -> None:
 def test_record_of_a_killed_node(tmp_path: Path) -> None:
     path = tmp_path / "statements.jsonl"
     recorder = Recorder(path)
-    done = recorder.started({"statement": "ALTER a", "changes": True})
-    recorder.started({"statement": "SELECT b", "changes": False})
-    recorder.started({"statement": "ALTER c", "changes": True})
-    recorder.ended(done, "ok")
-    recorder.close()
+    row = {"user": "u", "query_id": "q"}
+    with recorder.running({**row, "statement": "ALTER a", "changes": True}) as ended:
+        ended("ok")
+    with recorder.running({**row, "statement": "SELECT b", "changes": False}):
+        assert [listed["query"] for listed in recorder.processes()] == ["SELECT b"]
+    assert recorder.processes() == []
+    with recorder.running({**row, "statement": "ALTER c", "changes": True}):
+        recorder.close()
     with path.open("a") as file:
         file.write('{"id": 4, "stateme')
     again = Recorder(path)
+    assert again.processes() == []
     assert [(row["statement"], row["outcome"]) for row in again.select(queries=False, since=0, contains="")] == [
         ("ALTER a", "ok"),
         ("ALTER c", None),
     ]
     assert len(again.select(queries=True, since=1, contains="")) == 2
-    assert again.started({"statement": "ALTER d", "changes": True}) == 4
+    with again.running({**row, "statement": "ALTER d", "changes": True}):
+        pass
     again.close()
     third = Recorder(path)
     third.close()
-    assert [row["statement"] for row in third.select(queries=False, since=2, contains="ALTER")] == [
-        "ALTER c",
-        "ALTER d",
+    assert [(row["id"], row["statement"]) for row in third.select(queries=False, since=2, contains="ALTER")] == [
+        (3, "ALTER c"),
+        (4, "ALTER d"),
     ]
 
 

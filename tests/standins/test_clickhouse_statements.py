@@ -14,15 +14,22 @@ from standins.clickhouse.statements import insert_head, is_insert, parse, parse_
 def test_on_cluster_is_cut_out(name: str) -> None:
     found = parse(f"ALTER TABLE `d`.`t` ON CLUSTER {name} DELETE WHERE a = 'ON CLUSTER x' SETTINGS s = 1 FORMAT TSV;")
     assert found.cluster == "c 1"
-    assert found.text() == "ALTER TABLE `d`.`t` DELETE WHERE a = 'ON CLUSTER x'"
+    assert found.text == "ALTER TABLE `d`.`t` DELETE WHERE a = 'ON CLUSTER x'"
     assert found.table == ("d", "t")
     assert found.settings == {"s": "1"}
     assert found.format == "TSV"
 
 
+def test_settings_of_a_subquery_stay_where_they_are() -> None:
+    sql = "ALTER TABLE t DELETE WHERE a IN (SELECT b FROM c SETTINGS x = 1)"
+    found = parse(f"{sql} /* mine */ SETTINGS y = 'z'")
+    assert (found.text, found.settings) == (sql, {"y": "z"})
+    assert (parse(sql).text, parse(sql).settings) == (sql, {})
+
+
 def test_select_keeps_all_but_its_format() -> None:
     found = parse("SELECT format, 1 AS settings FROM t SETTINGS a = 1\n FORMAT Native")
-    assert (found.format, found.text()) == ("Native", "SELECT format, 1 AS settings FROM t SETTINGS a = 1")
+    assert (found.format, found.text) == ("Native", "SELECT format, 1 AS settings FROM t SETTINGS a = 1")
     assert found.is_query
 
 
@@ -42,7 +49,6 @@ def test_select_keeps_all_but_its_format() -> None:
 def test_mutations(sql: str, expected: bool) -> None:
     found = parse(sql)
     assert found.is_mutation is expected
-    assert found.table is not None
     assert found.table[1] == "t"
 
 
@@ -67,7 +73,7 @@ def test_data_behind_format_are_untouched(data: bytes) -> None:
     assert is_insert(raw)
     found = parse_insert(raw)
     assert found.data == data
-    assert (found.table, found.columns, found.settings, found.format) == (("d", "t"), "(`a`, b)", "x = 1", "Native")
+    assert (found.table, found.columns, found.settings, found.format) == (("d", "t"), "(`a`, b)", {"x": "1"}, "Native")
     assert data == b"" or insert_head(raw).endswith("FORMAT Native")
 
 
@@ -76,7 +82,7 @@ def test_values_and_select() -> None:
     assert (values.format, values.data) == ("Values", b"(1, 'VALUES'), (2, 'x')")
     query = parse_insert(b"INSERT INTO d.t (a) WITH 1 AS x SELECT x FROM y")
     assert query.format is None
-    assert query.query[0].upper == "WITH"
+    assert query.query == "WITH 1 AS x SELECT x FROM y"
 
 
 @pytest.mark.parametrize("raw", [b"INSERT", b"INSERT INTO t", b"INSERT INTO t FORMAT", b"INSERT t VALUES (1)"])
@@ -88,7 +94,7 @@ def test_broken_inserts(raw: bytes) -> None:
 
 def test_without_effect_keeps_the_statement() -> None:
     found = parse("ALTER TABLE d.t DELETE WHERE a = 1 OR b IN (SELECT x FROM y WHERE z)")
-    assert without_effect(found.tokens) == (
+    assert without_effect(found.text) == (
         "ALTER TABLE d.t DELETE WHERE 0 AND (a = 1 OR b IN (SELECT x FROM y WHERE z))"
     )
 

@@ -120,20 +120,6 @@ def test_deleting_a_job_ends_its_pods_and_processes(kube: Kube) -> None:
     assert key not in kube.sandbox.processes()
 
 
-def test_a_job_deleted_without_a_policy_leaves_its_pods(kube: Kube) -> None:
-    name = unique("orphan")
-    kube.make(name, SLEEPER)
-    [pod] = kube.wait_phase(name, "Running")
-    _, _, headers = kube.batch.delete_namespaced_job_with_http_info(name, NAMESPACE)
-    assert "child pods are preserved" in headers["Warning"]
-    wait_for(lambda: kube.job(name) is None, "the Job gone")
-    [left] = kube.pods(name)
-    assert left["metadata"]["name"] == pod["metadata"]["name"]
-    assert "ownerReferences" not in left["metadata"]
-    kube.core.delete_namespaced_pod(left["metadata"]["name"], NAMESPACE)
-    wait_for(lambda: not kube.pods(name), "the pod gone")
-
-
 def test_secrets_reach_the_container(kube: Kube) -> None:
     name = unique("secret")
     manifest = kube.manifest(name)

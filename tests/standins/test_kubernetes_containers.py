@@ -50,32 +50,6 @@ def test_a_plain_sidecar_that_never_ends_keeps_the_pod_running_until_the_deadlin
     assert conditions(kube.wait_condition(name, "Failed"))["Failed"] == "DeadlineExceeded"
 
 
-def test_a_webhook_injects_a_sidecar_in_front(kube: Kube) -> None:
-    name = unique("inject")
-    proxy = container("istio-proxy", SLEEPER)
-    kube.sandbox.set_faults({"kind": "inject_container", "match": {"name": name}, "inject": proxy})
-    make(kube, name, container("main", SLEEPER))
-    [pod] = kube.wait_phase(name, "Running")
-    assert [c["name"] for c in pod["spec"]["containers"]] == ["istio-proxy", "main"]
-    job = kube.job(name)
-    assert job is not None
-    assert [c["name"] for c in job["spec"]["template"]["spec"]["containers"]] == ["main"]
-
-
-def test_a_fault_may_be_meant_for_one_container(kube: Kube) -> None:
-    name = unique("inject")
-    kube.sandbox.set_faults(
-        {"kind": "inject_container", "match": {"name": name}, "inject": container("proxy", IMAGE)},
-        {"kind": "fail_container", "match": {"name": name}, "container": "main", "exit_code": 7, "log": "it broke"},
-    )
-    make(kube, name, container("main", SLEEPER))
-    kube.wait_condition(name, "Failed")
-    [pod] = kube.pods(name)
-    assert states(pod)["proxy"]["terminated"]["exitCode"] == 0
-    assert states(pod)["main"]["terminated"]["exitCode"] == 7
-    assert kube.log(pod, container="main") == "it broke\n"
-
-
 def test_a_queue_makes_a_job_suspended(kube: Kube) -> None:
     name = unique("queue")
     labels = {"kueue.x-k8s.io/queue-name": "batch"}

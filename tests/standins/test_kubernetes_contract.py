@@ -209,17 +209,6 @@ def test_a_deletion_in_the_background_takes_the_pods_along(kube: Kube) -> None:
     kube.wait_gone(name)
 
 
-def test_an_orphaned_pod_stays(kube: Kube) -> None:
-    name = unique("orphan")
-    kube.make(name)
-    kube.wait_condition(name, "Complete")
-    kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Orphan")
-    wait_for(lambda: kube.job(name) is None, "the Job gone")
-    [pod] = kube.pods(name)
-    assert not pod["metadata"].get("ownerReferences")
-    kube.core.delete_namespaced_pod(pod["metadata"]["name"], NAMESPACE)
-
-
 def test_a_suspended_job_can_be_deleted(kube: Kube) -> None:
     name = unique("held")
     kube.make(name, suspend=True)
@@ -248,35 +237,6 @@ def test_a_webhook_may_suspend_a_job(kube: Kube) -> None:
     assert kube.sandbox.mutations(f"/namespaces/{NAMESPACE}/jobs")[-1]["body"]["spec"].get("suspend") is None
     kube.batch.patch_namespaced_job(name, NAMESPACE, {"spec": {"suspend": False}})
     kube.wait_condition(name, "Complete")
-
-
-def test_a_webhook_may_put_a_sidecar_into_the_pods(kube: Kube) -> None:
-    name = unique("sidecar")
-    own = kube.template()["template"]["spec"]["containers"][0]
-    sidecar = {"name": "proxy", "image": SLEEPER}
-    kube.sandbox.set_faults({"kind": "inject_container", "match": {"name": name}, "inject": sidecar})
-    kube.make(name)
-
-    def own_ended() -> Json | None:
-        for pod in kube.pods(name):
-            rows = pod["status"].get("containerStatuses") or []
-            states = {row["name"]: row["state"] for row in rows}
-            if "terminated" in states.get(own["name"], {}) and "running" in states.get("proxy", {}):
-                return pod
-        return None
-
-    pod = wait_for(own_ended, "the Job's own container ended, the sidecar running")
-    assert pod["status"]["phase"] == "Running"
-    # The Job itself knows nothing of the sidecar, and is not complete as long as it runs.
-    job = kube.job(name) or {}
-    assert [c["name"] for c in job["spec"]["template"]["spec"]["containers"]] == [own["name"]]
-    assert conditions(job) == {}
-    status = refusal(lambda: kube.log(pod))
-    assert status["code"] == 400
-    assert "a container name must be specified for pod" in status["message"]
-    assert "bye" in kube.log(pod, container=own["name"])
-    delete(kube, name)
-    kube.wait_gone(name)
 
 
 @pytest.fixture

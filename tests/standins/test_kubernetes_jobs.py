@@ -74,10 +74,6 @@ def test_parallelism_runs_pods_side_by_side(kube: Kube) -> None:
     name = unique("parallel")
     kube.make(name, SLEEPER, completions=3, parallelism=3)
     kube.wait_phase(name, "Running", 3)
-    kube.batch.patch_namespaced_job(name, NAMESPACE, {"spec": {"parallelism": 1}})
-    kube.wait_phase(name, "Running", 1)
-    wait_for(lambda: not (kube.job(name) or {})["status"].get("terminating"), "the others gone")
-    assert "failed" not in (kube.job(name) or {})["status"]
     kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
     kube.wait_gone(name)
 

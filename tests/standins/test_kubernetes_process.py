@@ -235,7 +235,7 @@ def test_bad_input_ends_the_start_with_its_reason(tmp_path: Path, case: str) -> 
         "kind": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n",
     }[case]
     (manifests / "one.yaml").write_text(text, encoding="utf-8")
-    images = {"a": []} if case == "images" else IMAGES
+    images = {"a": {"argv": []}} if case == "images" else IMAGES
     argv = command(tmp_path / "k", manifests, images)
     result = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 2
