@@ -252,8 +252,8 @@ _LISTED = (
         "There are more rows than before.",
         "Find out who else writes these days before you go on; clear verify to count again."),
     Cause("doubled_rows", "look", ("verify",),
-        "The same row is there more than once, on different shards.",
-        "Find out what wrote them to two shards and remove the surplus; clear verify to count again."),
+        "The same row is there more than once, on different shards or days.",
+        "Find out what wrote them twice and remove the surplus; clear verify to count again."),
 )  # fmt: skip
 
 CAUSES: Mapping[str, Cause] = MappingProxyType({cause.name: cause for cause in _LISTED})

@@ -112,7 +112,8 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             self._last = counted
             rows = ", ".join(f"{t.database}.{t.table}={t.rows}" for t in after)
             return wait(f"counts must be equal in two looks in a row: {rows}")
-        verdict, tables = judge(self._deleted.before, after, judging(self.config.clickhouse, self._deleted.window))
+        ids = {name: total.ids for name, total in census.total.items()}
+        verdict, tables = judge(self._deleted.before, after, judging(self.config.clickhouse, self._deleted.window), ids)
         rewriting = self._rewriting(census)
         if verdict.state == "ok" and rewriting.verdict.state != "ok":
             verdict = rewriting.verdict
