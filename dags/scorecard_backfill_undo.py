@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param, get_parsing_context
 
+from backfill.kit.debts import cluster_asset
 from backfill.operators.undo import UndoApproval, UndoOperator, UndoPlanOperator
 from backfill.settings import UNDO_DAG_ID_PREFIX, load_for
 from include.scorecard_backfill.config import ClusterConfig
@@ -50,7 +51,7 @@ def build_dag(config: ClusterConfig) -> DAG:
             body="{{ ti.xcom_pull(task_ids='look', key='markdown') }}",
             fail_on_reject=True,
         )
-        restore = UndoOperator(task_id="restore", cluster=config.name)
+        restore = UndoOperator(task_id="restore", cluster=config.name, inlets=[cluster_asset(config.name)])
         look >> approve >> restore
     return dag
 

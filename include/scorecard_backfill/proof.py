@@ -11,6 +11,7 @@ import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 
 from include.scorecard_backfill.records import DayBalance, Numbers, TableBalance, TableDays, TableName
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok
@@ -18,6 +19,8 @@ from include.scorecard_backfill.verdicts.base import Verdict, failed, ok
 NOTHING = Numbers(rows=0)
 HASHES = 2**64
 """Fingerprints are sums of 64-bit hashes."""
+
+NO_IDS: Mapping[TableName, int] = MappingProxyType({})
 
 SHOWN = 20
 """Lines of one failure that are shown; the rest is counted."""
@@ -65,17 +68,24 @@ def allowed(expected: int, rules: Rules) -> int:
     return max(rules.rows, math.floor(Fraction(str(rules.share)) * expected))
 
 
-def balance(before: Sequence[TableDays], after: Sequence[TableDays], rules: Rules) -> tuple[TableBalance, ...]:
+def balance(
+    before: Sequence[TableDays], after: Sequence[TableDays], rules: Rules, ids: Mapping[TableName, int] = NO_IDS
+) -> tuple[TableBalance, ...]:
     """Return the balance of every table of ``before``.
+
+    ``ids`` are the distinct ids of ``after`` over all days: an id on two days is one. A table that it does not name is
+    looked at day by day only.
 
     Raises:
         KeyError: ``after`` lacks a table of ``before``: what was not counted is unknown, not empty.
     """
     counted = {table.name: table for table in after}
-    return tuple(_table(table, counted[table.name], rules) for table in sorted(before, key=lambda t: t.name))
+    return tuple(
+        _table(table, counted[table.name], rules, ids.get(table.name)) for table in sorted(before, key=lambda t: t.name)
+    )
 
 
-def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
+def _table(before: TableDays, after: TableDays, rules: Rules, ids: int | None) -> TableBalance:
     # A predicate that is known on one side only accounts for nothing: what it means to go would hide what is lost.
     unknown = {n.meant is None for n in (*before.days.values(), *after.days.values())}
     known = unknown <= {False}
@@ -103,7 +113,7 @@ def _table(before: TableDays, after: TableDays, rules: Rules) -> TableBalance:
         removed=before.rows - after.rows,
         short=short - moved,
         over=over - moved,
-        doubled=sum(d.doubled for d in days.values()),
+        doubled=sum(d.doubled for d in days.values()) if ids is None else after.rows - ids,
         moved=moved,
         exact=exact,
         days=days,
@@ -147,14 +157,16 @@ def _fingerprint(table: TableDays) -> int:
 
 
 def judge(
-    before: Sequence[TableDays], after: Sequence[TableDays], rules: Rules
+    before: Sequence[TableDays], after: Sequence[TableDays], rules: Rules, ids: Mapping[TableName, int] = NO_IDS
 ) -> tuple[Verdict, tuple[TableBalance, ...]]:
     """Return whether the books balance, and the balance; a failure has one sentence for each line that does not.
+
+    ``ids`` as for :func:`balance`.
 
     Raises:
         KeyError: as :func:`balance`.
     """
-    tables = balance(before, after, rules)
+    tables = balance(before, after, rules, ids)
     came_back = {t.name: sum(n.meant or 0 for n in t.days.values()) for t in after}
     counted = {t.name: t for t in after}
     changed = {t.name: _changed_days(t, counted[t.name]) for t in before}
@@ -177,12 +189,14 @@ def _name(table: TableBalance) -> str:
 
 
 def _doubled(table: TableBalance) -> Iterable[str]:
-    return (
-        f"{_name(table)}: {d.doubled} of {d.after} rows of {day} are there twice (the same id on two shards, or"
-        " under two keys)"
-        for day, d in table.days.items()
-        if d.doubled
-    )
+    for day, d in table.days.items():
+        if d.doubled:
+            yield (
+                f"{_name(table)}: {d.doubled} of {d.after} rows of {day} are there twice (the same id on two shards, or"
+                " under two keys)"
+            )
+    if other := table.doubled - sum(d.doubled for d in table.days.values()):
+        yield f"{_name(table)}: {other} of {table.after} rows are there on another day, too (the same id)"
 
 
 def _nothing(tables: Sequence[TableBalance], rules: Rules) -> list[str]:

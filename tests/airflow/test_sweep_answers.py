@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ from include.scorecard_backfill.records import (
     TableName,
     Window,
 )
-from include.scorecard_backfill.verdicts.census import Tally
+from include.scorecard_backfill.verdicts.census import Census, TableCensus, Tally
 from tests.kit import build
 from tests.kit.waits import KEY, NAME, cluster, configure, context, window
 
@@ -242,6 +241,7 @@ class Counts:
     old: Days
     rewritten: Days
     unsettled: str = ""
+    on_two_days: int = 0
     rows_: Json = field(default_factory=lambda: {"number": 0, "ids": []})
     asked: list[Any] = field(default_factory=list)
 
@@ -256,7 +256,12 @@ class Counts:
     def census(self, parts: Any, hosts: Any, since: Any) -> Any:
         """The counts, by table and day."""
         self.asked.append((parts, hosts, since))
-        return SimpleNamespace(unsettled=self.unsettled, old=tallies(self.old), rewritten=tallies(self.rewritten))
+        old, new = tallies(self.old), tallies(self.rewritten)
+        total = {name: Tally(ids=sum(n.ids for n in days.values()) - self.on_two_days) for name, days in new.items()}
+        tables = {
+            name: TableCensus(old=old.get(name, {}), rewritten=new[name], rewritten_total=total[name]) for name in new
+        }
+        return Census(self.unsettled, tables)
 
     def rows(self, statement: str) -> list[Json]:
         """What was not written again."""
@@ -303,6 +308,14 @@ def test_what_came_back_beside_what_is_meant_to_go_is_in_order(tells: None) -> N
     parts, hosts, since = counts.asked[0]
     assert [table for table, _ in parts] == ["scorecard"]
     assert (hosts, since) == (["node-1"], datetime.fromtimestamp(SINCE, UTC))
+
+
+def test_what_was_written_on_two_days_keeps_the_sweep_from_going(tells: None) -> None:
+    before, came = build.numbers("abcd", "d"), build.numbers("abc", "")
+    counts = Counts({CARDS: {DAY: before}}, {CARDS: {DAY: came, "2026-01-06": build.numbers("a", "")}}, on_two_days=1)
+    found = look(counts, {CARDS: {DAY: before}})
+    assert found.balance == "wrong"
+    assert found.sentences == ("acme_voice.scorecard: 1 of 4 rows are there on another day, too (the same id)",)
 
 
 def test_of_the_old_rows_those_are_named_that_nobody_means_to_go_and_nobody_wrote_again(tells: None) -> None:

@@ -34,11 +34,13 @@ from backfill.triggers.workflows import ClosedTrigger, WorkflowsTrigger
 from include.scorecard_backfill.records import Failure, MutationsGone
 from include.scorecard_backfill.verdicts.counts import Host
 from tests.kit.clock import Clock, clock
+from tests.kit.store import AssetState
 from tests.kit.waits import (
     KEY,
     NAME,
     VERIFIED,
     Left,
+    assets,
     cluster,
     configure,
     deleted,
@@ -49,7 +51,7 @@ from tests.kit.waits import (
     window,
 )
 
-__all__ = ["clock", "cluster", "left"]
+__all__ = ["assets", "clock", "cluster", "left"]
 
 Json = dict[str, Any]
 Any_ = WaitTrigger[Any]
@@ -158,6 +160,7 @@ async def test_a_look_never_blocks_the_loop(
     trigger: Any_,
     cluster: str,
     left: Left,
+    assets: AssetState,
     watch: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

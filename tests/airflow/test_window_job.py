@@ -41,9 +41,10 @@ from include.scorecard_backfill.records import (
     ResendEvent,
     WorkflowsClosed,
 )
-from tests.kit.waits import KEY, NAME, VERIFIED, cluster, context, deferral, deleted, window
+from tests.kit.store import AssetState
+from tests.kit.waits import KEY, NAME, VERIFIED, assets, cluster, context, deferral, deleted, window
 
-__all__ = ["cluster"]
+__all__ = ["assets", "cluster"]
 
 Json = dict[str, Any]
 Xcoms = dict[tuple[str, str], Any]
@@ -301,7 +302,7 @@ def test_verify_counts_again_after_the_workflows_of_its_own_reindex(cluster: str
 
 
 def test_a_cleared_wait_for_mutations_sends_the_next_generation_and_waits_for_it(
-    cluster: str, monkeypatch: pytest.MonkeyPatch
+    cluster: str, assets: AssetState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders: list[Any] = []
 

@@ -242,6 +242,19 @@ def test_rows_written_twice_are_counted_once(scene: Scene) -> None:
     assert (table.before, table.after, table.doubled, table.short) == (40, 40, 0, 0)
 
 
+def test_rows_that_came_back_on_two_days_fail_the_window(scene: Scene) -> None:
+    """The other shard has them on the next day: each day for itself has every id once."""
+    cleaned(scene)
+    scene.fill("2026-01-05", version=2)
+    scene.sandbox.node("node-1-1").query(
+        f"INSERT INTO `{scene.database}`.scorecard SELECT * REPLACE (scorecard_time + INTERVAL 1 DAY AS scorecard_time,"
+        f" updated_at - 1 AS updated_at) FROM cluster('conversations', `{scene.database}`.scorecard) FINAL"
+    )
+    record = failed(scene.verify())
+    assert record.cause == "doubled_rows"
+    assert "rows are there on another day, too (the same id)" in record.reason
+
+
 def test_rows_that_an_insert_lost_fail_the_window_with_the_numbers(scene: Scene) -> None:
     cleaned(scene)
     scene.fault("node-1-1", kind="insert_drop", match="scorecard_d", times=1)

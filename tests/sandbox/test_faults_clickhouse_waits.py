@@ -258,7 +258,10 @@ def test_error_that_no_patience_mends_fails_loudly(scene: Scene) -> None:
 
 
 def test_overlap_goes_on_once_every_host_has_the_mutation(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene.configure(monkeypatch, ddl_timeout_seconds=1, not_picked_up_seconds=30, mutation_stall_seconds=60)
+    told = {"scorecard": {"column": "updated_at"}}
+    scene.configure(
+        monkeypatch, ddl_timeout_seconds=1, not_picked_up_seconds=30, mutation_stall_seconds=60, written_columns=told
+    )
     scene.params["overlap"] = True
     (hold,) = scene.sandbox.node("node-2-2").add_faults({"kind": "replica_hold", "match": scene.database})
     scene.fault(kind="mutation", match=scene.database)
@@ -273,6 +276,14 @@ def test_overlap_goes_on_once_every_host_has_the_mutation(scene: Scene, monkeypa
     assert seen == [[]]
     assert scene.mutations() == scene.everywhere("1")
     assert scene.total() == 47
+
+
+def test_overlap_waits_for_the_end_where_nobody_could_prove_it_later(scene: Scene) -> None:
+    """The mutation ends well and its rows stay: they could not be told from those that come back."""
+    scene.params["overlap"] = True
+    scene.fault(kind="rows_left", match=scene.database)
+    scene.delete(scene.window())
+    assert scene.failure().cause == "rows_left"
 
 
 def foreign(scene: Scene, command: str, rows: int = 1) -> None:

@@ -75,6 +75,8 @@ def test_a_missing_column_is_named_with_its_hosts(table: str, host: int | None) 
         ("scorecard", "updated", "Nullable(DateTime)", "not Nullable"),
         ("scorecard", "updated", "Date", "not Nullable"),
         ("scorecard", "updated", "UInt64", "must be a DateTime"),
+        ("scorecard", "scorecard_id", "Nullable(String)", "must be a type that is not Nullable"),
+        ("score", "score_id", "LowCardinality(Nullable(String))", "must be a type that is not Nullable"),
         ("score", "version", "DateTime", "must be an integer"),
         ("score", "version", "UInt8", "must be an integer"),
     ],

@@ -351,6 +351,24 @@ def test_a_profile_of_which_no_row_is_left_is_not_left_out() -> None:
     assert {d.name for w in windows for d in w.databases} == {"acme_chat", "acme_voice"}
 
 
+def test_a_customer_of_whom_only_another_table_has_rows_is_not_left_out() -> None:
+    left = volume("acme", "2026-01-05", 0, table="score")
+    both = {"globex_voice": ("score", "scorecard"), "acme_voice": ("score", "scorecard")}
+    found = replace(stock({"globex": ["voice"]}, [left]), tables=both)
+    plan = build_plan(request(split=whole), found)
+    assert [(w.customer_id, w.rows) for w in plan.windows] == [("acme", {"score": 10}), ("globex", {})]
+    assert [d.name for d in build_plan(request("acme", split=whole), found).windows[0].databases] == ["acme_voice"]
+    # Whose they are is asked as of any other row.
+    strange = replace(left, customer_id="initech")
+    text = problems(request(), replace(found, volumes=(strange,)))
+    assert "database 'acme_voice' holds rows of initech/voice, which belong in 'initech_voice'" in text
+    # Of a database whose owner is known nothing is added.
+    beside = replace(left, database="globex_voice")
+    assert [w.customer_id for w in build_plan(request(split=whole), replace(found, volumes=(beside,))).windows] == [
+        "globex"
+    ]
+
+
 def test_debts_of_other_days_and_customers_bring_nobody_in() -> None:
     inventory = stock({"acme": ["voice"]})
     later = owed("globex", start=40)

@@ -223,6 +223,25 @@ def test_rows_that_moved_to_another_day_are_not_missing() -> None:
     assert verdict(before, strange, NO_TOLERANCE)[0] == "lost_rows"
 
 
+@pytest.mark.parametrize("rules", [RULES, REINDEX])
+@pytest.mark.parametrize("meant", [(), None])
+def test_rows_that_are_there_on_two_days(meant: tuple[str, ...] | None, rules: Rules) -> None:
+    """Each day for itself has every id once."""
+    before = table({0: rows(0, 100), 1: rows(1, 100)}, meant)
+    after = table({0: rows(0, 100), 1: rows(1, 98) + rows(0, 2)}, meant)
+    lax = replace(rules, share=0.1)
+    found, (one,) = judge([before], [after], lax, {before.name: 198})
+    assert found.cause == "doubled_rows"
+    assert found.text == "acme_voice.scorecard: 2 of 200 rows are there on another day, too (the same id)"
+    assert one.doubled == 2
+    assert judge([before], [after], lax)[0].cause != "doubled_rows", "only all days together tell"
+    # Both kinds beside each other are told apart.
+    after = table({0: [*rows(0, 100), *rows(0, 3)], 1: rows(1, 98) + rows(0, 2)}, meant)
+    found, (one,) = judge([before], [after], lax, {before.name: 198})
+    assert re.search(r": 3 of 103 rows of 2026-01-01 are there twice .*; .*: 2 of 203 rows are there on", found.text)
+    assert one.doubled == 5
+
+
 def test_rows_that_are_meant_to_go_and_are_there_again() -> None:
     going = rows(0, 10)
     before = table({0: rows(0, 100)}, going)

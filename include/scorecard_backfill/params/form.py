@@ -96,7 +96,8 @@ class RunParams(Frozen):
     overlap: bool = Field(
         default=False,
         title="Overlap",
-        description="Reindex once every host *has* the mutations, not only when they are done.",
+        description="Reindex once every host *has* the mutations, not only when they are done; only where "
+        "`written_columns` tell old rows from new ones.",
         json_schema_extra=_form(_HOW),
     )
     dry_run: bool = Field(

@@ -11,17 +11,22 @@ from include.scorecard_backfill.foreign import Row
 
 TableName = tuple[str, str]
 
-Kind = Literal["time", "value", "written time", "written number"]
-"""``value`` is compared with a text or a number and may have any type; the others say what they have to be."""
+Kind = Literal["time", "id", "value", "written time", "written number"]
+"""``value`` is compared with a text or a number and may have any type; the others say what they have to be.
+
+Rows without an id could not be told from each other: none of them would be missed.
+"""
 
 _SERVES: Mapping[Kind, re.Pattern[str]] = {
     "time": re.compile(r"(Nullable\()?Date(Time(64)?)?(\(.*\))?\)?"),
+    "id": re.compile(r"(?!Nullable\().*"),
     "value": re.compile(r".*"),
     "written time": re.compile(r"DateTime(64)?(\(.*\))?"),
     "written number": re.compile(r"U?Int(32|64|128|256)"),
 }
 _NEEDS: Mapping[Kind, str] = {
     "time": "a DateTime or DateTime64",
+    "id": "a type that is not Nullable",
     "value": "any type",
     "written time": "a DateTime or DateTime64 that is not Nullable",
     "written number": "an integer that is not Nullable",
@@ -38,11 +43,13 @@ def wanted_columns(config: ClickHouseConfig) -> dict[str, dict[str, Kind]]:
             columns[name] = "value"
         columns[config.time_column] = "time"
     for table in config.tables:
-        wanted[table][config.id_columns[table]] = "value"
+        wanted[table][config.id_columns[table]] = "id"
     for table, rule in (config.meant_to_go or {}).items():
-        wanted[table].update({name: "value" for name in (rule.column, rule.id_column) if name is not None})
+        for named in (rule.column, rule.id_column):
+            if named is not None:
+                wanted[table].setdefault(named, "value")
     for forbidden in config.must_be_zero:
-        wanted[forbidden.table][forbidden.column] = "value"
+        wanted[forbidden.table].setdefault(forbidden.column, "value")
     for table, written in config.written_columns.items():
         wanted[table][written.column] = "written time" if written.unit == "time" else "written number"
     return wanted

@@ -156,10 +156,22 @@ def size_notes(windows: Sequence[Window]) -> list[str]:
 
 def _databases_by_customer(inventory: Inventory) -> dict[str, list[tuple[str, str]]]:
     owned: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for database, pairs in sorted(inventory.pairs.items()):
+    for database, pairs in sorted(_owners(inventory).items()):
         for customer, profile in pairs:
             owned[customer].append((database, profile))
     return owned
+
+
+def _owners(inventory: Inventory) -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return whose rows each database holds; where the volume table has none, by the other tables' rows of these days.
+
+    A customer of whom only such rows are left would else be planned for by nobody, and nobody would say so.
+    """
+    others: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for volume in inventory.volumes:
+        if volume.rows and volume.database not in inventory.pairs:
+            others[volume.database].add((volume.customer_id, volume.profile_id))
+    return {**inventory.pairs, **{database: sorted(found) for database, found in others.items()}}
 
 
 def _unknown(chosen: Iterable[str], owned: Mapping[str, object], cluster: str) -> list[str]:
@@ -195,7 +207,7 @@ def _ownerless(
 
 def _identity_problems(chosen: set[str], inventory: Inventory) -> list[str]:
     problems = []
-    for database, pairs in sorted(inventory.pairs.items()):
+    for database, pairs in sorted(_owners(inventory).items()):
         if not any(customer in chosen for customer, _ in pairs):
             continue
         if len(pairs) > 1:

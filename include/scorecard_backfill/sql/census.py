@@ -86,6 +86,14 @@ def value_predicate(value: Value) -> str:
     return f"{quote_identifier(value.column)} = {value_literal(value.equals)}"
 
 
+def certain(condition: str) -> str:
+    """Return a condition as 0 or 1: a row of which it is not known (NULL) is none of those for which it holds.
+
+    Without this such a row would be neither among these nor among the others, and nobody would miss it.
+    """
+    return f"ifNull({condition}, 0)"
+
+
 def moment_literal(moment: datetime, unit: Unit) -> str:
     """Return a moment, cut to whole seconds, for a column of that unit. Raises ValueError for one without a zone.
 
@@ -113,11 +121,11 @@ def not_rewritten(written: Written) -> str:
 
 
 def meant_predicate(cluster: str, names: Names, part: Slice, rule: Rule) -> str:
-    """Return the condition of the rows that are meant to go; ids of another table are collected over all shards."""
+    """Return the condition of the rows that are meant to go, as 0 or 1; ids are collected over all shards."""
     if isinstance(rule, Value):
-        return value_predicate(rule)
+        return certain(value_predicate(rule))
     wide = replace(part, start=part.start - OTHER_TABLE_MARGIN, end=part.end + OTHER_TABLE_MARGIN)
-    return (
+    return certain(
         f"{quote_identifier(rule.column)} GLOBAL IN (SELECT {quote_identifier(rule.their_column)}"
         f" FROM cluster({quote_string(cluster)}, {qualified(part.database, rule.table)}) FINAL"
         f" WHERE {window_predicate(names, wide)} AND {value_predicate(rule.value)})"

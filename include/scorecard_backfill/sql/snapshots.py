@@ -15,7 +15,7 @@ from include.scorecard_backfill.sql import (
     quote_string,
     window_predicate,
 )
-from include.scorecard_backfill.sql.census import EXAMPLES, Rule, Value, value_predicate
+from include.scorecard_backfill.sql.census import EXAMPLES, Rule, Value, certain, value_predicate
 
 SNAPSHOT_PREFIX = "backfill_snapshot__"
 """Start of the name of every side table; the rest is the table and the window's key."""
@@ -119,9 +119,9 @@ def _meant(cluster: str, copy: Copy) -> str:
     if copy.meant is None:
         return "0"
     if isinstance(copy.meant, Value):
-        return value_predicate(copy.meant)
+        return certain(value_predicate(copy.meant))
     other = qualified(copy.part.database, snapshot_table(copy.meant.table, copy.key))
-    return (
+    return certain(
         f"{quote_identifier(copy.meant.column)} GLOBAL IN (SELECT {quote_identifier(copy.meant.their_column)}"
         f" FROM cluster({quote_string(cluster)}, {other}) WHERE {value_predicate(copy.meant.value)})"
     )

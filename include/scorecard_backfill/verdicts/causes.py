@@ -226,6 +226,9 @@ _LISTED = (
     Cause("stale_rows", "reindex", ("verify",),
         "Rows are there that must be gone.",
         "Find out whether an old reindexer still writes, then clear verify."),
+    Cause("put_back", "never", ("verify",),
+        "An undo has put rows back between the DELETE and the reindex: nobody can tell what was written again.",
+        "Start a new run for these days: it counts them, deletes them and has them written again."),
     Cause("not_rewritten", "look", ("delete",),
         "Order reindex_first: rows that should have been written again were not. Nothing was deleted, they are there.",
         "Read in the log which rows and correct the reason; then clear the window's reindex with what follows it: a new"
@@ -252,8 +255,8 @@ _LISTED = (
         "There are more rows than before.",
         "Find out who else writes these days before you go on; clear verify to count again."),
     Cause("doubled_rows", "look", ("verify",),
-        "The same row is there more than once, on different shards.",
-        "Find out what wrote them to two shards and remove the surplus; clear verify to count again."),
+        "The same row is there more than once, on different shards or days.",
+        "Find out what wrote them twice and remove the surplus; clear verify to count again."),
 )  # fmt: skip
 
 CAUSES: Mapping[str, Cause] = MappingProxyType({cause.name: cause for cause in _LISTED})

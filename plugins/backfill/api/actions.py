@@ -44,6 +44,9 @@ RESET_MEANS = (
     " when none of theirs runs."
 )
 
+LIMITS = frozenset({"pause", "max_parallel", "windows_per_customer"})
+"""Fields of an override that hold windows back or let them go."""
+
 MAX_HOURS = int(MAX_AGE.total_seconds() // 3600)
 
 
@@ -182,7 +185,7 @@ def reset(dag_id: OurDag, run_id: RunId, body: Reset, session: SessionDep, user:
 @router.post("/pause", dependencies=[Depends(requires_override)])
 def pause(dag_id: OurDag, body: Pause, session: SessionDep, user: GetUserDep) -> Done:
     """Admit no further window until the pause ends; what is in work goes on."""
-    until = _write(session, user, dag_id, body.hours, {"pause": True, "reason": body.reason})
+    until = _write(session, user, dag_id, body.hours, body.reason, {"pause": True})
     audit(session, user, "backfill_pause", dag_id, None, body.model_dump())
     return Done(done=f"Admission is paused until {until:%Y-%m-%d %H:%M} UTC.")
 
@@ -206,8 +209,7 @@ def resume(dag_id: OurDag, body: Asked, session: SessionDep, user: GetUserDep) -
 @router.post("/limit", dependencies=[Depends(requires_override)])
 def limit(dag_id: OurDag, body: Limit, session: SessionDep, user: GetUserDep) -> Done:
     """Let another number of windows be in flight until the override ends."""
-    fields = {"max_parallel": body.max_parallel, "reason": body.reason}
-    until = _write(session, user, dag_id, body.hours, fields)
+    until = _write(session, user, dag_id, body.hours, body.reason, {"max_parallel": body.max_parallel})
     audit(session, user, "backfill_change_limit", dag_id, None, body.model_dump())
     return Done(done=f"{body.max_parallel} windows at once until {until:%Y-%m-%d %H:%M} UTC.")
 
@@ -275,13 +277,21 @@ def start_slot(dag_id: OurDag, body: StartSlot, session: SessionDep, user: GetUs
     return Started(done=f"The run {run_id} was started for {missed.days.label}.", run_id=run_id)
 
 
-def _write(session: Session, user: Any, dag_id: str, hours: int, fields: Mapping[str, Any]) -> datetime:
-    """Write the override over the one in force: what is not named stays as it was. Return when it ends."""
+def _write(session: Session, user: Any, dag_id: str, hours: int, reason: str, fields: Mapping[str, Any]) -> datetime:
+    """Write the override over the one in force: what is not named stays as it was. Return when it ends.
+
+    It ends no earlier than what stays was to end: whoever changes a limit for an hour ends nobody's pause by that.
+    """
     cluster = cluster_of(dag_id)
     until = datetime.now(UTC) + timedelta(hours=hours, minutes=-1 if hours == MAX_HOURS else 0)
     now = read_settings(session, cluster).override
     before = now.model_dump(mode="json", exclude_none=True) if now else {}
-    made = Override.model_validate({**before, **fields, "author": user.get_name(), "until": until.isoformat()})
+    if now and any(before.get(name) for name in LIMITS - fields.keys()):
+        until = max(until, now.until)
+        reason = f"{reason}; {now.text}"[:500]
+    made = Override.model_validate(
+        {**before, **fields, "author": user.get_name(), "until": until.isoformat(), "reason": reason}
+    )
     text = made.model_dump_json(exclude_none=True)
     Variable.set(
         OVERRIDE_VARIABLE.format(cluster=cluster), text, description="Written by the page Backfill", session=session

@@ -116,7 +116,8 @@ def survey(hook: BackfillClickHouse, window: Window, counted: Counted) -> Survey
     if census.unsettled:
         raise StageError(f"{window.label}: {census.unsettled}; nothing was deleted")
     old, rewritten = days_record(census.old), days_record(census.rewritten)
-    verdict, tables = judge(counted.before, rewritten, judging(hook.config, window))
+    ids = {name: table.rewritten_total.ids for name, table in census.tables.items()}
+    verdict, tables = judge(counted.before, rewritten, judging(hook.config, window), ids)
     others = _others(hook, window, old, since)
     sentences = [*verdict.reasons, *(named(others) if verdict.state != "ok" else ())]
     if not any(table.rows for table in rewritten) and any(table.rows for table in counted.before):

@@ -89,6 +89,18 @@ class DebtBook:
         found = self._store.get(key_of(window))
         return read_debt(window, found) if found not in (None, PAID) else None
 
+    def owes(self, window: str) -> bool:
+        """Return True while a window owes what it has deleted; a debt that cannot be read is open.
+
+        Of a window that has sent a DELETE and owes nothing, another plan has taken the days over, or they are settled:
+        what is there now is not what this window's DELETE was meant for.
+        """
+        return self._store.get(key_of(window)) not in (None, PAID)
+
+    async def aowes(self, window: str) -> bool:
+        """Return the same as :meth:`owes`, in a trigger."""
+        return await self._store.aget(key_of(window)) not in (None, PAID)
+
     def open(self) -> OpenDebts:
         """Return every open debt, oldest first, and those that cannot be read. Raises DebtIndexError."""
         found = [debt for window in self.indexed() if (debt := self.debt(window)) is not None]
@@ -133,5 +145,5 @@ class DebtBook:
 
     async def apay(self, window: str) -> None:
         """Mark a window's debt as paid, if it has one."""
-        if await self._store.aget(key_of(window)) not in (None, PAID):
+        if await self.aowes(window):
             await self._store.aset(key_of(window), PAID)

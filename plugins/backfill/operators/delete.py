@@ -13,6 +13,7 @@ from backfill.deleting.standstill import stood_still
 from backfill.deleting.sweep import SweepApproval, begin, begun, survey
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit.counting import counted_once
+from backfill.kit.debts import DebtBook
 from backfill.kit.promises import approval, approved_digest, promise
 from backfill.kit.stages import StageError, access_refused, already, event_of, fail, failed_before, group_of, result_of
 from backfill.kit.store import GENERATION, SNAPSHOTS, WindowStore
@@ -27,7 +28,6 @@ from include.scorecard_backfill.records import (
     FailEvent,
     Failure,
     GoEvent,
-    Record,
     Reindexed,
     TableDays,
     Window,
@@ -141,13 +141,21 @@ class DeleteOperator(BaseOperator):
             destructive=True,
             approval=agreed,
             rows_before=any(table.rows for table in rows),
-            written=_was_written(result_of(context, "reindex", window)) and window.order == "delete_first",
+            written=window.order == "delete_first" and self._was_written(context, window, generation),
             bounded=can_tell_old_rows(cluster_config(self.cluster).clickhouse, window),
             balance=balance,
             others="quiet",
             left=cause_of(before.cause).repeat if before is not None and same else "",
             generation=generation,
         )
+
+    def _was_written(self, context: Any, window: Window, generation: int) -> bool:
+        """Return True when rows may be there that were written since the first DELETE, by this run or by another."""
+        reindexed = result_of(context, "reindex", window)
+        if isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0:
+            # An attempt was made, whatever became of it.
+            return True
+        return generation > 0 and not DebtBook(window.cluster).owes(window.key)
 
     def _refuse(self, context: Any, window: Window, facts: life.Facts, sentences: Sequence[str]) -> None:
         """End the stage before anything is sent when the terms have changed or the balance before a sweep is wrong."""
@@ -190,8 +198,3 @@ class DeleteOperator(BaseOperator):
     def group(self) -> str:
         """The task group of the window's pass."""
         return group_of(self.task_id)
-
-
-def _was_written(reindexed: Record | None) -> bool:
-    """Return True when an attempt of the window's reindex was made, whatever became of it."""
-    return isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0

@@ -10,6 +10,7 @@ from airflow.sdk import BaseOperator
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import xcoms
+from backfill.kit.putback import remember_put_back
 from backfill.kit.refusal import Refusal
 from backfill.operators.question import Question
 from backfill.settings import DAG_ID_PREFIX, cluster_config
@@ -132,7 +133,9 @@ class UndoOperator(BaseOperator):
         snapshots = Snapshots(hook, hook.topology())
         existing = snapshots.existing()
         left: list[str] = []
-        for window in (Window.from_json(item) for item in found):
+        windows = [Window.from_json(item) for item in found]
+        remember_put_back(self.cluster, windows)
+        for window in windows:
             try:
                 snapshots.restore(window, existing, meant=meant)
             except PutBackError as error:

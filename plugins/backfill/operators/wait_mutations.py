@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from backfill.deleting.sender import DeleteSender, Order
 from backfill.deleting.standstill import stood_still
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.kit.promises import approval
+from backfill.kit.promises import approval, promise
 from backfill.kit.refusal import Refusal
 from backfill.kit.stages import TriggeredWait, access_refused, already, fail, group_of, limit
 from backfill.kit.store import GENERATION, RunStore, WindowStore, name_of
@@ -84,6 +84,9 @@ class WaitMutationsOperator(TriggeredWait):
             # Rows that were written since are not taken by a repetition.
             bound = deleted.counted.server_time
         counted = deleted.counted
+        if counted is not None:
+            # Its debt may have been taken over, or settled, by another run since.
+            promise(context, window, counted, swept=window.order == "reindex_first")
         facts = life.Facts(order=window.order, balance="ok", bounded=bounded, generation=deleted.generation)
         rows = counted.now if counted else ()
         order = Order(window, rows, deleted.generation, bound, drop=False, facts=facts, resent=deleted)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from backfill.groups import group_named
 from backfill.kit import xcoms
+from backfill.kit.debts import DebtBook
 from backfill.kit.look import Done, Failed, Look, Wait, Wake, wait
 from backfill.kit.poll import shared_poll
 from backfill.kit.wait import WaitArgs, WaitTrigger
@@ -128,13 +129,32 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         same = before is not None and before.generation == deleted.generation
         self._left: life.Left = cause_of(before.cause).repeat if before and same else ""
         self._sent = [_sent(item) for item in deleted.sent]
-        reindexed = await self.result_of("reindex")
-        self._written = self.window.order == "delete_first" and (
-            isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0
-        )
-        self._overlap = (await xcoms.achosen(self.ti)).overlap
+        self._written = self.window.order == "delete_first" and await self._was_written()
+        self._overlap = (await xcoms.achosen(self.ti)).overlap and self._may_overlap()
         self._watch = Watch(self.config.clickhouse)
         self._rows_left_since = 0.0
+
+    def _may_overlap(self) -> bool:
+        """Return True when verify can prove what overlap postpones: that no row from before the DELETE is left.
+
+        A mutation may end well and leave rows, which then count as having come back.
+        """
+        told = can_tell_old_rows(self.config.clickhouse, self.window)
+        if not told:
+            self.log.info("overlap is not used: not every table has written_columns, which tell old rows from new ones")
+        return told
+
+    async def _was_written(self) -> bool:
+        """Return True when rows may be there that were written since the DELETE, by this run or by another.
+
+        What another run has done matters only after a clear: while a run is going it is its cluster's only one.
+        """
+        reindexed = await self.result_of("reindex")
+        if isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0:
+            return True
+        if self._left not in ("delete", "never") or not self._sent:
+            return False
+        return not await DebtBook(self.args.cluster).aowes(self.window.key)
 
     def left(self) -> dict[str, Any]:
         """Name the generation that had no effect, so that a clear sends the next one."""

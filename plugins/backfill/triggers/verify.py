@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from backfill.kit.counting import table_days
 from backfill.kit.debts import DebtBook
 from backfill.kit.look import Done, Failed, Look, Wake, wait
 from backfill.kit.poll import shared_poll
+from backfill.kit.putback import put_back_between
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.snapshots import Snapshots
 from include.scorecard_backfill import life
@@ -25,6 +27,7 @@ from include.scorecard_backfill.records import (
     MissingRows,
     MutationsGone,
     Proof,
+    Reindexed,
     ReindexEvent,
     TableBalance,
     TableDays,
@@ -88,6 +91,19 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         # Workflows that still run would go on writing after the counts were found to balance.
         if not self._settled and self._closed is None and not self.args.attempt:
             raise ValueError(NOT_CLOSED)
+        self._put_back = bool(deleted.sent) and not self._settled and await self._rows_were_put_back()
+
+    async def _rows_were_put_back(self) -> bool:
+        """Return True when an undo has put rows back after the DELETE and before the Job whose work is judged.
+
+        Old rows would then make up for those that it did not write. What is put back after it completes a window by a
+        person's will. Of a Job that another stage has made it is not known when that was.
+        """
+        counted, reindexed = self._deleted.counted, await self.result_of("reindex")
+        mine = reindexed if isinstance(reindexed, Reindexed) and reindexed.attempt == self._attempt else None
+        made = mine.made_at if mine else 0.0
+        since = counted.server_time if counted else 0.0
+        return await put_back_between(self.args.cluster, self._deleted.window, since, made or math.inf)
 
     def left(self) -> dict[str, Any]:
         """Name the attempt that did not bring the rows back, so that a clear makes the next one."""
@@ -97,6 +113,10 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         """Count every table on every replica; totals must be settled and equal to those of the look before."""
         if self._settled:
             return self._nothing_to_do()
+        if self._put_back:
+            # Old rows would make up for those that were not written again.
+            said = f"an undo has put rows of {self._deleted.window.label} back between the DELETE and the reindex"
+            return Failed(self.failure(failed("put_back", said)))
         hosts = await self.hosts()
         hook = await self.clickhouse()
         spooled = await asyncio.to_thread(hook.drain_spool, self._deleted.window, hosts)
@@ -112,7 +132,8 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             self._last = counted
             rows = ", ".join(f"{t.database}.{t.table}={t.rows}" for t in after)
             return wait(f"counts must be equal in two looks in a row: {rows}")
-        verdict, tables = judge(self._deleted.before, after, judging(self.config.clickhouse, self._deleted.window))
+        ids = {name: total.ids for name, total in census.total.items()}
+        verdict, tables = judge(self._deleted.before, after, judging(self.config.clickhouse, self._deleted.window), ids)
         rewriting = self._rewriting(census)
         if verdict.state == "ok" and rewriting.verdict.state != "ok":
             verdict = rewriting.verdict

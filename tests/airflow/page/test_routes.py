@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.variable import Variable
 from airflow.utils.session import create_session
 from fastapi import FastAPI
-from sqlalchemy import event, select, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.orm import Session
 
 from backfill.api import looks, memory, windows
@@ -26,6 +26,7 @@ from backfill.api.app import build_app
 from include.scorecard_backfill.overview import rows
 from include.scorecard_backfill.overview.facts import NO_TASK
 from include.scorecard_backfill.overview.results import planned_of
+from include.scorecard_backfill.planning.overrides import in_force
 from tests.airflow.page.conftest import person
 from tests.kit.airflow_home import ROOT
 from tests.kit.page_story import DAG, NOON, OTHER, Story, window_record
@@ -280,6 +281,28 @@ async def test_pause_limit_and_resume_write_the_override_with_the_persons_name(f
         for entry in log:
             session.delete(entry)
         Variable.delete(OVERRIDE, session=session)
+
+
+async def test_a_limit_for_an_hour_ends_nobodys_pause(fresh: FastAPI, story: Session) -> None:
+    query = {"dag_id": DAG, "run_id": RUN}
+    async with person(fresh, "op", "mary") as mary:
+        pause = {"reason": "disk is full", "hours": 48}
+        assert (await mary.post("/actions/pause", params=query, json=pause)).status_code == 200
+    async with person(fresh, "op", "john") as john:
+        limit = {"max_parallel": 2, "reason": "weekend", "hours": 1}
+        said = (await john.post("/actions/limit", params=query, json=limit)).json()["done"]
+    with create_session() as session:
+        stored = session.scalar(select(Variable).where(Variable.key == OVERRIDE))
+        assert stored is not None
+        found = in_force(stored.val, datetime.now(UTC))
+        Variable.delete(OVERRIDE, session=session)
+        session.execute(delete(Log).where(Log.event.startswith("backfill_")))
+    assert found is not None
+    assert (found.pause, found.max_parallel, found.author) == (True, 2, "john")
+    assert found.until > datetime.now(UTC) + timedelta(hours=47)
+    assert f"until {found.until:%Y-%m-%d %H:%M} UTC" in said
+    assert found.reason.startswith("weekend; by mary until ")
+    assert found.reason.endswith(": disk is full")
 
 
 async def test_a_window_that_was_verified_after_a_clear_is_so_since_then(fresh: FastAPI, story: Session) -> None:
