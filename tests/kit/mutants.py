@@ -43,7 +43,7 @@ OWN_PROCESS = (
 )
 """Starts a process in a file of others: it would import the project as it is, or nothing."""
 
-ENGINE = tuple(f"tests/unit/test_{name}_engine.py" for name in ("census", "putback", "sql", "sql_system"))
+ENGINE = tuple(f"tests/unit/test_{name}_engine.py" for name in ("census", "null", "putback", "sql", "sql_system"))
 """Tests on chDB, whose threads do not live on in a forked process: only :func:`judged_alone` runs them."""
 
 OF_ENGINE = ("sql.", "config.rules", "verdicts.census")

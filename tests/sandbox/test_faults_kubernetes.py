@@ -32,7 +32,7 @@ from backfill.triggers import quiet
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
-from include.scorecard_backfill.names import digest, job_name
+from include.scorecard_backfill.names import digest
 from include.scorecard_backfill.records import Database, Window
 from standins.kubernetes.client import CRONJOB, NAMESPACE, is_real
 from tests.kit.store import Store
@@ -282,13 +282,11 @@ def test_no_pod_for_a_while_is_waited_for(scene: Scene) -> None:
     assert len(scene.posted()) == 1
 
 
+EXISTS: Json = {"status": 409, "reason": "AlreadyExists"}
+
+
 @pytest.mark.parametrize(
-    "rule",
-    [
-        {"kind": "stored_then_500"},
-        {"kind": "stored_then_cut"},
-        {"kind": "stored_then_500", "status": 409, "reason": "AlreadyExists"},
-    ],
+    "rule", [{"kind": "stored_then_500"}, {"kind": "stored_then_cut"}, {"kind": "stored_then_500", **EXISTS}]
 )
 def test_a_job_that_was_stored_although_the_call_failed_is_adopted(scene: Scene, rule: Json) -> None:
     scene.kube.sandbox.set_faults({**rule, "match": {"method": "POST", "path": "/jobs$"}, "times": 1})
@@ -304,15 +302,6 @@ def test_a_call_that_stored_nothing_is_left_to_the_retry(scene: Scene) -> None:
         scene.start()
     assert scene.go()["attempt"] == 1
     assert [r["status"] for r in scene.posted()] == [503, 201]
-
-
-def test_a_foreign_job_of_that_name_is_refused(scene: Scene) -> None:
-    window = scene.window
-    name = job_name(key=window.key, customer_id=scene.customer, start=window.start.isoformat(), attempt=1)
-    scene.kube.make(name, parallelism=0)
-    with pytest.raises(AirflowFailException, match="is not ours"):
-        scene.start()
-    scene.kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
 
 
 def test_a_killed_worker_comes_back_to_its_own_job(scene: Scene) -> None:

@@ -21,7 +21,7 @@ from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.job import ANNOTATION_CONTAINER
-from include.scorecard_backfill.names import JOB_NAME_MAX
+from include.scorecard_backfill.names import JOB_NAME_MAX, job_name
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER
 from include.scorecard_backfill.records import Failure
 from standins.kubernetes.client import CRONJOB, NAMESPACE
@@ -352,3 +352,12 @@ def test_nothing_without_an_owner_is_left(scene: Scene) -> None:
         assert all(len(found) == 1 and found[0]["uid"] in jobs for found in owners)
         assert all(job["spec"]["ttlSecondsAfterFinished"] for job in jobs.values())
         assert window.posted("/pods") == []
+
+
+def test_a_foreign_job_of_that_name_is_refused(scene: Scene) -> None:
+    window = scene.window
+    name = job_name(key=window.key, customer_id=scene.customer, start=window.start.isoformat(), attempt=1)
+    scene.kube.make(name, parallelism=0)
+    with pytest.raises(AirflowFailException, match="is not ours"):
+        scene.start()
+    scene.kube.batch.delete_namespaced_job(name, NAMESPACE, propagation_policy="Background")
