@@ -30,7 +30,15 @@ from sandbox.stack_model import (
     write_private,
 )
 from sandbox.stack_supervisor import Part
-from sandbox.stack_variants import DOUBLED, Services, Variant, kubernetes_module, worker_commands
+from sandbox.stack_variants import (
+    DOUBLED,
+    WORKER_ENV,
+    WORKERS,
+    Services,
+    Variant,
+    kubernetes_module,
+    worker_commands,
+)
 from sandbox.stack_wait import free_ports, ports_from
 
 # From the caller's environment only what a program needs to start; an AIRFLOW__ or AIRFLOW_CONN_ variable of
@@ -235,7 +243,8 @@ def parts(layout: Layout, airflow: Mapping[str, str]) -> list[Part]:
         listed += _cluster_parts(layout, cluster, base)
     if layout.options.airflow:
         for name, arguments in (components(layout) | SPARE_COMPONENTS).items():
-            listed.append(_part(layout, name, airflow_command(*arguments), airflow))
+            env = {**airflow, **WORKER_ENV} if name in WORKERS else airflow
+            listed.append(_part(layout, name, airflow_command(*arguments), env))
     return listed
 
 

@@ -38,6 +38,8 @@ DOUBLED: Mapping[str, tuple[str, ...]] = {
     "triggerer-2": ("triggerer", "--skip-serve-logs"),
 }
 WORKERS = ("celery-1", "celery-2")
+WORKER_ENV = {"AIRFLOW__CORE__LAZY_LOAD_PLUGINS": "False"}
+"""The process of a Celery worker has the plugin and the clients before it forks: else each task imports them anew."""
 
 
 class MissingProgramError(OSError):

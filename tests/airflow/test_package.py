@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from backfill.provider_info import provider_info
+from sandbox.stack_variants import WORKER_ENV
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -144,3 +145,26 @@ def test_what_the_package_asks_for_is_what_is_pinned() -> None:
     for one in pinned:
         (version,) = one.specifier
         assert asked[one.name].specifier.contains(version.version), one
+
+
+LOADED = """
+import sys
+import airflow
+from airflow import plugins_manager
+heavy = ("backfill.operators.reindex", "kubernetes.client", "temporalio.client", "clickhouse_connect")
+print([name for name in heavy if name not in sys.modules], plugins_manager.get_import_errors())
+"""
+
+
+def test_a_celery_workers_process_has_the_clients_before_it_forks(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    environment |= {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
+        **WORKER_ENV,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], env=environment, capture_output=True, text=True, timeout=110, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[] {}", done.stdout
