@@ -152,7 +152,8 @@ def _replay(found: Json) -> list[str]:
     lines = [
         f"{found['windows']} windows: {size['giants']} giants of {size['days']} single days,"
         f" {size['others']} other customers; {size['at_once']} at once; a day of the biggest takes"
-        f" {size['giant_seconds']:g} s. Lower bound {bound:g} s.",
+        f" {size['giant_seconds']:g} s. Lower bound {bound:g} s; in the plan's order, within the limit and without any"
+        f" overhead {found['in_order_seconds']:g} s.",
         "",
     ]
     ours = found.get("ours") or {}
@@ -167,6 +168,7 @@ def _replay(found: Json) -> list[str]:
                 label,
                 one.get("windows_done", found["windows"] - one.get("failures", 0)),
                 ratio(span, bound) + ("" if one["finished"] else ", not finished"),
+                ratio(span, found["in_order_seconds"]),
                 cpu,
                 ratio(cpu, ours.get("cpu_per_window")) if cpu else None,
                 one["worker_starts_per_window"] if "cpu_seconds" in one else None,
@@ -174,8 +176,8 @@ def _replay(found: Json) -> list[str]:
                 len(one.get("wrong_customers", [])),
             )
         )
-    head = ("", "windows done", "makespan by the bound", "CPU s a window", "by ours", "worker starts a window",
-            "tried again", "customers with wrong rows")  # fmt: skip
+    head = ("", "windows done", "makespan by the bound", "by the order's", "CPU s a window", "by ours",
+            "worker starts a window", "tried again", "customers with wrong rows")  # fmt: skip
     lines += table(head, rows)
     calls = [(label, *_calls(found[name])) for name, label in NAMES.items() if name in found]
     lines += ["", "Statements and calls that the servers saw, a window (and a minute):", ""]

@@ -17,7 +17,17 @@ from benchmarks import meter
 from benchmarks.counters import SERVERS, Seen
 from benchmarks.old_scripts import OldScripts
 from benchmarks.rig import CLUSTER, Data, Rig, rig
-from benchmarks.workload import GIANTS, REAL_WINDOW_SECONDS, Size, Work, drawn, fault_rules, lower_bound, planned
+from benchmarks.workload import (
+    GIANTS,
+    REAL_WINDOW_SECONDS,
+    Size,
+    Work,
+    drawn,
+    fault_rules,
+    in_order,
+    lower_bound,
+    planned,
+)
 from sandbox.airflow_api import FINISHED_RUN, AirflowApi, DeadlineExceededError, wait_for
 from sandbox.data.truth import read_truth
 from sandbox.stack_airflow import CLUSTER_FILES
@@ -69,6 +79,7 @@ def replay(size: Size, state: Path, say: Say, contenders: Sequence[str] = ("ours
         found[name] = doing[name]()
         found["windows"] = len(works)
         found["bound_seconds"] = round(lower_bound(works, size.at_once), 1)
+        found["in_order_seconds"] = round(in_order(works, size.at_once), 1)
         say(f"replay: {name}: {json.dumps(found[name])}")
     return found
 

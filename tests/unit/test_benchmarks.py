@@ -12,7 +12,7 @@ from benchmarks.__main__ import PAGE, RESULTS, merged
 from benchmarks.counters import RUN_CALL
 from benchmarks.page import TITLES, page, ratio
 from benchmarks.reasons import GOALS, judged
-from benchmarks.workload import GIANTS, Size, Work, drawn, fault_rules, lower_bound, planned
+from benchmarks.workload import GIANTS, Size, Work, drawn, fault_rules, in_order, lower_bound, planned
 from sandbox.data.generate import day_ms
 from sandbox.reindexer.faults import Limits, Request, decide, parse_faults
 
@@ -28,6 +28,16 @@ def test_nothing_is_faster_than_the_longest_chain_or_than_all_work_by_windows_at
     assert lower_bound(chain, 10) == 60
     assert lower_bound([work(f"c{number}", 10) for number in range(20)], 4) == 50
     assert lower_bound([], 10) == 0
+
+
+def test_work_in_its_order_holds_both_limits() -> None:
+    chain = [work("acme", 10), work("acme", 10), work("globex", 5), work("hooli", 30)]
+    # acme and globex begin; hooli at 5, acme's second at 10.
+    assert in_order(chain, 2) == 35
+    assert in_order(chain, 1) == 55
+    # Three at once: all begin, acme's second at 10.
+    assert in_order(chain, 3) == 30
+    assert in_order([], 3) == 0
 
 
 def test_a_giant_goes_by_days_and_everybody_else_in_one_window() -> None:
