@@ -91,12 +91,13 @@ chaos-real: $(STAMP) ## faults over PostgreSQL and Celery, then twenty over a re
 	$(BIN)/python -m standins.controlplane.build
 	$(BIN)/pytest tests/sandbox/test_real_parts.py -m "real and chaos" -s -rs
 
-# Two processes have a running stack each and all tests of it (tests/kit/whole_stack.py), a third one everything else.
+# One process has the one running stack and all tests of it, the other one everything else. A second stack beside it makes
+# both slower than one after the other: an Airflow that waits takes a third of a core (tried).
 test-whole: $(STAMP) ## the product against the stand-ins, the whole way through REST API and browser (skipped without Chromium)
-	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real and not long" -n 3 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real and not long" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-sandbox: $(STAMP) ## the same without the browser
-	$(BIN)/pytest tests/sandbox -m "not chaos and not real and not long" -n 3 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox -m "not chaos and not real and not long" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser

@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let `--dist loadgroup` mean one process for all tests of a shared sandbox."""
+    """Let `--dist loadgroup` mean one process for all tests of the shared sandbox."""
     if config.getoption("dist") != "loadgroup":
         return None
     from tests.kit.whole_stack import OneStackScheduling

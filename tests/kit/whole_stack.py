@@ -1,4 +1,4 @@
-"""The whole sandboxes of the tests that ask for `stack`: the fixture's body, order, time-outs and logs.
+"""One whole sandbox for all tests of a session that ask for `stack`: its fixture's body, order, time-outs and logs.
 
 The fixture itself is defined once, in tests/conftest.py: tests of several folders share it.
 """
@@ -24,14 +24,22 @@ KEEP_LOGS = "SANDBOX_LOGS"
 """Environment variable: folder into which the logs of a failed test's sandbox are copied."""
 RUNNING = "SANDBOX_RUNNING"
 """Environment variable: state folder of a sandbox that runs already (make up), which is used then, and not ended."""
-STACKS = (
-    ("test_demo", "test_big_customers", "test_main_job", "test_data_safety", "test_admission", "test_orders"),
-    ("test_kill", "test_secrets", "test_shutdown", "test_page", "test_run"),
+GROUP = "stack"
+"""Scope of all tests of the shared sandbox: one process of pytest-xdist has them, and starts one sandbox."""
+
+FIRST = (
+    "test_demo",
+    "test_big_customers",
+    "test_kill",
+    "test_main_job",
+    "test_data_safety",
+    "test_admission",
+    "test_secrets",
+    "test_shutdown",
+    "test_orders",
 )
-"""Files whose tests share a sandbox, in their order: one process of pytest-xdist has them, and starts that sandbox. Two
-sandboxes, because most of a test is waiting. Whatever starts none comes after them.
-"""
-SHARED = tuple(file for files in STACKS for file in files)
+"""Files of minutes, in their order; the browser's come after them, then whatever starts no sandbox."""
+BROWSER = ("test_page", "test_run")
 
 STACK_KEY = pytest.StashKey[Stack]()
 FAILED_KEY = pytest.StashKey[bool]()
@@ -62,7 +70,7 @@ def arrange(items: list[pytest.Item]) -> None:
     for item in items:
         if not needs_stack(item):
             continue
-        if item.path.stem not in SHARED:
+        if item.path.stem not in (*FIRST, *BROWSER):
             raise pytest.UsageError(f"{item.path.name} uses `stack`: name it in tests/kit/whole_stack.py")
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(STACK_TIMEOUT_SECONDS))
@@ -71,18 +79,19 @@ def arrange(items: list[pytest.Item]) -> None:
 
 def _place(item: pytest.Item) -> int:
     # The browser's driver keeps an event loop of its own in this thread, which others must not meet.
-    return SHARED.index(item.path.stem) if needs_stack(item) else len(SHARED)
+    order = (*FIRST, *BROWSER)
+    return order.index(item.path.stem) if needs_stack(item) else len(order)
 
 
 class OneStackScheduling(LoadScopeScheduling):
-    """Gives all tests of a shared sandbox to one process, and the others to whichever is free, file by file.
+    """Gives all tests of the shared sandbox to one process, and the others to whichever is free, file by file.
 
     xdist's own groups need a node id that can be changed, which pytest 9.2 no longer has.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return next((f"sandbox {number}" for number, files in enumerate(STACKS) if Path(file).stem in files), file)
+        return GROUP if Path(file).stem in (*FIRST, *BROWSER) else file
 
 
 def add_logs(item: pytest.Item, report: pytest.TestReport) -> None:

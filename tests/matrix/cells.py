@@ -69,8 +69,11 @@ class Right:
     causes: frozenset[str] = frozenset()
 
 
-def right(scene: Scene, customer: str) -> Right:
-    """Return what is right for a customer after the last run of the scene."""
+def right(scene: Scene, customer: str, *, seen: bool = False) -> Right:
+    """Return what is right for a customer after the last run of the scene.
+
+    ``seen``: the ends of the mutations were seen although the run need not wait for them: nothing of before is left.
+    """
     normal = {s.id: 1 for s in truth(customer) if not s.meant}
     meant = {s.id: 1 for s in truth(customer) if s.meant}
     cleanup = scene.mode == "cleanup"
@@ -95,7 +98,10 @@ def right(scene: Scene, customer: str) -> Right:
     if scene.order == "reindex_first":
         return _swept(there, came, old, set(meant))
     return _deleted(
-        came, old and scene.overlap and bool(there), set(normal if owed else there) - set(meant), set(meant)
+        came,
+        old and scene.overlap and bool(there) and not seen,
+        set(normal if owed else there) - set(meant),
+        set(meant),
     )
 
 

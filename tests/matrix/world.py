@@ -33,7 +33,7 @@ from standins.clickhouse.client import ClickHouseSandbox
 from standins.kubernetes.client import KubernetesSandbox
 from tests.kit.mini_airflow import MiniAirflow
 from tests.kit.reindexer import Answer, Order, Reindexer
-from tests.matrix.cells import DAYS, PROFILES, Scorecard, truth, written
+from tests.matrix.cells import DAYS, PROFILES, Right, Scorecard, right, truth, written
 from tests.matrix.choices import CUSTOMERS, Scene
 from tests.standins.clickhouse_fixtures import until
 
@@ -357,6 +357,16 @@ class Run:
             for record in mine
             if record and record.get("kind") == "failure" and self.keys.get(record["key"]) == customer
         } - {"heartbeat_timeout"}
+
+    def right(self, customer: str) -> Right:
+        """What is right for a customer, by how quick its mutations were."""
+        ended = [
+            record["status"] == "gone"
+            for (run, task, _, key), record in self.air.xcoms.items()
+            if (run, key, task.rpartition(".")[2]) == (self.run_id, "return_value", "wait_mutations")
+            and self.keys.get(record["key"]) == customer
+        ]
+        return right(self.scene, customer, seen=bool(ended) and all(ended))
 
     def verified(self, customer: str) -> bool:
         """True when the report says so of all of a customer's windows."""
