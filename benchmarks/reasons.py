@@ -78,8 +78,8 @@ GOALS = (
         "replay",
         _by_ours("stock", "cpu_per_window"),
         0.1,
-        "the figure is from 40 windows that start at once, whose imports pile up on two cores (24.9 CPU seconds a window);"
-        " here a stage starts at a time and the imports do not",
+        "the figure is from 40 windows that start at once, whose imports pile up on two cores (24.9 CPU seconds a"
+        " window); here a stage starts at a time and the imports do not",
     ),
     Goal(
         "CPU a window by the stock DAG's with the preload, at most 0.5",
