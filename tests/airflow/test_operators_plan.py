@@ -99,6 +99,21 @@ def test_what_is_to_be_said_of_a_plan_is_left_for_the_page(
     assert history.endswith("; it is not used")
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"mode": "cleanup", "overlap": True}, True),
+        ({"mode": "cleanup"}, False),
+        ({"mode": "reindex", "overlap": True}, False),
+    ],
+)
+def test_a_plan_says_that_overlap_is_not_used(cluster: str, stock: list[str], asked: Json, said: bool) -> None:
+    made = task(customers=["acme"], **asked, **JANUARY)
+    planner().execute(made)
+    notes = [note for note in made["ti"].xcoms.get(("plan", "notes"), []) if "overlap" in note]
+    assert [note.partition(":")[0] for note in notes] == ["overlap is not used for windows with scorecard"] * said
+
+
 HISTORY = f"scorecard_backfill_history__{NAME}"
 
 

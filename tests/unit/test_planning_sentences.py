@@ -15,7 +15,14 @@ from include.scorecard_backfill.planning.inventory import (
     tables_by_database,
     without_final,
 )
-from include.scorecard_backfill.planning.plan import Inventory, PlanError, Request, build_plan, size_notes
+from include.scorecard_backfill.planning.plan import (
+    Inventory,
+    PlanError,
+    Request,
+    build_plan,
+    overlap_notes,
+    size_notes,
+)
 from include.scorecard_backfill.planning.windows import (
     DateRange,
     WindowError,
@@ -23,6 +30,7 @@ from include.scorecard_backfill.planning.windows import (
     previous_month,
     split_by_volume,
 )
+from include.scorecard_backfill.records import Database
 from tests.kit.build import window
 
 JANUARY = DateRange.parse("2026-01-01", "2026-02-01")
@@ -184,3 +192,15 @@ def test_what_is_wrong_with_a_date_or_a_range() -> None:
         with pytest.raises(WindowError) as refused_:
             make()
         assert str(refused_.value) == said
+
+
+def test_who_chose_overlap_is_told_where_it_is_not_used() -> None:
+    both = window().model_copy(
+        update={"databases": (Database(name="acme_voice", profile_id="voice", tables=("score", "scorecard")),)}
+    )
+    assert overlap_notes([both], {"score", "scorecard"}) == []
+    assert overlap_notes([], ()) == []
+    assert overlap_notes([both], {"scorecard"}) == [
+        "overlap is not used for windows with score: clickhouse.written_columns names no column there that tells old"
+        " rows from new ones, so their reindex waits for the end of every mutation"
+    ]

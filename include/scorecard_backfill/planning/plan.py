@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -151,6 +151,20 @@ def size_notes(windows: Sequence[Window]) -> list[str]:
         f"{len(windows):,} windows in one run: Airflow's scheduler looks at each one that waits, at every turn of its"
         " loop, so that all of them go slower. More windows.batches in the cluster's file, or runs of fewer customers"
         " or shorter ranges one after another, are done sooner"
+    ]
+
+
+def overlap_notes(windows: Iterable[Window], told: Container[str]) -> list[str]:
+    """Return what somebody who chose overlap should know: where it is not used, because nobody could prove it later.
+
+    ``told`` are the tables whose old rows can be told from those that were written again.
+    """
+    tables = sorted({table for window in windows for table, _ in window.slices() if table not in told})
+    if not tables:
+        return []
+    return [
+        f"overlap is not used for windows with {', '.join(tables)}: clickhouse.written_columns names no column there"
+        " that tells old rows from new ones, so their reindex waits for the end of every mutation"
     ]
 
 

@@ -139,6 +139,8 @@ class PlanOperator(BaseOperator):
         except plan.PlanError as error:
             raise Refusal(str(error)) from None
         notes += plan.size_notes(windows)
+        if run.overlap and run.mode == "cleanup" and run.order == "delete_first":
+            notes += plan.overlap_notes(windows, config.clickhouse.written_columns)
         notes += imported.notes
         notes += [f"owed, taken in: {w.label}" for w in windows if w.before]
         notes += [f"owed, NOT in this plan: {debt.text}" for debt in owing.outside(windows, open_debts)]
