@@ -35,6 +35,7 @@ from include.scorecard_backfill.records.results import (
     Sent,
     Verified,
     WorkflowsClosed,
+    attempted,
     read,
     settled,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Verified",
     "Window",
     "WorkflowsClosed",
+    "attempted",
     "plain",
     "read",
     "read_event",

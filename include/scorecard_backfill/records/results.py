@@ -168,3 +168,11 @@ def settled(key: str, verified: Record | None, cut: object) -> Settled:
         return "verified"
     keys = plain(cut)
     return "cut" if isinstance(keys, list) and key in keys else ""
+
+
+def attempted(reindexed: Record | None) -> bool:
+    """Return True when an attempt of a window's reindex was made, whatever became of it.
+
+    ``reindexed`` is what the reindex stage left: its result, its failure, or None.
+    """
+    return isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0

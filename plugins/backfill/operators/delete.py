@@ -31,6 +31,7 @@ from include.scorecard_backfill.records import (
     Reindexed,
     TableDays,
     Window,
+    attempted,
     read_event,
 )
 from include.scorecard_backfill.verdicts.causes import cause_of, what_to_do
@@ -151,9 +152,7 @@ class DeleteOperator(BaseOperator):
 
     def _was_written(self, context: Any, window: Window, generation: int) -> bool:
         """Return True when rows may be there that were written since the first DELETE, by this run or by another."""
-        reindexed = result_of(context, "reindex", window)
-        if isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0:
-            # An attempt was made, whatever became of it.
+        if attempted(result_of(context, "reindex", window)):
             return True
         return generation > 0 and not DebtBook(window.cluster).owes(window.key)
 

@@ -24,8 +24,8 @@ from include.scorecard_backfill.records import (
     Failure,
     GoEvent,
     MutationsGone,
-    Reindexed,
     ResendEvent,
+    attempted,
     settled,
 )
 from include.scorecard_backfill.verdicts import mutations as rules
@@ -149,8 +149,7 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
 
         What another run has done matters only after a clear: while a run is going it is its cluster's only one.
         """
-        reindexed = await self.result_of("reindex")
-        if isinstance(reindexed, (Reindexed, Failure)) and reindexed.attempt > 0:
+        if attempted(await self.result_of("reindex")):
             return True
         if self._left not in ("delete", "never") or not self._sent:
             return False
