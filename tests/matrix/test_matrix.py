@@ -49,21 +49,12 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory, reindexer: Reindexer) -
     made.stop()
 
 
-@pytest.fixture(scope="session")
-def clients() -> Iterator[quick_clients.Pool]:
-    """The clients of ClickHouse."""
-    made = quick_clients.Pool()
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def world(
     request: pytest.FixtureRequest,
     clickhouse: ClickHouseSandbox,
     kubernetes: KubernetesSandbox,
     reindexer: Reindexer,
-    clients: quick_clients.Pool,
     air: MiniAirflow,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -72,7 +63,7 @@ def world(
     for name, value in connections(clickhouse, kubernetes).items():
         monkeypatch.setenv(name, value)
     reindexer.install(monkeypatch)
-    quick_clients.install(clients, monkeypatch)
+    quick_clients.install(monkeypatch)
     made = World(request.param, clickhouse, kubernetes, reindexer, air)
     made.configure(tmp_path, monkeypatch)
     yield made

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from backfill.hooks import clickhouse_clients
 from backfill.operators.checks.clickhouse import clickhouse
 from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import guarded
@@ -303,3 +304,17 @@ def test_replica_that_is_behind_is_waited_for(scene: Scene) -> None:
 
     assert verified(scene.verify(look_then_heal)).status == "verified"
     assert looks[0]["node-1-2"] == 0 < looks[0]["node-1-1"]
+
+
+def test_who_looks_again_and_again_connects_once_and_a_delete_has_a_connection_of_its_own(scene: Scene) -> None:
+    scene.fill("2026-01-05")
+    node = scene.sandbox.node("node-1-1")
+    clickhouse_clients.shared.close()
+    scene.sandbox.clear()
+    scene.delete(scene.window())
+    for _ in range(3):
+        assert scene.wait_mutations().status == "gone"
+    product = [row["statement"] for row in node.statements(queries=True) if "airflow" in row["user_agent"]]
+    assert len([text for text in product if "system.mutations" in text]) > 3
+    assert len([text for text in product if text.startswith("ALTER")]) == 1
+    assert len([text for text in product if text.startswith("SELECT version()")]) == 2

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from airflow.providers.clickhousedb.hooks.clickhouse import ClickHouseHook
@@ -17,6 +18,7 @@ from airflow.sdk import Connection
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from backfill.hooks.clickhouse_clients import shared
 from backfill.hooks.clickhouse_errors import (
     DdlAnswer,
     NativePortError,
@@ -87,22 +89,34 @@ class BackfillClickHouse(ClickHouseHook):
             },
         )
         # Not `_connection`: the base class keeps one of its own under that name.
-        self._given = connection
+        self._given, self._read = connection, connection
         self._kubernetes = (config.kubernetes.conn_id, config.kubernetes.context)
         self.names = names_of(self.config)
 
     def get_connection(self, conn_id: str) -> Connection:
-        """Return the connection given to the constructor, or read it."""
-        return self._given or resolved_now(super().get_connection(conn_id), *self._kubernetes)
+        """Return the connection given to the constructor, or read it, once: in a worker that is a call to Airflow."""
+        if self._read is None:
+            self._read = resolved_now(super().get_connection(conn_id), *self._kubernetes)
+        return self._read
 
-    def _password(self) -> str | None:
-        return self._given.password if self._given else self.get_connection(self.config.conn_id).password
+    def _is_rotated(self) -> bool:
+        """Whether the refused password came from the Secret; it is read again then, also by this hook."""
+        rotated = refused(self.get_connection(self.config.conn_id).password)
+        self._read = self._given
+        return rotated
 
     @contextmanager
-    def client(self) -> Iterator[Client]:
-        """Yield a client of its own for one piece of work."""
+    def client(self, *, own: bool = False) -> Iterator[Client]:
+        """Yield a client for one piece of work: one that is kept for the next, or with ``own`` one made for it."""
         try:
-            client = self.get_client()
+            if own:
+                with closing(self.get_client()) as client:
+                    yield client
+                return
+            # A digest, so that no password is kept as a key.
+            made_of = sha256(repr(sorted(self._get_client_kwargs().items())).encode()).digest()
+            with shared.taken(made_of, self.get_client) as client:
+                yield client
         except ClickHouseError as error:
             if "clickhouse-client" in str(error):
                 raise NativePortError(
@@ -110,16 +124,12 @@ class BackfillClickHouse(ClickHouseHook):
                     " for example 8443, not 9000 or 9440"
                 ) from error
             # A password that was rotated: the Secret is read again with the next look, so this error passes.
-            if getattr(error, "code", None) == AUTHENTICATION_FAILED and refused(self._password()):
+            if getattr(error, "code", None) == AUTHENTICATION_FAILED and self._is_rotated():
                 raise ConnectionError(
                     f"connection {self.config.conn_id}: ClickHouse refuses the password that was read from the Secret;"
                     " it is read again"
                 ) from error
             raise
-        try:
-            yield client
-        finally:
-            client.close()
 
     def rows(self, statement: str, settings: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Return the rows of a SELECT as dicts. Raises the driver's errors; a cut answer is an error."""
@@ -353,7 +363,8 @@ class BackfillClickHouse(ClickHouseHook):
             "distributed_ddl_task_timeout": self.config.ddl_timeout_seconds,
             "distributed_ddl_output_mode": "null_status_on_timeout",
         }
-        with self.client() as client:
+        # Of its own, so that no connection which grew old decides whether a statement has arrived.
+        with self.client(own=True) as client:
             client.set_client_setting("max_execution_time", self.config.ddl_timeout_seconds + CLIENT_MARGIN_SECONDS)
             return client.raw_query(statement, settings=settings, fmt=fmt)
 
