@@ -56,8 +56,9 @@ TOPOLOGY_SECONDS = 60.0
 class WaitArgs(Part):
     """Arguments that every wait has, and a base of those of each trigger; all of them JSON.
 
-    ``group`` is the task group of the window, ``key`` the window's. ``not_before`` in epoch seconds: a trigger
-    that fires before the scheduler has handled the event of the worker that deferred to it makes Airflow fail the task.
+    ``group`` is the task group of the window, ``key`` the window's. ``not_before`` in epoch seconds: a trigger that
+    puts its task back to a worker before the scheduler has handled the event of the worker that deferred to it makes
+    Airflow fail the task. A success ends the task here, which no late event changes.
     """
 
     cluster: str
@@ -214,13 +215,14 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             await self._until_it_may_fire()
             yield self._final_event(self._broken(error))
             return
-        await self._until_it_may_fire()
         watch = Watch(self.config, self.task_instance, self.stage, self.label, getattr(self, "window", None))
         look: Look | None = None
         try:
             look = await self._until_decided(watch)
         finally:
             watch.ended(look, on_worker=self.fails_on_worker)
+        if not isinstance(look, Done):
+            await self._until_it_may_fire()
         yield self._final_event(look)
 
     async def _prepared(self) -> None:
