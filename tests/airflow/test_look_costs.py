@@ -13,12 +13,13 @@ from airflow import settings as airflow_settings
 from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskmap import TaskMap
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
 from backfill import settings
 from backfill.groups import BATCHES
@@ -131,4 +132,23 @@ def test_batches_that_a_plan_does_not_need_are_skipped_and_nothing_waits_for_the
         session.expire_all()
         ready, _ = run.update_state(session=session, execute_callbacks=False)
         assert [ti.task_id for ti in ready] == ["replan"]
+        session.rollback()
+
+
+def test_windows_that_wait_take_no_slot_of_a_pool_that_counts_deferred_tasks(dag: Any) -> None:
+    with create_session() as session:
+        run = run_of(dag, session, BATCH, next_batch="deferred")
+        pool = session.scalar(select(Pool).where(Pool.pool == "default_pool")) or Pool(pool="default_pool")
+        pool.slots, pool.include_deferred = 3, True
+        session.add(pool)
+        mine = (TaskInstance.run_id == run.run_id, TaskInstance.map_index == 0)
+        # One is under way; its Job has a slot, as its DELETE had.
+        session.execute(
+            update(TaskInstance).where(*mine, TaskInstance.task_id.endswith(".admit")).values(state="success")
+        )
+        session.execute(
+            update(TaskInstance).where(*mine, TaskInstance.task_id == "windows.reindex").values(state="deferred")
+        )
+        session.flush()
+        assert Pool.slots_stats(session=session)["default_pool"]["open"] == 2
         session.rollback()

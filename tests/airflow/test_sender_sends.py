@@ -14,6 +14,7 @@ import pytest
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.execution_time.context import NEVER_EXPIRE
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from backfill.deleting import deleter, sender, turn
 from backfill.deleting.sender import DeleteSender, Order
@@ -72,7 +73,13 @@ class Site:
         return self.store.get(name_of(name, KEY))
 
 
-def site(monkeypatch: pytest.MonkeyPatch, house: House | None = None, stage: Stage = "delete", **limits: Any) -> Site:
+def site(
+    monkeypatch: pytest.MonkeyPatch,
+    house: House | None = None,
+    stage: Stage = "delete",
+    others: Json | None = None,
+    **limits: Any,
+) -> Site:
     """A sender whose hook is a ClickHouse from memory."""
     house = House() if house is None else house
     delete = {
@@ -90,6 +97,7 @@ def site(monkeypatch: pytest.MonkeyPatch, house: House | None = None, stage: Sta
 
     monkeypatch.setattr(sender, "BackfillClickHouse", hook)
     monkeypatch.setattr(turn, "state_now", lambda ti: "running")
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {"manual__1": dict(others or {})})
     made = DeleteSender(BaseOperator(task_id="delete"), NAME, stage)
     # Airflow's own logger writes to its task's log, which no test sees.
     monkeypatch.setattr(made, "log", logging.getLogger(__name__))
@@ -188,6 +196,39 @@ def test_a_step_waits_for_room_without_anything_being_sent(
     assert found.sent == []
     assert found.store.values == {}
     assert named in caplog.text
+
+
+def test_room_that_a_window_before_this_one_may_take_at_this_moment_is_none(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = [mutation(key="f" * 16, table=name) for name in "ab"]
+    found = site(monkeypatch, House(listed=[others]), others={"windows.delete_3": "running"})
+    found.context["ti"].map_index = 4
+    caplog.set_level(logging.INFO)
+    deferred(found, order())
+    assert found.sent == []
+    assert "2 of our mutations are unfinished, and 1 windows before this one are sending (limit 3)" in caplog.text
+
+
+def test_who_sends_is_asked_before_the_look_that_shows_what_was_sent(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    found = site(monkeypatch, House(listed=[[]]))
+    look = found.house.mutations
+
+    def mutations() -> list[Mutation]:
+        asked.append("mutations")
+        return look()
+
+    def ahead(self: turn.Turn) -> int:
+        asked.append("states")
+        return 0
+
+    monkeypatch.setattr(found.house, "mutations", mutations)
+    monkeypatch.setattr(turn.Turn, "ahead", ahead)
+    found.sender.send(found.context, order())
+    assert asked[:2] == ["states", "mutations"]
 
 
 def test_below_the_limit_there_is_room(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from backfill.deleting import deleter as module
 from backfill.deleting.deleter import Deleter
@@ -99,3 +100,50 @@ def test_it_is_asked_right_before_each_statement(
     assert len(sent) == leave
     # What was not sent is looked for by the next try; it is not taken for sent.
     assert deleter.store.get(deleter._store_key(step))["state"] == "sending"
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued", "running", "restarting"])
+def test_a_window_before_this_one_that_has_a_worker_may_be_sending(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ahead(monkeypatch, "windows_2.delete", 1, {"windows_2.delete_0": state}) == 1
+
+
+@pytest.mark.parametrize("state", ["deferred", "success", "failed", "up_for_retry", None])
+def test_one_that_waits_or_has_ended_is_not_sending(state: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ahead(monkeypatch, "windows_2.delete", 1, {"windows_2.delete_0": state}) == 0
+
+
+def test_windows_are_before_this_one_in_the_plans_order_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = dict.fromkeys(
+        ("windows.delete_30", "windows_2.delete_0", "windows_2.wait_mutations_1", "windows_2.delete_2",
+         "windows_2.delete_10", "windows_3.delete_0", "smaller_windows.delete_0"), "running",
+    )  # fmt: skip
+    assert ahead(monkeypatch, "windows_2.delete", 2, others) == 3
+    assert ahead(monkeypatch, "windows_2.wait_mutations", 10, others) == 4
+    assert ahead(monkeypatch, "single_days.delete", 0, others) == 7
+
+
+def test_a_window_with_two_busy_stages_is_one_and_tasks_without_windows_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = {"windows.delete_0": "running", "windows.wait_mutations_0": "queued", "windows_2.delete": "scheduled"}
+    assert ahead(monkeypatch, "windows.delete", 1, both) == 1
+
+
+def test_nothing_is_sent_when_airflow_does_not_say_who_else_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match="nothing is sent: Airflow does not say which other windows are sending"):
+        ahead(monkeypatch, "windows.delete", 1, GONE)
+
+
+def ahead(monkeypatch: pytest.MonkeyPatch, task_id: str, index: int, said: Json | Exception) -> int:
+    """How many windows are ahead of a task instance, when Airflow says this of all."""
+    task = context(task_id, task_state_store=Store())
+    task["ti"].map_index = index
+
+    def states(*, task_ids: list[str], **_: Any) -> Json:
+        if isinstance(said, Exception):
+            raise said
+        assert all(name.rpartition("_")[0] in task_ids for name in said if name[-1].isdigit())
+        return {"manual__1": said}
+
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", states)
+    return Turn(task, window()).ahead()

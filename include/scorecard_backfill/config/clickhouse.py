@@ -93,7 +93,7 @@ class DeleteConfig(Frozen):
         ge=1,
         le=400,
         description="Own unfinished DELETEs (one per database, table and statement, all windows and runs together) from"
-        " which on no further one is sent; windows that look at the same moment may each send one more.",
+        " which on no further one is sent; of windows that look at the same moment the first of the plan sends.",
     )
 
 

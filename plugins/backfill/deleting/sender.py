@@ -83,7 +83,7 @@ class DeleteSender:
         deleter = Deleter(hook, hook.topology(), store, self.log, key, order.generation, turn.check)
         while True:
             try:
-                return self._all(context, deleter, order)
+                return self._all(context, deleter, order, turn)
             except DropRefusedError as error:
                 self.log.warning("%s; what is left of it is deleted by rows", error)
             except _NextGenerationError as error:
@@ -92,11 +92,12 @@ class DeleteSender:
                 order = order.again(error.generation)
                 deleter = deleter.again(order.generation)
 
-    def _all(self, context: Mapping[str, Any], deleter: Deleter, order: Order) -> tuple[Sent, ...]:
+    def _all(self, context: Mapping[str, Any], deleter: Deleter, order: Order, turn: Turn) -> tuple[Sent, ...]:
         records: dict[TableName, Sent] = {}
         for step in self._steps(deleter, order):
+            ahead = turn.ahead()
             mutations = deleter.hook.mutations()
-            record = self._one(context, deleter, order, step, mutations)
+            record = self._one(context, deleter, order, step, mutations, ahead)
             if step.chunk and not deleter.is_done(step, deleter.hook.mutations()):
                 self.log.info("%s is sent; the next step waits until it is done on every host", step.label)
                 self._defer(order, step, chunk=step.chunk, sent=record)
@@ -104,7 +105,13 @@ class DeleteSender:
         return tuple(records.values())
 
     def _one(
-        self, context: Mapping[str, Any], deleter: Deleter, order: Order, step: Step, mutations: Sequence[Mutation]
+        self,
+        context: Mapping[str, Any],
+        deleter: Deleter,
+        order: Order,
+        step: Step,
+        mutations: Sequence[Mutation],
+        ahead: int,
     ) -> Sent:
         sent = deleter.sent_state(step)
         seen = deleter.seen(step, mutations)
@@ -120,7 +127,7 @@ class DeleteSender:
             raise _NextGenerationError(decided.number, f"{step.label}: {decided.why}")
         if decided.action == "send":
             deleter.refuse_crowded(step, mutations)
-            self._wait_for_room(deleter, mutations, order, step)
+            self._wait_for_room(deleter, mutations, order, step, ahead)
             return deleter.send(step)
         if decided.action == "fail":
             fail(context, self._failure(order, decided.cause, f"{step.label}: {decided.why}"))
@@ -137,11 +144,14 @@ class DeleteSender:
             deleted=order.resent.model_copy(update={"generation": order.generation}) if order.resent else None,
         )
 
-    def _wait_for_room(self, deleter: Deleter, mutations: Sequence[Mutation], order: Order, step: Step) -> None:
+    def _wait_for_room(
+        self, deleter: Deleter, mutations: Sequence[Mutation], order: Order, step: Step, ahead: int
+    ) -> None:
         most = deleter.hook.config.delete.max_own_unfinished_mutations
         reasons = [described(other) for other in altering(mutations, step.name)]
-        if (count := own_unfinished(mutations)) >= most:
-            reasons.append(f"{count} of our mutations are unfinished (limit {most})")
+        if (count := own_unfinished(mutations)) + ahead >= most:
+            before = f", and {ahead} windows before this one are sending" if ahead else ""
+            reasons.append(f"{count} of our mutations are unfinished{before} (limit {most})")
         if reasons:
             self.log.info("%s waits: %s", step.label, "; ".join(reasons))
             self._defer(order, step, chunk=0, sent=None)

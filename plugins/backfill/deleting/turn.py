@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
+from backfill.groups import GROUPS
 from backfill.kit.stages import StageError
 from backfill.kit.store import WindowStore
 from backfill.taken import state_now
@@ -20,12 +22,19 @@ from include.scorecard_backfill.records import Window
 SENDER = "sender"
 """Try that has asked last whether it may send."""
 
+SENDING_STAGES = ("delete", "wait_mutations")
+"""Stages whose worker sends statements; one that waits for something is deferred meanwhile."""
+
+NOWHERE = (-1, -1)
+
+ABOUT_TO_SEND = frozenset({"scheduled", "queued", "running", "restarting"})
+
 
 class Turn:
     """One try of a stage, asked anew before each statement that deletes."""
 
     def __init__(self, context: Mapping[str, Any], window: Window) -> None:
-        self._ti = context["ti"]
+        self._ti: RuntimeTaskInstance = context["ti"]
         self._store = WindowStore(context, window)
 
     def check(self) -> None:
@@ -50,3 +59,30 @@ class Turn:
                 f"nothing is sent: this task is {state or 'without state'} for Airflow and not running; try"
                 f" {self._ti.try_number} of it was ended or cleared meanwhile"
             )
+
+    def ahead(self) -> int:
+        """Return how many windows before this one have a worker that may be sending at this moment.
+
+        Windows that look at the same moment all see the same room for statements; the plan's order says whose it is.
+        Ask this before the look: whoever is not counted here any more has sent what the look shows.
+
+        Raises:
+            StageError: Airflow does not say.
+        """
+        tasks = [f"{group}.{stage}" for group in GROUPS for stage in SENDING_STAGES]
+        run_id = self._ti.run_id
+        try:
+            found = RuntimeTaskInstance.get_task_states(dag_id=self._ti.dag_id, task_ids=tasks, run_ids=[run_id])
+        except AirflowRuntimeError as error:
+            raise StageError(
+                f"nothing is sent: Airflow does not say which other windows are sending: {error}"
+            ) from error
+        busy = {_place(name) for name, state in found.get(run_id, {}).items() if state in ABOUT_TO_SEND}
+        mine = _place(f"{self._ti.task_id}_{self._ti.map_index}")
+        return sum(NOWHERE < place < mine for place in busy)
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Return where in the plan the window of ``group.stage_index`` is, NOWHERE for a task that has no window."""
+    task_id, _, index = name.rpartition("_")
+    return (GROUPS.index(task_id.rpartition(".")[0]), int(index)) if index.isdigit() else NOWHERE

@@ -171,6 +171,9 @@ class TriggeredWait(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # In a pool that counts deferred tasks the waiting windows would hold all slots, and those under way get none.
+        # Airflow refuses 0 as an argument only.
+        self.pool_slots = 0
         self.cluster = cluster
         self.group = group
         self.start_trigger_args = StartTriggerArgs(
