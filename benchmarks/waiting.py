@@ -1,7 +1,8 @@
 """Windows that wait for their turn, by their number: triggerer, scheduler, servers, database, the page's route.
 
-All but one wait at `admit`; the first one's workflow is held. Waits for mutations and workflows share their polls by
-the same code (tests/airflow/test_waits_triggers.py counts them for a thousand); so many Jobs do not fit on a machine.
+One window's workflow is held; the others of the first batch wait at `admit`, further batches behind their opener. Waits
+for mutations and workflows share their polls by the same code (tests/airflow/test_waits_triggers.py counts them for a
+thousand); so many Jobs do not fit on a machine.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def _one(count: int, seconds: float, state: Path) -> Json:
         route, size = _route(api, dag, run)
         return {
             "windows": windows,
+            "open": len([task for task in api.tasks(dag, run, "windows.admit") if task.map_index >= 0]),
             "triggerer_mb": round(after["triggerer"].memory_mb),
             "triggerer_mb_idle": round(empty["triggerer"].memory_mb),
             "cpu_per_minute": {name: round(used * 60 / seen.seconds, 1) for name, used in cpu.items()},
@@ -81,12 +83,14 @@ def _one(count: int, seconds: float, state: Path) -> Json:
 
 
 def _until_waiting(api: AirflowApi, dag: str, run: str, windows: int) -> None:
-    """Wait until one window waits for its workflow, which is held, and every other one for its turn."""
+    """Wait until one window waits for its workflow, which is held, and every other one that is open for its turn."""
 
     def waits() -> bool:
-        deferred = [t.task_id for t in api.tasks(dag, run) if t.state == "deferred" and t.map_index >= 0]
-        turn, held = deferred.count("windows.admit"), deferred.count("windows.wait_workflows")
-        return (turn, held) == (windows - 1, 1)
+        mapped = [task for task in api.tasks(dag, run) if task.map_index >= 0]
+        admits = [task for task in mapped if task.task_id == "windows.admit"]
+        turn = [task for task in admits if task.state == "deferred"]
+        held = [task for task in mapped if task.task_id == "windows.wait_workflows" and task.state == "deferred"]
+        return (len(turn), len(held)) == (len(admits) - 1, 1)
 
     wait_for(waits, WAITING_SECONDS, lambda: f"{windows} windows wait; {api.summary(dag, run)}", poll_seconds=5)
 
