@@ -6,20 +6,23 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.hooks import clickhouse_clients
+from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.operators.checks.clickhouse import clickhouse
-from backfill.operators.plan import PlanOperator
+from backfill.operators.plan import PlanOperator, read_inventory
 from backfill.operators.preflight import guarded
 from include.scorecard_backfill.params import effective
 from include.scorecard_backfill.params.form import RunParams
+from include.scorecard_backfill.planning.windows import DateRange
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.spoiled import OpenDebts
+from sandbox.data.tables import create_statements
 from standins.clickhouse.client import SandboxError
 from tests.sandbox.faults_clickhouse_fixtures import NAME, Scene, failed, rows_before, scene, verified
 from tests.standins.clickhouse_fixtures import cluster, nodes
@@ -41,10 +44,15 @@ def preflight(scene: Scene) -> list[str]:
     return found
 
 
-def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> list[Window]:
-    """The windows of January. Raises AirflowFailException when the plan is refused."""
+def plan(scene: Scene, monkeypatch: pytest.MonkeyPatch, customer: str = "") -> list[Window]:
+    """The January windows of the scene's customer, or of another. Raises AirflowFailException when they are refused."""
     monkeypatch.setenv(f"AIRFLOW_VAR_SCORECARD_BACKFILL_LEARNED__{NAME.upper()}", "{}")
-    form = {"customers": [scene.customer], "start_date": "2026-01-01", "end_date": "2026-02-01", "window": "month"}
+    form = {
+        "customers": [customer or scene.customer],
+        "start_date": "2026-01-01",
+        "end_date": "2026-02-01",
+        "window": "month",
+    }
     run = effective(
         RunParams.read({**form, "mode": "cleanup"}),
         run_type="manual",
@@ -318,3 +326,23 @@ def test_who_looks_again_and_again_connects_once_and_a_delete_has_a_connection_o
     assert len([text for text in product if "system.mutations" in text]) > 3
     assert len([text for text in product if text.startswith("ALTER")]) == 1
     assert len([text for text in product if text.startswith("SELECT version()")]) == 2
+
+
+def test_a_database_without_the_volume_table_is_not_passed_over(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.configure(monkeypatch, tables=["scorecard", "score"])
+    bare = Scene(scene.sandbox, scene.folder, f"{scene.customer}bare")
+    node = scene.sandbox.nodes()[0]
+    for statement in create_statements(bare.spec):
+        if "`scorecard`" not in statement and "`scorecard_d`" not in statement:
+            node.query(statement)
+    node.query(
+        f"INSERT INTO `{bare.database}`.score_d (score_id, scorecard_id, customer_id, profile_id, conversation_id,"
+        f" scorecard_time) VALUES ('s', 'c', '{bare.customer}', 'voice', 'c', '2026-01-05 00:00:00')",
+        distributed_foreground_insert=1,
+    )
+    stock, _ = read_inventory(BackfillClickHouse(scene.config), DateRange(date(2026, 1, 1), date(2026, 2, 1)))
+    assert [(v.customer_id, v.table, v.rows) for v in stock.volumes if v.database == bare.database] == [
+        (bare.customer, "score", 1)
+    ]
+    with pytest.raises(AirflowFailException, match=rf"{bare.customer}.*lacks the tables \['scorecard'\]"):
+        plan(scene, monkeypatch, bare.customer)

@@ -257,10 +257,11 @@ def read_inventory(hook: BackfillClickHouse, days: DateRange) -> tuple[plan.Inve
     pairs = hook.rows(
         sql.pairs_statement(cluster=config.cluster, databases=databases, table=config.volume_table, names=hook.names)
     )
+    # Of the others, too: whose rows they hold says whose they are, where the volume table is missing altogether.
     volumes = hook.rows(
         sql.volumes_statement(
             cluster=config.cluster,
-            databases=databases,
+            databases=sorted(tables),
             tables=wanted,
             names=hook.names,
             start=days.start,
