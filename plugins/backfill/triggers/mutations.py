@@ -151,7 +151,8 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         """
         if attempted(await self.result_of("reindex")):
             return True
-        if self._left not in ("delete", "never") or not self._sent:
+        repeats = bool(self._sent) and self._left in ("delete", "never")
+        if not repeats and (self._sent or not self._resending):
             return False
         return not await DebtBook(self.args.cluster).aowes(self.window.key)
 
@@ -189,10 +190,14 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         return self._act(self._facts(seen, rows), verdict, names)
 
     def _unfinished_resend(self) -> Look:
-        """An earlier try failed while it sent the DELETE again: go on there, or with the next generation."""
-        if self._left == "delete":
+        """An earlier try failed while it sent the DELETE again: go on there, or with the next generation.
+
+        Neither where it would take rows that were written since: what is not sent yet is a repetition, too.
+        """
+        facts = self._facts("dead", "unknown")
+        if self._left == "delete" or (facts.written and not facts.bounded):
             why = failed("killed", "an earlier try ended before it had sent the whole DELETE again")
-            return self._act(self._facts("dead", "unknown"), why, ())
+            return self._act(replace(facts, left="delete"), why, ())
         return Wake(GoEvent(key=self.window.key, why="the DELETE is not sent whole"), "the DELETE is not sent whole")
 
     def _facts(self, seen: life.Seen, rows: life.Rows) -> life.Facts:
