@@ -384,6 +384,25 @@ def test_a_failure_of_the_wait_itself_is_an_end_that_nobody_knows(api: Api) -> N
         assert trigger()._plain(other) is other
 
 
+def test_an_image_beside_the_program_is_held_against_it_only_when_the_program_has_ended(
+    api: Api, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch, kubernetes={"pull_error_grace_seconds": 60})
+    api.listed = [job()]
+
+    async def story() -> list[Look]:
+        wait = trigger()
+        await wait.prepare()
+        found = []
+        for state in (RUNS, ENDED):
+            api.found = [pod(reindex=state, mesh=NO_IMAGE)]
+            found.append(await wait.look())
+            monkeypatch.setattr(Clock, "moment", Clock.moment + timedelta(seconds=90))
+        return found
+
+    assert [type(one) for one in asyncio.run(story())] == [Wait, Wait]
+
+
 @pytest.mark.parametrize("decided", [End("reindex-a2", {}), Leave("it is not ours")])
 def test_only_a_person_who_ends_this_try_ends_its_job(api: Api, decided: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     api.decided = decided
