@@ -1,9 +1,9 @@
-"""Waits look by look over servers of told answers: mutations and what they leave, room in a quota, the gate, states."""
+"""The waits for mutations look by look: what ends them, what they count, and what an unfinished resend goes on with."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,28 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from backfill.hooks.clickhouse import BackfillClickHouse
-from backfill.hooks.kubernetes import KubeCallError
 from backfill.kit.debts import DebtBook
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
-from backfill.kit.poll import SharedPoll
 from backfill.settings import cluster_config
-from backfill.slots import stage_ids
-from backfill.triggers import admit, mutations, room
-from backfill.triggers.admit import AdmitTrigger
+from backfill.triggers import mutations
 from backfill.triggers.chunk import ChunkTrigger
 from backfill.triggers.mutations import MutationsTrigger
-from backfill.triggers.quiet import QuietTrigger
-from backfill.triggers.room import RoomTrigger
-from backfill.triggers.workflows import shared_open_ids
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config.rules import condition_of
-from include.scorecard_backfill.job import JobError
 from include.scorecard_backfill.records import Failure, GoEvent, MutationsGone, ResendEvent, Sent
 from include.scorecard_backfill.verdicts.counts import Host
-from include.scorecard_backfill.verdicts.health import FREE_DISK, RUNNING_WORKFLOWS, Reading
 from include.scorecard_backfill.verdicts.mutations import Mutation
 from tests.kit.build import debt
 from tests.kit.store import AssetState
@@ -156,6 +146,35 @@ def test_what_others_change_of_the_table_is_named_beside_it(house: House) -> Non
                     replace(other, table="score", command=command)]  # fmt: skip
     _, *named = text(waited()).split("; ")
     assert named == [f"another ALTER of acme_voice.scorecard is unfinished on node-2-1: {command}"]
+
+
+KILLED = "the mutation on acme_voice.scorecard was killed on node-1-1; rows may remain"
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_killed_mutation_fails_only_when_no_host_works_on_it_any_more(
+    house: House, left: Left, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overlap: bool
+) -> None:
+    configure(tmp_path, monkeypatch, **WRITTEN)
+    if overlap:
+        choose_overlap(left)
+    house.listed = [mutation("node-1-1", is_killed=True, is_done=False), mutation("node-2-1", is_done=False)]
+    if not overlap:
+        assert text(waited()) == KILLED
+    house.listed[1] = mutation("node-2-1")
+    found = failure(waited())
+    assert (found.cause, found.reason, found.generation) == ("killed", KILLED, 1)
+    assert house.counted == []
+
+
+def test_a_host_that_never_took_it_fails_only_when_no_other_works_on_it_any_more(house: House, left: Left) -> None:
+    left["windows.delete", "return_value"] = deleted(sent=(sent(accepted=("node-1-1",), at=5.0),))
+    house.listed = [mutation("node-1-1", is_done=False)]
+    assert "not picked up by node-2-1 within 300 s" in text(waited())
+    house.listed = [mutation("node-1-1")]
+    found = failure(waited())
+    assert found.cause == "not_picked_up"
+    assert "not picked up by node-2-1 within 300 s" in found.reason
 
 
 def test_only_tables_that_were_sent_are_counted_and_only_old_rows_of_them(
@@ -309,165 +328,3 @@ def test_few_of_ours_work_at_a_time(house: House, tmp_path: Path, monkeypatch: p
     assert text(chunk()) == "2 of our mutations are unfinished (limit 2)"
     house.listed = [*ours(1), *ours(2, is_killed=True), *ours(3, is_done=True)]
     assert isinstance(chunk(), Wake)
-
-
-def refused(status: int | None, detail: str = "no") -> KubeCallError:
-    """What the API says to a dry run."""
-    return KubeCallError(f"cannot create: {detail}", status, "Reason", detail)
-
-
-FULL = refused(403, "exceeded quota: jobs")
-ASKED: Json = {"key": KEY, "cluster": NAME, "run_id": "r", "customer_id": "acme", "start": "2026-01-01",
-               "end": "2026-02-01", "attempt": 1, "ttl_seconds": 3600, "deadline_seconds": 60}  # fmt: skip
-
-
-def in_room(answer: Any, since: float = 0.0, **patched: Any) -> Look:
-    """A look for room for a Job."""
-    asked: list[Any] = []
-
-    class Api:
-        def __init__(self, config: Any) -> None:
-            assert config.name == NAME
-
-        async def cronjob(self) -> Json:
-            return {"cron": True}
-
-        async def create_job(self, manifest: Any, *, dry_run: bool) -> Any:
-            asked.append((manifest, dry_run))
-            if answer:
-                raise answer
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "KubernetesJobs", Api)
-        patch.setattr(room, "build_job", patched.get("build", lambda cron, request: (cron, request.customer_id)))
-        (found,) = run(RoomTrigger(cluster=NAME, key=KEY, request=ASKED, since=since), "windows.reindex", 1)
-    assert asked in ([(({"cron": True}, "acme"), True)], [])
-    return found
-
-
-@pytest.mark.parametrize("answer", [None, refused(409, "it exists")])
-def test_a_job_that_would_be_taken_or_is_there_has_room(cluster: str, answer: Any) -> None:
-    found = in_room(answer)
-    assert isinstance(found, Wake)
-    assert (found.event, found.why) == (GoEvent(key=KEY, why="there is room for the Job"), "there is room for the Job")
-
-
-def test_a_full_quota_is_waited_for_as_long_as_the_file_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: str
-) -> None:
-    configure(tmp_path, monkeypatch, kubernetes={"queue_timeout_seconds": 100})
-    now = datetime(2026, 3, 2, tzinfo=UTC)
-    monkeypatch.setattr(room, "datetime", SimpleNamespace(now=lambda tz: now))
-    waits = in_room(FULL, since=now.timestamp() - 100)
-    assert text(waits) == "the namespace's quota has no room for the Job: exceeded quota: jobs"
-    found = failure(in_room(FULL, since=now.timestamp() - 100.5))
-    assert found.cause == "quota_exceeded"
-    assert found.reason == ("no room for longer than 100 s (kubernetes.queue_timeout_seconds): exceeded quota: jobs")
-
-
-def test_a_job_that_no_time_mends_is_refused(cluster: str) -> None:
-    assert failure(in_room(refused(403))).cause == "access_denied"
-    found = failure(in_room(refused(422, "bad")))
-    assert (found.cause, found.reason, found.stage) == ("job_refused", "cannot create: bad", "reindex")
-
-    def build(*_: Any) -> Any:
-        raise JobError("no container")
-
-    found = failure(in_room(None, build=build))
-    assert (found.cause, found.reason) == ("job_refused", "no container")
-    with pytest.raises(KubeCallError):
-        in_room(refused(503))
-
-
-def asked_once(monkeypatch: pytest.MonkeyPatch, answer: Any) -> list[Json]:
-    """Airflow's states of tasks, and what it is asked for them."""
-    asked: list[Json] = []
-
-    def states(**fields: Any) -> Any:
-        asked.append(fields)
-        return answer
-
-    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", staticmethod(states))
-    return asked
-
-
-def result(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """The result of a coroutine."""
-    return asyncio.run(work())
-
-
-def test_the_states_of_a_run_are_those_of_tasks_that_may_make_jobs(
-    cluster: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trigger = placed(QuietTrigger(cluster=NAME, key=KEY, window=window().to_json()), "windows.reindex")
-    asked = asked_once(monkeypatch, {"manual__1": {"windows.reindex_0": "running"}, "another": {"x": "y"}})
-    assert result(trigger._states) == {"windows.reindex_0": "running"}
-    assert asked == [{"dag_id": trigger.ti.dag_id, "task_ids": stage_ids(), "run_ids": ["manual__1"]}]
-    asked_once(monkeypatch, {})
-    assert result(trigger._states) == {}
-
-
-def test_open_workflows_are_listed_once_for_all_that_wait(cluster: str) -> None:
-    asked: list[str] = []
-
-    class Workflows:
-        def open_query(self) -> str:
-            return "open ones"
-
-        async def list_ids(self, query: str) -> list[str]:
-            asked.append(query)
-            return ["w-1", "w-2", "w-1"]
-
-    async def both() -> Sequence[frozenset[str]]:
-        trigger: Any = SimpleNamespace(args=SimpleNamespace(cluster=NAME))
-        other: Any = SimpleNamespace(args=SimpleNamespace(cluster="other"))
-        first = await shared_open_ids(trigger, Workflows(), 60.0)  # type: ignore[arg-type]
-        again = await shared_open_ids(trigger, Workflows(), 60.0)  # type: ignore[arg-type]
-        return first, again, await shared_open_ids(other, Workflows(), 60.0)  # type: ignore[arg-type]
-
-    assert result(both) == (frozenset({"w-1", "w-2"}),) * 3
-    assert asked == ["open ones"] * 2
-
-
-def test_the_gate_remembers_what_closed_it_until_it_is_well_below(
-    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limit = {"stop_above": 10, "resume_below": 5}
-    limits = {name: dict(limit) for name in ("unfinished_mutations", RUNNING_WORKFLOWS)}
-    configure(tmp_path, monkeypatch, admission={"health": limits})
-    poll = SharedPoll()
-    monkeypatch.setattr(poll, "get", lambda key, load, max_age: load())
-    monkeypatch.setattr(admit, "shared_poll", lambda: poll)
-    unfinished, open_ones = [0], [0]
-
-    async def ids(trigger: Any, workflows: Any, max_age: float) -> list[str]:
-        assert workflows == "client"
-        return [""] * open_ones[0]
-
-    async def client(trigger: Any) -> str:
-        return "client"
-
-    def health(self: Any, hosts: Any) -> Any:
-        assert hosts == HOSTS
-        others = {name: Reading(0) for name in ("active_parts", "replication_queue")}
-        return others | {"unfinished_mutations": Reading(unfinished[0], "node-2-1"), FREE_DISK: Reading(10**13)}
-
-    async def hosts(self: Any) -> Any:
-        return HOSTS
-
-    monkeypatch.setattr(admit, "shared_open_ids", ids)
-    monkeypatch.setattr(admit, "shared_workflows", client)
-    monkeypatch.setattr(BackfillClickHouse, "health", health)
-    monkeypatch.setattr(AdmitTrigger, "hosts", hosts)
-
-    def gate(now: int, workflows: int) -> list[str]:
-        unfinished[0], open_ones[0] = now, workflows
-        trigger = placed(AdmitTrigger(cluster=NAME, group="windows"), "windows.admit")
-        trigger.args, trigger.config = SimpleNamespace(cluster=NAME), cluster_config(NAME)
-        return sorted(result(trigger._gate).closed)
-
-    assert gate(10, 10) == []
-    assert gate(11, 0) == ["unfinished_mutations"]
-    assert gate(7, 11) == [RUNNING_WORKFLOWS, "unfinished_mutations"]
-    assert gate(4, 7) == [RUNNING_WORKFLOWS]
-    assert gate(7, 4) == []

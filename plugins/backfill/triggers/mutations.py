@@ -186,7 +186,8 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
             rows, verdict = counted
         if seen == "unfinished" and not self._have_it(verdicts):
             others = [rules.described(m) for sent in self._sent for m in rules.altering(listed, sent.table)]
-            return wait(*(r for v in verdicts if v.state == "wait" for r in v.reasons), *others)
+            # Also those of a table whose mutation was killed on one host, while another one still works on it.
+            return wait(*(r for v in verdicts if v.state != "ok" for r in v.reasons), *others)
         return self._act(self._facts(seen, rows), verdict, names)
 
     def _unfinished_resend(self) -> Look:
