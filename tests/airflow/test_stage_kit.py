@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,21 +14,37 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from backfill import taken
-from backfill.kit import counting, xcoms
+from backfill.kit import counting, promises, xcoms
 from backfill.kit.counting import counted_once
+from backfill.kit.debts import DebtBook
 from backfill.kit.stages import StageError
-from backfill.kit.store import COUNTED, FAILED, WindowStore
+from backfill.kit.store import COUNTED, FAILED, RunStore, WindowStore
 from backfill.operators import undo, wait_mutations
 from backfill.operators.admit import AdmitOperator
 from backfill.operators.open import OpenOperator
 from backfill.operators.undo import UndoPlanOperator
 from backfill.operators.wait_mutations import WaitMutationsOperator
+from backfill.settings import cluster_config
 from include.scorecard_backfill.params.undo import UndoParams
+from include.scorecard_backfill.planning.terms import digest, terms_of, windows_digest
 from include.scorecard_backfill.records import Counted, Failure, JobEvent, MissingRows, Numbers, ResendEvent, TableDays
 from include.scorecard_backfill.verdicts.census import Census, TableCensus, Tally
-from tests.kit.waits import KEY, NAME, VERIFIED, TaskInstance, cluster, context, deleted, window
+from tests.kit.store import AssetState
+from tests.kit.waits import COUNTED as COUNT
+from tests.kit.waits import (
+    KEY,
+    NAME,
+    VERIFIED,
+    TaskInstance,
+    assets,
+    cluster,
+    configure,
+    context,
+    deleted,
+    window,
+)
 
-__all__ = ["cluster"]
+__all__ = ["assets", "cluster"]
 
 Json = dict[str, Any]
 
@@ -245,3 +263,63 @@ def test_a_delete_is_not_sent_again_on_other_terms(cluster: str, monkeypatch: py
     # About the generation before: that of this event was never sent.
     assert (kept.key, kept.stage, kept.cause, kept.generation) == (KEY, "wait_mutations", "approval_changed", 3)
     assert kept.what_to_do
+
+
+def approved(config: Any, **fields: Any) -> Json:
+    """The terms of a plan of this one window."""
+    base: Json = {"mode": "cleanup", "order": "delete_first", "windows": windows_digest([window()]), "max_parallel": 2}
+    return dict(terms_of(config, **base | fields))
+
+
+def test_what_was_approved_is_compared_with_what_would_be_done_now(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terms = approved(cluster_config(NAME))
+    task = context("windows.delete", {("plan", "terms"): terms, ("approve", "terms"): terms})
+    assert promises.approval(task, NAME) == ("same", "")
+    assert promises.approved_digest(task) == digest(terms)
+    task["ti"].xcoms["approve", "terms"] = approved(cluster_config(NAME), max_parallel=3)
+    state, differs = promises.approval(task, NAME)
+    assert (state, differs) == ("changed", "windows at once: approved was '3', now it is '2'")
+    task["ti"].xcoms["approve", "terms"] = terms
+    # The cluster's file as it is now, not as it was when the plan was made.
+    configure(tmp_path, monkeypatch, clickhouse={"cluster": "another"})
+    assert promises.approval(task, NAME)[0] == "changed"
+
+
+@pytest.mark.parametrize("lacking", ["plan", "approve"])
+def test_without_terms_of_an_approval_nothing_is_approved(cluster: str, lacking: str) -> None:
+    terms = approved(cluster_config(NAME))
+    task = context("windows.delete", {(name, "terms"): terms for name in {"plan", "approve"} - {lacking}})
+    assert promises.approval(task, NAME) == (
+        "changed", "no terms of an approval are there: clear plan, with everything behind it",
+    )  # fmt: skip
+    assert promises.approved_digest(task) == ("" if lacking == "approve" else digest(terms))
+
+
+@pytest.mark.parametrize("swept", [None, True])
+def test_a_window_owes_what_it_deletes_from_before_its_first_delete_on(
+    cluster: str, assets: AssetState, monkeypatch: pytest.MonkeyPatch, swept: bool | None
+) -> None:
+    book, terms = DebtBook(NAME), approved(cluster_config(NAME))
+    task = context("windows.delete", {("approve", "terms"): terms})
+    promises.promise(task, window(), COUNT, **{} if swept is None else {"swept": swept})
+    (owed,) = book.open().readable
+    assert (owed.window, owed.cluster, owed.customer_id, owed.databases) == (KEY, NAME, "acme", window().databases)
+    assert (owed.start, owed.end, owed.before, owed.order) == (
+        window().start, window().end, COUNT.before, "delete_first",
+    )  # fmt: skip
+    assert (owed.run_id, owed.digest, owed.swept) == ("manual__1", digest(terms), bool(swept))
+    assert owed.since.utcoffset() == timedelta(0)
+    # One that it has taken over keeps its first run and its time; so does a repetition.
+    book.write(owed.model_copy(update={"run_id": "an earlier run", "since": datetime(2026, 1, 1, tzinfo=UTC)}))
+    promises.promise(task, window(), COUNT)
+    (again,) = book.open().readable
+    assert (again.run_id, again.since) == ("an earlier run", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_what_a_run_keeps_has_a_default() -> None:
+    store = RunStore(context("plan"))
+    assert (store.get("nothing"), store.get("nothing", 7)) == (None, 7)
+    store.set("something", 3)
+    assert store.get("something", 7) == 3

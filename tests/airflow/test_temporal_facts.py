@@ -220,6 +220,22 @@ def test_on_reads_everything_passes_but_what_a_person_must_mend(status: RPCStatu
     assert is_lost(error) is (passes and status != RPCStatusCode.RESOURCE_EXHAUSTED)
 
 
+@pytest.mark.parametrize(
+    ("status", "cause", "text"),
+    [
+        (RPCStatusCode.PERMISSION_DENIED, "access_denied",
+         "connection c, namespace n: Temporal says PERMISSION_DENIED: no. Renew the API key or the client certificate"
+         " of this connection, or grant its account to list, describe and read the history of workflows"),
+        (RPCStatusCode.INVALID_ARGUMENT, "error", "connection c, namespace n: Temporal says INVALID_ARGUMENT: no"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_a_person_does(status: RPCStatusCode, cause: str, text: str) -> None:
+    found = refusal(RPCError("no", status, b""), "c", "n")
+    assert found is not None
+    assert (found.cause, str(found)) == (cause, text)
+    assert refusal(found, "another", "another") is found
+
+
 def test_an_error_that_is_none_of_a_server_does_not_pass() -> None:
     assert not is_transient(KeyError("x"))
     assert refusal(KeyError("x"), "c", "n") is None

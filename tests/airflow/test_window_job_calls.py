@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from backfill.slots import stage_ids
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.room import RoomTrigger
+from include.scorecard_backfill.job import JobRequest
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER, End, Leave, Owner
 from include.scorecard_backfill.records import Failure, GoEvent, MadeJob
 from include.scorecard_backfill.verdicts.base import failed, ok, wait
@@ -99,9 +101,10 @@ def test_a_job_is_asked_for_with_the_limits_of_the_file(jobs: Jobs, monkeypatch:
 
 
 @pytest.mark.usefixtures("limits")
+@pytest.mark.parametrize("stage", ["reindex", "wait_workflows"])
 @pytest.mark.parametrize("since", [0.0, 123.0])
 def test_a_job_for_which_a_quota_has_no_room_is_waited_for(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, since: float
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, since: float, stage: str
 ) -> None:
     async def full(manifest: Json) -> Json:
         raise KubeCallError("cannot create", 403, "Forbidden", "exceeded quota: jobs")
@@ -109,11 +112,13 @@ def test_a_job_for_which_a_quota_has_no_room_is_waited_for(
     monkeypatch.setattr(jobs, "create_job", full)
     event = GoEvent(key=KEY, why="there is room").to_json()
     kwargs = {"window": window().to_json(), "failed_attempt": 2, "room_since": since}
-    found = deferral(operator("wait_workflows").resume, running("wait_workflows"), event=event, **kwargs)
+    found = deferral(operator(stage).resume, running(stage), event=event, **kwargs)
     assert isinstance(found.trigger, RoomTrigger)
     given = found.trigger.given
     assert (given["cluster"], given["key"], given["since"], given["not_before"]) == (NAME, KEY, since or 500.0, 507.0)
     request = given["request"]
+    # The trigger makes the same request of it.
+    assert asdict(JobRequest(**request)) == request
     assert (request["attempt"], request["extra_env"], request["customer_id"]) == (3, {"LEVEL": "debug"}, "acme")
     assert found.kwargs == kwargs | {"room_since": since or 500.0}
     assert (found.method_name, found.timeout) == ("resume", behind(900))
