@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from backfill.operators import preflight
 from backfill.operators.checks import table as module
+from backfill.operators.checks import temporal as temporal_checks
 from backfill.operators.checks.table import CheckOperator, check_cluster
 from backfill.settings import cluster_config
 from include.scorecard_backfill.verdicts.remedies import Line
@@ -163,7 +164,7 @@ def test_everything_that_works_is_told_with_version_and_clock(systems: Systems) 
     ],
 )
 def test_a_clock_that_is_far_off_is_broken(systems: Systems, system: str, ahead: float, state: str) -> None:
-    systems.ahead[system] = ahead  # type: ignore[assignment]
+    systems.ahead[system] = ahead
     clock = of(system)[-1]
     assert clock.state == state
     shown = abs(ahead + (0.5 if system == "kubernetes" else 0))
@@ -250,7 +251,7 @@ def test_each_system_has_a_check_that_is_named_like_its_section() -> None:
 
 def test_preflight_asks_temporal_by_its_own_module(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(preflight.temporal_checks, "check", lambda *args: asked.append(args))
+    monkeypatch.setattr(temporal_checks, "check", lambda *args: asked.append(args))
     problems: list[str] = []
     notes: list[str] = []
     preflight.temporal(cluster_config(NAME), problems, notes)

@@ -15,7 +15,7 @@ from backfill.hooks.clickhouse import BackfillClickHouse, TopologyError, worst_r
 from include.scorecard_backfill import sql
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.load import merge
-from include.scorecard_backfill.config.rules import census_part, names_of
+from include.scorecard_backfill.config.rules import census_part, names_of, written
 from include.scorecard_backfill.planning.columns import wanted_columns
 from include.scorecard_backfill.records import Counted, Deleted, Sent
 from include.scorecard_backfill.sql import health as sql_health
@@ -335,7 +335,7 @@ def test_rows_that_may_not_be_there_any_more_are_named(
     part = next(iter(window().slices()))[1]
     assert counts[0] == ("scorecard", part, "`state` = 'stale'")
     if len(said) > 1:
-        old = module.written(hook.config, "scorecard", datetime.fromtimestamp(fields.get("bound", 1_772_431_200), UTC))
+        old = written(hook.config, "scorecard", datetime.fromtimestamp(fields.get("bound", 1_772_431_200), UTC))
         assert old is not None
         assert counts[1] == ("scorecard", part, not_rewritten(old))
 
@@ -446,7 +446,12 @@ def test_a_password_that_was_rotated_is_read_again(monkeypatch: pytest.MonkeyPat
     given: Any = SimpleNamespace(password="old")
     clients(monkeypatch, DatabaseError("Authentication failed", code=516))
     refusals: list[str] = []
-    monkeypatch.setattr(module, "refused", lambda password: refusals.append(password) or len(refusals) == 1)
+
+    def refused(password: str) -> bool:
+        refusals.append(password)
+        return len(refusals) == 1
+
+    monkeypatch.setattr(module, "refused", refused)
     hook = BackfillClickHouse(ClusterConfig.model_validate(BASE), given)
     with pytest.raises(ConnectionError, match="refuses the password that was read from the Secret; it is read again"):
         hook.try_ddl_settings()

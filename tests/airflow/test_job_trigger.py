@@ -12,11 +12,13 @@ from airflow.triggers.base import TriggerEvent
 from backfill.hooks.kubernetes import KubeCallError
 from backfill.kit.look import Done, Look, Wait, Wake
 from backfill.kit.poll import SharedPoll
+from backfill.settings import cluster_config
 from backfill.triggers import job as module
 from backfill.triggers.job import EVENT_LINES, MAX_IDS, TAIL_LINES, JobTrigger
 from include.scorecard_backfill.job import ANNOTATION_CONTAINER
 from include.scorecard_backfill.ownership import End, Leave, Owner
 from include.scorecard_backfill.records import FailEvent, Failure, JobEvent
+from include.scorecard_backfill.verdicts import jobwait
 from tests.kit.waits import KEY, NAME, cluster, configure, placed, reindexed
 
 __all__ = ["cluster"]
@@ -134,7 +136,7 @@ def trigger(**fields: Any) -> JobTrigger:
                    "owner": ME.text}  # fmt: skip
     made: JobTrigger = placed(JobTrigger(**given | fields), "windows.reindex")
     made.args = made.model.model_validate(made.given)
-    made.config = module.cluster_config(NAME)
+    made.config = cluster_config(NAME)
     return made
 
 
@@ -435,7 +437,7 @@ def test_limits_come_from_the_clusters_file(api: Api, tmp_path: Any, monkeypatch
     wait = trigger()
     asyncio.run(wait.prepare())
     assert (wait.poll_seconds, wait.outage_seconds) == (66, 650.0)
-    assert wait._limits == module.jobwait.Limits(deadline=61, startup=62, pull_grace=63, queue=64)
+    assert wait._limits == jobwait.Limits(deadline=61, startup=62, pull_grace=63, queue=64)
 
 
 def test_a_cancellation_whose_message_was_lost_asks_who_ended_the_task(

@@ -63,9 +63,9 @@ class Api:
 
         return call
 
-    def calls(self, name: str) -> list[tuple[Any, ...]]:
+    def calls(self, name: str) -> list[list[Any]]:
         """What was asked of one method."""
-        return [args for called, *args in self.asked if called == name]  # type: ignore[misc]
+        return [args for called, *args in self.asked if called == name]
 
 
 @pytest.fixture(autouse=True)

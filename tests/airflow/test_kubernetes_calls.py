@@ -14,6 +14,7 @@ from backfill.hooks import kubernetes as module
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.ownership import ANNOTATION_OWNER, End, Leave, Owner, StaleError
+from include.scorecard_backfill.verdicts.jobs import FIELD_MANAGER
 
 Json = dict[str, Any]
 
@@ -107,7 +108,7 @@ def test_a_job_is_created_once_and_strictly(dry_run: bool, more: Json) -> None:
     client = Client(job())
     manifest = {"metadata": {"name": "j-1"}, "spec": {}}
     assert run(client, lambda c: c.create_job(manifest, dry_run=dry_run)) == job()
-    query = {"fieldManager": module.FIELD_MANAGER, "fieldValidation": "Strict", **more}
+    query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **more}
     assert client.calls == [("POST", JOBS, query, READ, manifest)]
     failing = Client(refusal(503))
     with pytest.raises(KubeCallError):
@@ -131,7 +132,7 @@ def test_a_job_is_adopted_by_a_patch_of_the_version_that_was_read() -> None:
     assert client.calls == [
         ("GET", f"{JOBS}/j-1", None, READ, None),
         (
-            "PATCH", f"{JOBS}/j-1", {"fieldManager": module.FIELD_MANAGER},
+            "PATCH", f"{JOBS}/j-1", {"fieldManager": FIELD_MANAGER},
             {"Accept": "application/json", "Content-Type": "application/merge-patch+json"}, patch,
         ),
     ]  # fmt: skip

@@ -21,7 +21,6 @@ from backfill.hooks.kubernetes import KubeCallError
 from backfill.hooks.temporal import RefusedError
 from backfill.kit import answers, xcoms
 from backfill.kit.store import FAILED, WindowStore
-from backfill.operators import plan as plan_module
 from backfill.operators import undo, wait_mutations
 from backfill.operators.plan import PlanOperator, asked_by, splitter
 from backfill.operators.preflight import guarded
@@ -34,6 +33,7 @@ from backfill.triggers.admit import AdmitTrigger
 from include.scorecard_backfill import names
 from include.scorecard_backfill.job import JobError, cluster_selector
 from include.scorecard_backfill.params.chosen import Chosen
+from include.scorecard_backfill.planning import learned
 from include.scorecard_backfill.planning.frozen import FrozenPlan
 from include.scorecard_backfill.planning.terms import digest
 from include.scorecard_backfill.planning.windows import DateRange
@@ -177,7 +177,7 @@ def resend(task: Json, event: Any) -> Json:
     assert found.method_name == "resume"
     given: Json = found.trigger.given
     assert (given["cluster"], given["group"]) == (NAME, "windows")
-    return given["deleted"]  # type: ignore[no-any-return]
+    return given["deleted"]
 
 
 def test_a_delete_is_sent_again_under_the_next_generation_and_gone_on_with(orders: list[Any]) -> None:
@@ -224,7 +224,7 @@ def test_windows_that_are_smaller_than_asked_for_are_noted(cluster: str, monkeyp
         asked.append(args)
         return (1_500, "it had a deadlock") if args[0] == "known of acme" else (4_000, "")
 
-    monkeypatch.setattr(plan_module.learned, "target_of", target_of)
+    monkeypatch.setattr(learned, "target_of", target_of)
     notes: list[str] = []
     known: Any = {"acme": "known of acme"}
     config = cluster_config(NAME)
@@ -265,7 +265,8 @@ def test_an_answer_counts_once_airflow_has_received_it() -> None:
         "chosen_options": ["Approve"], "params_input": {}, "responded_at": at,
         "responded_by_user": {"id": "7", "name": "jane"},
     }  # fmt: skip
-    for lacking in ({"response_received": False}, {"chosen_options": []}, {"chosen_options": None}):
+    without: tuple[Json, ...] = ({"response_received": False}, {"chosen_options": []}, {"chosen_options": None})
+    for lacking in without:
         assert answers._event_of(SimpleNamespace(**vars(found) | lacking)) == {}
     assert answers._event_of(None) == {}
 

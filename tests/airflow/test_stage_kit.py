@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 from backfill import taken
+from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.kit import counting, promises, xcoms
 from backfill.kit.counting import counted_once
 from backfill.kit.debts import DebtBook
@@ -237,7 +238,7 @@ def test_an_undo_shows_what_would_be_put_back_and_what_stays_away(
 
     other = window(key="another", customer_id="globex")
     monkeypatch.setattr(undo, "Snapshots", Copies)
-    monkeypatch.setattr(undo.BackfillClickHouse, "topology", lambda self: "hosts")
+    monkeypatch.setattr(BackfillClickHouse, "topology", lambda self: "hosts")
     task = context("look", params=UndoParams(run_id="r", customers=("acme",), all_customers=False, meant=meant))
     monkeypatch.setattr(UndoParams, "read", classmethod(lambda cls, given: given))
     monkeypatch.setattr(UndoPlanOperator, "_chosen", lambda self, ti, params: [window(), other])

@@ -128,7 +128,7 @@ def test_done_everywhere_and_no_row_left_is_the_end(house: House) -> None:
     house.listed = [mutation("node-1-1"), mutation("node-2-1")]
     found = waited()
     assert isinstance(found, Done)
-    assert found.result == GONE
+    assert (found.result, found.why) == (GONE, "done on every host, no row is left")
     ((_, part),) = window().slices()
     assert house.counted == [("scorecard", part, "")]
 
@@ -146,6 +146,24 @@ def test_what_others_change_of_the_table_is_named_beside_it(house: House) -> Non
                     replace(other, table="score", command=command)]  # fmt: skip
     _, *named = text(waited()).split("; ")
     assert named == [f"another ALTER of acme_voice.scorecard is unfinished on node-2-1: {command}"]
+
+
+def test_a_mutation_that_goes_on_failing_is_for_a_person(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(mutations, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: 0.0))
+    house.listed = [mutation("node-1-1", is_done=False, fail_reason="disk full"), mutation("node-2-1")]
+
+    def each(number: int) -> None:
+        now[0] = 1_000.0 + 0.5 * number
+
+    trigger = MutationsTrigger(cluster=NAME, group="windows")
+    first, second, third = run(trigger, "windows.wait_mutations", 3, each)
+    assert "(disk full)" in text(first)
+    assert isinstance(second, Wait)
+    found = failure(third)
+    assert (found.cause, found.reason) == (
+        "fail_reason", "the mutation on acme_voice.scorecard fails on node-1-1: disk full",
+    )  # fmt: skip
 
 
 KILLED = "the mutation on acme_voice.scorecard was killed on node-1-1; rows may remain"
@@ -300,7 +318,7 @@ def chunk(times: int = 1, **args: Any) -> Look:
 
 
 def test_a_step_goes_when_the_one_before_is_done_on_every_host(house: House) -> None:
-    step = {"chunk": 3, "at": datetime.now(UTC).timestamp()}
+    step: Json = {"chunk": 3, "at": datetime.now(UTC).timestamp()}
     assert "not on node-2-1 yet" in text(chunk(**step))
     mine = f"{KEY}:2.3"
     house.listed = [mutation("node-1-1", mine), mutation("node-2-1", mine, is_done=False, parts_to_do=6)]

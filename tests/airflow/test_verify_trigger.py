@@ -117,7 +117,12 @@ def house(cluster: str, left: Left, assets: AssetState, monkeypatch: pytest.Monk
     monkeypatch.setattr(BackfillClickHouse, "census", count)
     monkeypatch.setattr(BackfillClickHouse, "stale_rows", stale)
     monkeypatch.setattr(BackfillClickHouse, "drain_spool", spooled)
-    monkeypatch.setattr(BackfillClickHouse, "mutations", lambda self: made.asked.append("mutations") or made.listed)
+
+    def mutations(self: Any) -> list[Mutation]:
+        made.asked.append("mutations")
+        return made.listed
+
+    monkeypatch.setattr(BackfillClickHouse, "mutations", mutations)
     monkeypatch.setattr(module, "Snapshots", Copies)
     left["windows.delete", "return_value"] = deleted()
     left["windows.wait_mutations", "return_value"] = MutationsGone(key=KEY, status="gone", generation=1)

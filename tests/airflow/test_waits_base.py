@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
@@ -370,7 +371,7 @@ async def test_the_page_is_told_the_reason_and_since_when_it_is_the_same(
         kept.append((key, value, place))
 
     monkeypatch.setattr(base, "datetime", Clock)
-    monkeypatch.setattr(base.BaseXCom, "aset", keep)
+    monkeypatch.setattr(BaseXCom, "aset", keep)
     probe = placed(Showing(NAME, wait("a")), "windows.verify", 4)
 
     async def show(seconds: float, reason: str, done: int) -> int:
@@ -393,7 +394,7 @@ async def test_a_page_that_cannot_be_told_holds_nothing_up(cluster: str, monkeyp
     async def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("away")
 
-    monkeypatch.setattr(base.BaseXCom, "aset", refuse)
+    monkeypatch.setattr(BaseXCom, "aset", refuse)
     await placed(Probe(NAME, wait("a")), "windows.verify")._show(wait("a"))
     # Without a task instance, as in other tests, there is no page.
     await Probe(NAME, wait("a"))._show(wait("a"))

@@ -15,6 +15,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from backfill.groups import PASSES
 from backfill.hooks.clickhouse import BackfillClickHouse
 from backfill.hooks.kubernetes import KubeCallError
+from backfill.kit import xcoms
 from backfill.kit.look import Failed, Look, Wait, Wake
 from backfill.kit.poll import SharedPoll
 from backfill.settings import cluster_config
@@ -163,7 +164,7 @@ def test_what_is_asked_before_a_job_is_about_the_very_window(cluster: str, monke
         return [f"places of {groups[0].group}"]
 
     monkeypatch.setattr(quiet, "may_make_job", may)
-    monkeypatch.setattr(quiet.xcoms, "achosen", chosen)
+    monkeypatch.setattr(xcoms, "achosen", chosen)
     monkeypatch.setattr(quiet, "places_of", places)
     trigger = placed(QuietTrigger(cluster=NAME, key=KEY, window=window().to_json(), since=7.5), "windows.reindex")
     trigger.args, trigger.config = trigger.model.model_validate(trigger.given), cluster_config(NAME)

@@ -16,7 +16,9 @@ from backfill.kit.stages import StageError
 from backfill.kit.store import FAILED, MADE, WindowStore
 from backfill.reindexing import again
 from backfill.reindexing import window_job as module
+from backfill.reindexing.jobmaker import JobMaker
 from backfill.reindexing.window_job import JOB_MARGIN_SECONDS, JUDGED
+from backfill.settings import cluster_config
 from backfill.slots import stage_ids
 from backfill.triggers.job import JobTrigger
 from backfill.triggers.quiet import QuietTrigger
@@ -90,7 +92,7 @@ def test_a_job_is_asked_for_with_the_limits_of_the_file(jobs: Jobs, monkeypatch:
         asked.append(request)
         return jobs.add(request.attempt)
 
-    monkeypatch.setattr(module.JobMaker, "create", create)
+    monkeypatch.setattr(JobMaker, "create", create)
     deferral(operator("reindex").execute, running("reindex"))
     (request,) = asked
     assert (request.key, request.cluster, request.run_id, request.customer_id) == (KEY, NAME, "manual__1", "acme")
@@ -188,15 +190,18 @@ def test_whether_a_job_may_be_made_is_asked_with_the_facts_of_the_run(
     states: list[Any] = []
     task = running("reindex")
     task["ti"].xcoms["plan", "run"] = {"max_parallel": 4, "sources": {"max_parallel": "form"}}
-    task["ti"].get_task_states = lambda **asked_for: states.append(asked_for) or {
-        "manual__1": {"windows.reindex_0": "running"}, "another": {},
-    }  # fmt: skip
+
+    def get_task_states(**asked_for: Any) -> Json:
+        states.append(asked_for)
+        return {"manual__1": {"windows.reindex_0": "running"}, "another": {}}
+
+    task["ti"].get_task_states = get_task_states
     deferral(operator("reindex").execute, task)
     ((name, client, ask, open_ids, found, override, workflows),) = asked
     assert (name, client, override) == (NAME, jobs, f"override of {NAME}")
     assert open_ids == ["open ones", "client"]
     assert workflows.args[0] == "client"
-    assert connected == [(f"temporal_{NAME}", f"temporal_{NAME}", module.cluster_config(NAME).temporal.namespace)]
+    assert connected == [(f"temporal_{NAME}", f"temporal_{NAME}", cluster_config(NAME).temporal.namespace)]
     assert found == {"windows.reindex_0": "running"}
     assert states == [{"dag_id": task["ti"].dag_id, "task_ids": stage_ids(), "run_ids": ["manual__1"]}]
     assert (ask.window, ask.since, ask.run.max_parallel) == (window(), 0.0, 4)
