@@ -105,7 +105,7 @@ def test_a_line_that_was_cut_off_is_not_read_as_a_whole_one() -> None:
 def test_a_refused_log_is_told() -> None:
     body = {"kind": "Status", "reason": "BadRequest", "message": "container is waiting to start", "code": 400}
     error = error_of(lambda: web.json_response(body, status=400), lambda client: client.pod_log("pod-1", "reindex"))
-    assert (error.status, error.detail) == (400, "container is waiting to start")
+    assert (error.status, error.reason, error.detail) == (400, "BadRequest", "container is waiting to start")
 
 
 @pytest.mark.parametrize("status", [200, 502])

@@ -426,8 +426,11 @@ def test_a_complete_report_announces_each_verified_month_itself_and_tidy_does_no
 
 def test_the_end_of_a_run_is_told_although_the_report_is_red(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
+    counted: list[Any] = []
     monkeypatch.setattr("backfill.operators.report.tell", lambda config, notice: told.append(notice.subject))
+    monkeypatch.setattr("backfill.operators.report.metrics.windows_by_state", lambda *args: counted.append(args))
     with pytest.raises(AirflowFailException):
         ReportOperator(task_id="report", cluster=NAME).execute(run(WINDOWS[:2], verify={0: verified(KEYS[0])}))
 
     assert told == [f"{NAME}: NOT complete, 1 of 2 windows verified"]
+    assert counted == [(NAME, {"waiting": 0, "running": 0, "verified": 1, "failed": 1})]

@@ -120,8 +120,14 @@ def test_a_plan_is_not_made_anew_while_a_part_of_its_window_owes(
     book = DebtBook(NAME)
     book.hand_over(owing.Handover((owed(part, *part.before, cluster=NAME),), (first.key,)))
     configure(tmp_path, monkeypatch, clickhouse={"delete": {"max_rows_per_mutation": 7}})
-    with pytest.raises(AirflowFailException, match=r"deleted already \(acme 2026-01-01"):
+    with pytest.raises(AirflowFailException) as refused:
         planned(asked)
+    first_line, second_line = str(refused.value).split("\n")
+    assert first_line.startswith("approval_changed: ")
+    assert second_line == (
+        f"Rows of this run's windows are deleted already ({part.label}), so it is not planned anew. Undo the change in"
+        " the cluster's file and clear what failed, or start a new run: its plan takes in what this one owes."
+    )
 
 
 def test_a_count_of_another_window_at_the_same_place_is_not_this_ones(

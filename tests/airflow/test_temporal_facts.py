@@ -184,6 +184,21 @@ def test_an_encoded_deadlock_is_known_with_the_codec_only() -> None:
     assert read(described(FAILED), failure, Codec(None)).failure == "ApplicationError: Encoded failure"
 
 
+def test_the_words_of_a_failure_are_those_of_its_kind() -> None:
+    failure = Failure(message="it broke")
+    failure.application_failure_info.type = "Boom"
+    failure.cause.message = "too late"
+    failure.cause.timeout_failure_info.timeout_type = TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE
+    failure.cause.cause.message = "the rest"
+    failure.cause.cause.canceled_failure_info.SetInParent()
+    found = asyncio.run(chain_of(failure, None))
+    assert [(link.kind, link.word, link.message) for link in found] == [
+        ("application", "Boom", "it broke"), ("timeout", "START_TO_CLOSE", "too late"), ("canceled", "", "the rest"),
+    ]  # fmt: skip
+    failure.cause.timeout_failure_info.timeout_type = 77  # type: ignore[assignment]
+    assert asyncio.run(chain_of(failure, None))[1].word == "UNKNOWN 77"
+
+
 def test_a_loop_of_causes_is_cut() -> None:
     failure = Failure(message="0")
     for number in range(60):
@@ -203,6 +218,22 @@ def test_on_reads_everything_passes_but_what_a_person_must_mend(status: RPCStatu
     assert is_transient(error) is passes
     assert (refusal(error, "temporal_demo", "ingestion") is None) is passes
     assert is_lost(error) is (passes and status != RPCStatusCode.RESOURCE_EXHAUSTED)
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "text"),
+    [
+        (RPCStatusCode.PERMISSION_DENIED, "access_denied",
+         "connection c, namespace n: Temporal says PERMISSION_DENIED: no. Renew the API key or the client certificate"
+         " of this connection, or grant its account to list, describe and read the history of workflows"),
+        (RPCStatusCode.INVALID_ARGUMENT, "error", "connection c, namespace n: Temporal says INVALID_ARGUMENT: no"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_a_person_does(status: RPCStatusCode, cause: str, text: str) -> None:
+    found = refusal(RPCError("no", status, b""), "c", "n")
+    assert found is not None
+    assert (found.cause, str(found)) == (cause, text)
+    assert refusal(found, "another", "another") is found
 
 
 def test_an_error_that_is_none_of_a_server_does_not_pass() -> None:

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 from temporalio.service import RPCError, RPCStatusCode
 
 from backfill.kit import wait as base
-from backfill.kit.look import Done, Failed, Look, Wake, wait
+from backfill.kit.look import Done, Failed, Look, Wait, Wake, wait
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.slots import Place
 from include.scorecard_backfill.records import Failure, GoEvent
@@ -346,3 +347,57 @@ async def test_pauses_grow_with_the_wait(cluster: str, monkeypatch: pytest.Monke
     assert pauses == sorted(pauses)
     assert pauses[-1] == 30.0
     assert 6.0 < pauses[20] < 30.0
+
+
+class Showing(Probe):
+    """Tells the page something of its own, too."""
+
+    def shown(self) -> dict[str, Any]:
+        return {"job": "reindex-a2"}
+
+
+async def test_the_page_is_told_the_reason_and_since_when_it_is_the_same(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = datetime(2026, 3, 2, 6, tzinfo=UTC)
+    kept: list[Any] = []
+
+    class Clock(datetime):
+        moment = began
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            assert tz is UTC
+            return cls.moment
+
+    async def keep(key: str, value: Any, **place: Any) -> None:
+        kept.append((key, value, place))
+
+    monkeypatch.setattr(base, "datetime", Clock)
+    monkeypatch.setattr(BaseXCom, "aset", keep)
+    probe = placed(Showing(NAME, wait("a")), "windows.verify", 4)
+
+    async def show(seconds: float, reason: str, done: int) -> int:
+        Clock.moment = began + timedelta(seconds=seconds)
+        await probe._show(Wait((reason,), done, 9))
+        return len(kept)
+
+    def told(at: float, since: float, reason: str, done: int) -> dict[str, Any]:
+        moments = [(began + timedelta(seconds=seconds)).isoformat() for seconds in (at, since)]
+        return {"at": moments[0], "since": moments[1], "reason": reason, "done": done, "total": 9, "job": "reindex-a2"}
+
+    assert [await show(0, "a", 1), await show(5, "b", 2), await show(9.9, "b", 3)] == [1, 1, 1]
+    assert [await show(10, "b", 3), await show(25, "b", 3), await show(26, "b", 4)] == [2, 2, 3]
+    assert [value for _, value, _ in kept] == [told(0, 0, "a", 1), told(10, 5, "b", 3), told(26, 5, "b", 4)]
+    place = {"dag_id": probe.ti.dag_id, "task_id": "windows.verify", "run_id": "manual__1", "map_index": 4}
+    assert [(key, where) for key, _, where in kept] == [("look", place)] * 3
+
+
+async def test_a_page_that_cannot_be_told_holds_nothing_up(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(BaseXCom, "aset", refuse)
+    await placed(Probe(NAME, wait("a")), "windows.verify")._show(wait("a"))
+    # Without a task instance, as in other tests, there is no page.
+    await Probe(NAME, wait("a"))._show(wait("a"))

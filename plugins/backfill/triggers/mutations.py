@@ -151,7 +151,8 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         """
         if attempted(await self.result_of("reindex")):
             return True
-        if self._left not in ("delete", "never") or not self._sent:
+        repeats = bool(self._sent) and self._left in ("delete", "never")
+        if not repeats and (self._sent or not self._resending):
             return False
         return not await DebtBook(self.args.cluster).aowes(self.window.key)
 
@@ -185,14 +186,19 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
             rows, verdict = counted
         if seen == "unfinished" and not self._have_it(verdicts):
             others = [rules.described(m) for sent in self._sent for m in rules.altering(listed, sent.table)]
-            return wait(*(r for v in verdicts if v.state == "wait" for r in v.reasons), *others)
+            # Also those of a table whose mutation was killed on one host, while another one still works on it.
+            return wait(*(r for v in verdicts if v.state != "ok" for r in v.reasons), *others)
         return self._act(self._facts(seen, rows), verdict, names)
 
     def _unfinished_resend(self) -> Look:
-        """An earlier try failed while it sent the DELETE again: go on there, or with the next generation."""
-        if self._left == "delete":
+        """An earlier try failed while it sent the DELETE again: go on there, or with the next generation.
+
+        Neither where it would take rows that were written since: what is not sent yet is a repetition, too.
+        """
+        facts = self._facts("dead", "unknown")
+        if self._left == "delete" or (facts.written and not facts.bounded):
             why = failed("killed", "an earlier try ended before it had sent the whole DELETE again")
-            return self._act(self._facts("dead", "unknown"), why, ())
+            return self._act(replace(facts, left="delete"), why, ())
         return Wake(GoEvent(key=self.window.key, why="the DELETE is not sent whole"), "the DELETE is not sent whole")
 
     def _facts(self, seen: life.Seen, rows: life.Rows) -> life.Facts:
