@@ -58,7 +58,7 @@ def row(table: str, **fields: Any) -> Json:
     return base | fields
 
 
-def test_volumes_are_those_of_databases_with_the_table_that_tells_them() -> None:
+def test_owners_are_read_where_the_table_is_that_tells_them_and_volumes_everywhere() -> None:
     found = {
         "acme_voice": ("conversations", "scorecard"), "globex_voice": ("scorecard",),
         "Acme_chat": ("conversations",),
@@ -67,8 +67,8 @@ def test_volumes_are_those_of_databases_with_the_table_that_tells_them() -> None
     databases = ["Acme_chat", "acme_voice"]
     pairs = sql.pairs_statement(cluster="talk", databases=databases, table="conversations", names=hook.names)
     volumes = sql.volumes_statement(
-        cluster="talk", databases=databases, tables=("scorecard", "conversations"), names=hook.names,
-        start=DAYS.start, end=DAYS.end,
+        cluster="talk", databases=[*databases, "globex_voice"], tables=("scorecard", "conversations"),
+        names=hook.names, start=DAYS.start, end=DAYS.end,
     )  # fmt: skip
     hook.told = {
         pairs: [{"database": "acme_voice", "customer_id": "acme", "profile_id": "voice"}],

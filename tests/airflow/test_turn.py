@@ -63,6 +63,40 @@ def test_one_whose_place_another_try_has_may_not_although_the_task_runs(monkeypa
     assert refused.value.__cause__ is GONE
 
 
+def tries(store: Store, number: int, identity: str, monkeypatch: pytest.MonkeyPatch) -> Turn:
+    """A try of the task instance with this id, over what earlier ones have kept."""
+    task = context("windows.delete", task_state_store=store)
+    task["ti"].try_number, task["ti"].id = number, identity
+    monkeypatch.setattr(
+        RuntimeTaskInstance, "get_task_states", lambda **_: {"manual__1": {"windows.delete_0": "running"}}
+    )
+    return Turn(task, window())
+
+
+def test_a_try_that_its_dead_scheduler_left_behind_may_not_send_beside_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow puts a task of a dead scheduler back with the same id: both tries may write, and the task runs."""
+    store = Store()
+    left_behind, following = (tries(store, number, "the same", monkeypatch) for number in (1, 2))
+    left_behind.check()
+    following.check()
+    with pytest.raises(StageError, match="nothing is sent: try 2 of this task has its place; this one, 1, is left"):
+        left_behind.check()
+    # It has not taken the turn back.
+    following.check()
+
+
+@pytest.mark.parametrize(("number", "identity"), [(1, "another"), (2, "the same"), (3, "the same")])
+def test_who_comes_later_or_is_another_instance_may_send(
+    number: int, identity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A window's task instance that was made anew counts its tries from 1."""
+    store = Store()
+    tries(store, 2, "the same", monkeypatch).check()
+    tries(store, number, identity, monkeypatch).check()
+
+
 def sending(outcomes: list[str], turns: list[bool]) -> tuple[list[str], Deleter]:
     """A deleter whose server answers so, and that has its turn as often as it says, and what it has sent."""
     sent: list[str] = []

@@ -183,6 +183,7 @@ class TaskInstance:
     dag_id: str = f"scorecard_backfill__{NAME}"
     run_id: str = "manual__1"
     try_number: int = 1
+    id: str = "the instance"
     pulls: list[tuple[str, str]] = field(default_factory=list)
 
     def xcom_pull(self, task_ids: str, key: str = "return_value", map_indexes: Any = "all", **_: Any) -> Any:

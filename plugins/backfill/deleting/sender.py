@@ -77,8 +77,10 @@ class DeleteSender:
             StageError: what a repetition by Airflow may mend.
             Refusal: what only a person's clear repeats; the failure is kept.
         """
-        hook = BackfillClickHouse(self.config)
         key, turn = order.window.key, Turn(context, order.window)
+        # Before the first look: what an earlier try, left over from a dead scheduler, has not sent by now it may not.
+        turn.check()
+        hook = BackfillClickHouse(self.config)
         store = WindowStore(context, order.window)
         deleter = Deleter(hook, hook.topology(), store, self.log, key, order.generation, turn.check)
         while True:

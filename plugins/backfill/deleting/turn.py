@@ -7,7 +7,7 @@ reindexed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError
@@ -20,7 +20,7 @@ from backfill.taken import state_now
 from include.scorecard_backfill.records import Window
 
 SENDER = "sender"
-"""Try that has asked last whether it may send."""
+"""[id of the task instance, number of the try] that has asked last whether it may send."""
 
 SENDING_STAGES = ("delete", "wait_mutations")
 """Stages whose worker sends statements; one that waits for something is deferred meanwhile."""
@@ -40,14 +40,22 @@ class Turn:
     def check(self) -> None:
         """Return when Airflow still has this very try as the one that runs; nothing may stand between this and sending.
 
-        Each try of a task has an id of its own, by which its state store is written: for one that was retried or
-        cleared the API server knows that id no more. One that a person has marked keeps its id, and is not running.
+        A try that was retried or cleared has given its id up: the API server does not let it write any more. One that a
+        person has marked keeps its id, and is not running. One whose scheduler has died keeps its id, too, and shares
+        it with the next try, which runs beside it until its supervisor's next heartbeat.
 
         Raises:
             StageError: another try has its place, a person has ended it, or Airflow does not say.
         """
+        mine = [str(self._ti.id), self._ti.try_number]
         try:
-            self._store.set(SENDER, self._ti.try_number)
+            last: Any = self._store.get(SENDER)
+            if is_later(last, mine):
+                raise StageError(
+                    f"nothing is sent: try {last[1]} of this task has its place; this one, {mine[1]}, is left over from"
+                    " a scheduler that has died"
+                )
+            self._store.set(SENDER, mine)
             state = state_now(self._ti)
         except AirflowRuntimeError as error:
             raise StageError(
@@ -80,6 +88,11 @@ class Turn:
         busy = {_place(name) for name, state in found.get(run_id, {}).items() if state in ABOUT_TO_SEND}
         mine = _place(f"{self._ti.task_id}_{self._ti.map_index}")
         return sum(NOWHERE < place < mine for place in busy)
+
+
+def is_later(last: object, mine: Sequence[object]) -> bool:
+    """Whether a later try of the same task instance has asked already. Both: (id, number of the try)."""
+    return isinstance(last, list) and last[:1] == [*mine[:1]] and last[1:] > [*mine[1:]]
 
 
 def _place(name: str) -> tuple[int, int]:
