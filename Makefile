@@ -65,16 +65,16 @@ test: check test-matrix test-whole ## everything of the product
 test-all: test test-standins test-long bench-quick ## everything
 
 test-unit: $(STAMP) ## pure code, no Airflow
-	$(BIN)/pytest tests/unit -n 2
+	$(BIN)/pytest tests/unit -n logical --maxprocesses 8
 
 test-airflow: $(STAMP) ## triggers, operators, DAG files
-	$(BIN)/pytest tests/airflow -n 2
+	$(BIN)/pytest tests/airflow -n logical --maxprocesses 8
 
 test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins
-	$(BIN)/pytest tests/matrix -n 2 --dist worksteal --durations 10
+	$(BIN)/pytest tests/matrix -n logical --maxprocesses 4 --dist worksteal --durations 10
 
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
-	$(BIN)/pytest tests/standins -m "not chaos" -n 2 --dist loadfile --durations 20
+	$(BIN)/pytest tests/standins -m "not chaos" -n logical --maxprocesses 4 --dist loadfile --durations 20
 	.ci/standins tested
 
 test-long: $(STAMP) ## the five runs of docs/first-runs.md, in a sandbox of their own
@@ -97,10 +97,10 @@ chaos-real: $(STAMP) ## faults over PostgreSQL and Celery, then twenty over a re
 # One process has the one running stack and all tests of it, the other one everything else. A second stack beside it makes
 # both slower than one after the other: an Airflow that waits takes a third of a core (tried).
 test-whole: $(STAMP) ## the product against the stand-ins, the whole way through REST API and browser (skipped without Chromium)
-	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real and not long" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox tests/browser -m "not chaos and not real and not long" -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-sandbox: $(STAMP) ## the same without the browser
-	$(BIN)/pytest tests/sandbox -m "not chaos and not real and not long" -n 2 --dist loadgroup --no-loadscope-reorder --durations 20
+	$(BIN)/pytest tests/sandbox -m "not chaos and not real and not long" -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser

@@ -23,6 +23,7 @@ from backfill.hooks.secrets import resolved
 from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.poll import shared_poll
+from backfill.kit.saying import say
 from backfill.notify.watch import Watch
 from backfill.settings import cluster_config
 from backfill.slots import Place
@@ -186,7 +187,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         self.label = self.window.label
         self.args = self.args.model_copy(update={"key": self.window.key})
         # The first line, whatever comes of it: Airflow shows an instance that starts here by its bare map index.
-        self.log.info("window %s, key %s", self.label, self.args.key)
+        await say(self.log, "window %s, key %s", self.label, self.args.key)
 
     def left(self) -> dict[str, Any]:
         """Return the fields of :class:`Failure` that a failure of this wait leaves to its next try."""
@@ -295,7 +296,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
                 return Failed(self.failure(Verdict("failed", (late, *look.reasons), "deadline")))
             if look.text != said or time.monotonic() - said_at >= REPEAT_REASON_SECONDS:
                 said, said_at = look.text, time.monotonic()
-                self.log.info("waiting: %s", said)
+                await say(self.log, "waiting: %s", said)
             watch.waits(look)
             await self._show(look)
             await asyncio.sleep(self.pause_seconds)
