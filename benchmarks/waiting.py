@@ -8,6 +8,7 @@ thousand); so many Jobs do not fit on a machine.
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +17,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks import meter
 from benchmarks.rig import Data, Rig, rig
+from include.scorecard_backfill.config.fields import BATCH_COUNT
 from sandbox.airflow_api import AirflowApi, wait_for
-from sandbox.stack_airflow import database_path
+from sandbox.stack_airflow import CLUSTER_FILES, database_path
 from sandbox.stack_model import write_private
 
 DAYS = 31
@@ -28,6 +32,8 @@ RATE = 300
 
 MANY = {"AIRFLOW__CORE__MAX_MAP_LENGTH": "5000", "AIRFLOW__TRIGGERER__CAPACITY": "4000"}
 """A plan with more windows than either is refused; the capacity is what docs/deploy/settings.md asks for."""
+DEFAULTS = "defaults.yaml"
+MOST_IN_FOUR_BATCHES = 1_024
 PLAN_SECONDS = 600.0
 WAITING_SECONDS = 900.0
 TABLES = ("task_instance", "xcom", "trigger", "task_map", "rendered_task_instance_fields")
@@ -51,7 +57,7 @@ def _one(count: int, seconds: float, state: Path) -> Json:
     days = min(DAYS, count)
     customers = {f"customer{number:03}": RATE for number in range(-(-count // days))}
     end = f"2026-01-{days + 1:02}" if days < DAYS else "2026-02-01"
-    with rig(state, Data(customers), env=MANY) as found, found.api() as api:
+    with rig(state, Data(customers), env=MANY | _clusters(count, state)) as found, found.api() as api:
         empty = meter.parts_usage(found.stack)
         hold = {"rules": [{"id": "hold", "kind": "hold"}]}
         write_private(found.cluster.faults, json.dumps(hold))
@@ -80,6 +86,18 @@ def _one(count: int, seconds: float, state: Path) -> Json:
             "page_seconds": route,
             "page_bytes": size,
         }
+
+
+def _clusters(count: int, state: Path) -> dict[str, str]:
+    """Return the sandbox's cluster files, for a large plan with as many batches as docs/deploy/settings.md asks for."""
+    folder = state / "clusters"
+    shutil.copytree(CLUSTER_FILES, folder, dirs_exist_ok=True)
+    if count > MOST_IN_FOUR_BATCHES:
+        file = folder / DEFAULTS
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values["windows"]["batches"] = BATCH_COUNT
+        file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return {"SCORECARD_BACKFILL_CLUSTERS": str(folder)}
 
 
 def _until_waiting(api: AirflowApi, dag: str, run: str, windows: int) -> None:

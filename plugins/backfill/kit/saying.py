@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from backfill.kit.poll import shared_poll
@@ -29,12 +30,12 @@ class Pace:
     def turn(self, now: float) -> float:
         """Take the next turn; return the seconds until it comes. ``now`` in seconds of a steady clock."""
         self._free_at = max(self._free_at, now - LINES_AT_ONCE / LINES_A_SECOND) + 1 / LINES_A_SECOND
-        return max(0.0, self._free_at - now)
+        return round(max(0.0, self._free_at - now), 6)
 
 
-async def say(log: Any, text: str, *args: object) -> None:
-    """Log a line that many waits may have at the same moment, when its turn comes."""
+async def say(write: Callable[..., Any], text: str, *args: object) -> None:
+    """Log a line that many waits may have at the same moment, when its turn comes; ``write`` is a logger's method."""
     pace: Pace = shared_poll().memory.setdefault("pace of lines", Pace())
     if seconds := pace.turn(time.monotonic()):
         await asyncio.sleep(seconds)
-    log.info(text, *args)
+    write(text, *args)

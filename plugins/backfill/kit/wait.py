@@ -187,7 +187,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         self.label = self.window.label
         self.args = self.args.model_copy(update={"key": self.window.key})
         # The first line, whatever comes of it: Airflow shows an instance that starts here by its bare map index.
-        await say(self.log, "window %s, key %s", self.label, self.args.key)
+        await say(self.log.info, "window %s, key %s", self.label, self.args.key)
 
     def left(self) -> dict[str, Any]:
         """Return the fields of :class:`Failure` that a failure of this wait leaves to its next try."""
@@ -214,7 +214,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         except (LookupError, ValueError, TypeError) as error:
             # A ValidationError of pydantic and a RecordError are ValueErrors.
             await self._until_it_may_fire()
-            yield self._final_event(self._broken(error))
+            yield await self._final_event(self._broken(error))
             return
         watch = Watch(self.config, self.task_instance, self.stage, self.label, getattr(self, "window", None))
         look: Look | None = None
@@ -224,7 +224,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             watch.ended(look, on_worker=self.fails_on_worker)
         if not isinstance(look, Done):
             await self._until_it_may_fire()
-        yield self._final_event(look)
+        yield await self._final_event(look)
 
     async def _prepared(self) -> None:
         """Prepare, with patience: Airflow's own API may be away while it restarts."""
@@ -261,16 +261,17 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             )
         )
 
-    def _final_event(self, look: Look) -> TriggerEvent:
+    async def _final_event(self, look: Look) -> TriggerEvent:
         if isinstance(look, Done):
-            self.log.info("done: %s", look.why)
+            await say(self.log.info, "done: %s", look.why)
             result = look.result if isinstance(look.result, dict) else look.result.to_json()
             return TaskSuccessEvent(xcoms={"return_value": result})
         if isinstance(look, Wake):
-            self.log.info("a worker goes on: %s", look.why)
+            await say(self.log.info, "a worker goes on: %s", look.why)
             return TriggerEvent(look.event.to_json())
         assert isinstance(look, Failed)
-        self.log.error("%s failed: %s\n%s", self.stage, look.failure.text, look.failure.what_to_do)
+        # All that wait fail at one moment when a run stops itself.
+        await say(self.log.error, "%s failed: %s\n%s", self.stage, look.failure.text, look.failure.what_to_do)
         if self.fails_on_worker:
             return TriggerEvent(FailEvent(failure=look.failure).to_json())
         return TaskFailedEvent(xcoms={"return_value": look.failure.to_json()})
@@ -296,7 +297,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
                 return Failed(self.failure(Verdict("failed", (late, *look.reasons), "deadline")))
             if look.text != said or time.monotonic() - said_at >= REPEAT_REASON_SECONDS:
                 said, said_at = look.text, time.monotonic()
-                await say(self.log, "waiting: %s", said)
+                await say(self.log.info, "waiting: %s", said)
             watch.waits(look)
             await self._show(look)
             await asyncio.sleep(self.pause_seconds)

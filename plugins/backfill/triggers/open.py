@@ -53,7 +53,7 @@ class OpenTrigger(AdmitTrigger):
             return Failed(self.failure(verdict))
         return Wake(GoEvent(key="", why=verdict.text), f"{self._windows} windows are opened: {verdict.text}")
 
-    def _final_event(self, look: Look) -> TriggerEvent:
+    async def _final_event(self, look: Look) -> TriggerEvent:
         # With no windows the groups of this batch and the openers after it must not run: Airflow skips them with it.
-        event = super()._final_event(look)
+        event = await super()._final_event(look)
         return TaskSkippedEvent() if isinstance(look, Done) else event
