@@ -35,7 +35,7 @@ class Pace:
 
 async def say(write: Callable[..., Any], text: str, *args: object) -> None:
     """Log a line that many waits may have at the same moment, when its turn comes; ``write`` is a logger's method."""
-    pace: Pace = shared_poll().memory.setdefault("pace of lines", Pace())
+    pace: Pace = shared_poll().memory.setdefault(("pace",), Pace())
     if seconds := pace.turn(time.monotonic()):
         await asyncio.sleep(seconds)
     write(text, *args)
