@@ -196,7 +196,7 @@ def _waiting(found: Json) -> list[str]:
             one["windows"],
             one["open"],
             one["triggerer_mb"],
-            round((one["triggerer_mb"] - one["triggerer_mb_idle"]) * 1000 / max(1, one["open"]), 1),
+            one["triggerer_mb"] - found["windows"][0]["triggerer_mb"],
             one["cpu_per_minute"]["triggerer"],
             one["cpu_per_minute"]["scheduler"],
             one["calls_per_minute"]["clickhouse"],
@@ -209,7 +209,7 @@ def _waiting(found: Json) -> list[str]:
         )
         for one in found["windows"]
     ]
-    head = ("windows", "of them open", "triggerer MB", "kB an open one", "its CPU s a minute",
+    head = ("windows", "of them open", "triggerer MB", "more than with the first", "its CPU s a minute",
             "scheduler CPU s a minute", "ClickHouse a minute", "Temporal a minute", "Kubernetes a minute",
             "statements to the database a minute", "rows in it", "MB", "page's route s")  # fmt: skip
     return [*table(head, rows), "", "![waiting](img/bench-waiting.svg)"]
