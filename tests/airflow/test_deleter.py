@@ -135,7 +135,22 @@ def test_what_is_known_of_a_step_whose_worker_was_killed(kept: Any, running: boo
     step = Step("scorecard", PART)
     store.set(deleter._store_key(step), kept)
     assert deleter.sent_state(step) == state
-    assert asked in ([], [(sql.marker_literal(KEY, 1),)])
+    assert asked in ([], [sql.delete_needles("acme_voice", "scorecard", KEY, 1)])
+
+
+@pytest.mark.parametrize(("table", "state"), [("score", "none"), ("scorecard", "maybe")])
+def test_the_delete_of_another_table_of_the_window_is_no_trace_of_this_one(table: str, state: str) -> None:
+    """All tables of a window have the same marker: what was sent of one said that the other's was in the queue."""
+
+    def queued(*needles: str) -> bool:
+        return all(needle in statement(1, table=table).replace("`", "") for needle in needles)
+
+    hook: Any = SimpleNamespace(running_ddl=lambda *n: [], was_queued=queued)
+    store = RunStore({"task_state_store": Store()})
+    deleter = Deleter(hook, [Host("node-1", 1)], store, logging.getLogger(__name__), KEY, 1, lambda: None)
+    step = Step("scorecard", PART)
+    store.set(deleter._store_key(step), {"state": "sending", "at": 1.0})
+    assert deleter.sent_state(step) == state
 
 
 @pytest.mark.parametrize(("seen", "accepted"), [("queued", ()), ("done", ("node-1", "node-2"))])

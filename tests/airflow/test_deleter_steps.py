@@ -143,7 +143,7 @@ def test_what_is_executed_or_queued_is_neither_lost_nor_done(running: list[str],
     house, step = House(running=running, queued=queued), Step("scorecard", PART, chunk=chunk)
     assert maybe(house, step).seen(step, []) == "queued"
     marks = {entry[1] for entry in house.asked}
-    assert marks == {(sql.marker_literal(KEY, 1, chunk),)}
+    assert marks == {sql.delete_needles("acme_voice", "scorecard", KEY, 1, chunk)}
 
 
 def test_a_mutation_that_appears_while_it_looks_is_seen() -> None:

@@ -176,6 +176,34 @@ def test_an_entry_of_the_ddl_queue_is_found_by_all_of_its_needles(server: Server
     assert len(hosts(sql.ddl_trace_statement(CLUSTER))) == 6
 
 
+def test_a_delete_is_found_by_its_table_and_its_marker_however_the_names_are_written(server: Server) -> None:
+    mark, window = r"\'backfill:0123456789abcdef:1\'", "0123456789abcdef"
+    entries = {
+        "as it is sent": f"ALTER TABLE `acme_voice`.`scorecard` ON CLUSTER x DELETE WHERE {mark} != 0",
+        "as the server writes it": f"ALTER TABLE acme_voice.scorecard ON CLUSTER x (DELETE WHERE {mark} != 0)",
+        "on a node": f"/* ddl_entry=query-01 */ ALTER TABLE acme_voice.scorecard DELETE WHERE {mark} != 0",
+        "another table": f"ALTER TABLE acme_voice.score ON CLUSTER x DELETE WHERE scorecard_time > 1 AND {mark} != 0",
+        "another database": f"ALTER TABLE x_acme_voice.scorecard ON CLUSTER x DELETE WHERE {mark} != 0",
+        "another window": f"ALTER TABLE acme_voice.scorecard DELETE WHERE {mark.replace('0123', 'ffff')} != 0",
+        "a day of it": f"ALTER TABLE acme_voice.scorecard DELETE WHERE {mark.replace(':1', ':1.2')} != 0",
+    }
+    server.has(
+        "distributed_ddl_queue", "cluster String, host String, status String, query String",
+        *(f"{HERE}, '{name}', 'Finished', '{query}'" for name, query in entries.items()),
+    )  # fmt: skip
+
+    def found(*needles: str) -> set[str]:
+        return {row["host"] for row in server.answers(sql.ddl_trace_statement(CLUSTER, *needles))}
+
+    mine = {"as it is sent", "as the server writes it", "on a node"}
+    assert found(*sql.delete_needles("acme_voice", "scorecard", window, 1)) == mine
+    assert found(*sql.delete_needles("acme_voice", "scorecard", window, 1, 2)) == {"a day of it"}
+    # The name begins like this one's: found, too, which asks a person and sends nothing.
+    assert found(*sql.delete_needles("acme_voice", "score", window, 1)) == {*mine, "another table"}
+    # A name that a server may write in several ways: by the marker alone.
+    assert sql.delete_needles("acme voice", "score", window, 1) == (f"'backfill:{window}:1'",)
+
+
 def test_a_statement_that_is_being_executed_is_found_and_the_question_itself_is_not(server: Server) -> None:
     server.has(
         "processes", "query String", "'ALTER TABLE x DELETE WHERE backfill:1'", "'ALTER TABLE x DROP PARTITION 1'",

@@ -15,6 +15,7 @@ MARKER_PREFIX = "backfill:"
 """Start of the literal that marks our own mutations; ``system.mutations.command`` keeps it."""
 
 _MARKER = re.compile(r"'backfill:([0-9a-f]{16}):([0-9]+)(?:\.([0-9]+))?'")
+_PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _UNSAFE_IN_NAME = re.compile(r"[\x00-\x1f]")
 _ESCAPES = {"\\": "\\\\", "'": "\\'", "\0": "\\0", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -155,6 +156,18 @@ def drop_partition_statement(*, cluster: str, database: str, table: str, partiti
         f"ALTER TABLE {qualified(database, table)} ON CLUSTER {quote_string(cluster)}"
         f" DROP PARTITION ID {quote_string(partition_id)}"
     )
+
+
+def delete_needles(database: str, table: str, key: str, generation: int, chunk: int = 0) -> tuple[str, ...]:
+    """Return texts that together only the entries of one table's DELETE hold in a DDL queue or a list of processes.
+
+    The marker alone is not enough: the DELETEs of a window's other tables have the same. A name that the server may
+    write in more ways than with or without backticks is left out; a table whose name begins like this one's is found,
+    too.
+    """
+    marker = marker_literal(key, generation, chunk)
+    name = f"{database}.{table}"
+    return (f"TABLE {name}", marker) if _PLAIN_NAME.fullmatch(name) else (marker,)
 
 
 def drop_partition_needles(database: str, table: str, partition_id: str) -> tuple[str, ...]:
@@ -298,9 +311,14 @@ def replicas_statement(cluster: str) -> str:
     )
 
 
+def _holds(needle: str) -> str:
+    """Return the condition that a statement holds a text, whether the server has written names in backticks or not."""
+    return f"position(replaceAll(query, '`', ''), {quote_string(needle.replace('`', ''))}) > 0"
+
+
 def ddl_queue_statement(cluster: str, *needles: str) -> str:
     """Return entries of the DDL queue that hold every needle and are not finished somewhere: ``host, status``."""
-    held = "".join(f" AND position(query, {quote_string(needle)}) > 0" for needle in needles)
+    held = "".join(f" AND {_holds(needle)}" for needle in needles)
     return (
         "SELECT host, toString(status) AS status FROM system.distributed_ddl_queue"
         f" WHERE cluster = {quote_string(cluster)}{held}"
@@ -314,7 +332,7 @@ def ddl_trace_statement(cluster: str, *needles: str) -> str:
     ClickHouse keeps them for a week or for the last 1,000 (task_max_lifetime, max_tasks_in_queue): a statement of the
     last minutes without an entry was never queued.
     """
-    held = "".join(f" AND position(query, {quote_string(needle)}) > 0" for needle in needles)
+    held = "".join(f" AND {_holds(needle)}" for needle in needles)
     return (
         "SELECT host, toString(status) AS status FROM system.distributed_ddl_queue"
         f" WHERE cluster = {quote_string(cluster)}{held}"
@@ -327,7 +345,7 @@ def running_statement(cluster: str, *needles: str) -> str:
     An ON CLUSTER statement is listed on the node that it was sent to until it is answered, also before it is in the DDL
     queue, and also when its client has given up. Queries are left out: this one holds the needles, too.
     """
-    held = " AND ".join(f"position(query, {quote_string(needle)}) > 0" for needle in needles)
+    held = " AND ".join(_holds(needle) for needle in needles)
     return (
         f"SELECT DISTINCT hostName() AS host FROM clusterAllReplicas({quote_string(cluster)}, system.processes)"
         f" WHERE NOT startsWith(query, 'SELECT') AND {held}"

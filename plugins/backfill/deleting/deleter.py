@@ -118,6 +118,23 @@ class Deleter:
             accepted = {h.name for h in self.hosts}
         return self._keep(step, float(at), accepted)
 
+    def done_earlier(self, step: Step, mutations: Sequence[Mutation]) -> Sent | None:
+        """Return the record of a step that an earlier generation has done, and keep it as this one's; None: send it.
+
+        A generation is sent again for the table that it has missed. Of another one, which every host has done and of
+        which no host has a row left, there is nothing to send.
+        """
+        for generation in range(self.generation - 1, 0, -1):
+            earlier = self.again(generation)
+            if earlier.sent_state(step) != "taken" or not earlier.is_done(step, mutations):
+                continue
+            (counted,) = self.hook.host_counts([(step.table, step.part, step.condition)], self.hosts)
+            if any(sum(days.values()) for days in counted.values()):
+                return None
+            record = earlier.record(step, mutations, "done")
+            return self._keep(step, record.at, set(record.accepted))
+        return None
+
     def send(self, step: Step) -> Sent:
         """Send the statements of a step, once, and return its record.
 
@@ -186,7 +203,7 @@ class Deleter:
         """Return, for each statement, texts that together only its entry of the DDL queue holds."""
         if step.kind == "drop":
             return [sql.drop_partition_needles(*step.name, partition) for partition in step.partitions]
-        return [(sql.marker_literal(self.key, self.generation, step.chunk),)]
+        return [sql.delete_needles(*step.name, self.key, self.generation, step.chunk)]
 
     def _refuse_overtaking(self, step: Step) -> None:
         """Raise StageError while an earlier generation may still come: it would delete what is reindexed by then.
