@@ -78,7 +78,7 @@ def changed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return {"metadata": {"name": request.name}}
 
     def look(made: Json, request: JobRequest) -> list[str]:
-        assert request == REQUEST
+        assert (made["metadata"]["name"], request) == (NAME, REQUEST)
         return found
 
     monkeypatch.setattr(module, "build_job", build)
