@@ -118,8 +118,8 @@ class Deleter:
             accepted = {h.name for h in self.hosts}
         return self._keep(step, float(at), accepted)
 
-    def done_earlier(self, step: Step, mutations: Sequence[Mutation]) -> Sent | None:
-        """Return the record of a step that an earlier generation has done, and keep it as this one's; None: send it.
+    def done_earlier(self, step: Step, mutations: Sequence[Mutation]) -> bool:
+        """Return True when an earlier generation has done a step; what is known of that is kept as this one's, too.
 
         A generation is sent again for the table that it has missed. Of another one, which every host has done and of
         which no host has a row left, there is nothing to send.
@@ -130,10 +130,11 @@ class Deleter:
                 continue
             (counted,) = self.hook.host_counts([(step.table, step.part, step.condition)], self.hosts)
             if any(sum(days.values()) for days in counted.values()):
-                return None
+                return False
             record = earlier.record(step, mutations, "done")
-            return self._keep(step, record.at, set(record.accepted))
-        return None
+            self._keep(step, record.at, set(record.accepted))
+            return True
+        return False
 
     def send(self, step: Step) -> Sent:
         """Send the statements of a step, once, and return its record.

@@ -117,12 +117,11 @@ class DeleteSender:
     ) -> Sent:
         sent = deleter.sent_state(step)
         seen = deleter.seen(step, mutations)
-        if (sent, seen) == ("none", "nothing") and (earlier := deleter.done_earlier(step, mutations)):
-            self.log.info("%s: every host has done it and no row is left; it is not sent again", step.label)
-            return earlier
         if seen == "done" and order.facts.left == "delete" and not deleter.is_done(step, mutations):
             # Done where it was taken, and a person has cleared a wait for the hosts that never took it.
             seen = "dead"
+        if (sent, seen) == ("none", "nothing") and deleter.done_earlier(step, mutations):
+            seen = "done"
         facts = replace(order.facts, sent=sent, seen=seen, rows_before=True, generation=order.generation)
         decided = life.next_step("delete", facts)
         if decided.action == "done":
