@@ -22,7 +22,7 @@ CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 # Where a shell forbids Python its bytecode (images of containers do), each process of Airflow compiles all that it imports:
-# 12 s instead of 4 s of a core, some thousand times in `make test`.
+# 12 s instead of 5 s of a core.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: audit bench bench-quick chaos chaos-real check check-connections clean demo down down-compose format help lint lock mutants nightly sbom setup status test test-airflow test-all test-browser test-clickhouse test-compose test-kubernetes test-long test-matrix test-real test-sandbox test-standins test-unit test-versions test-whole ui up up-compose
