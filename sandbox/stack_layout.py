@@ -39,7 +39,8 @@ from sandbox.stack_variants import (
     kubernetes_module,
     worker_commands,
 )
-from sandbox.stack_wait import free_ports, ports_from
+from sandbox.stack_wait import ports_from
+from standins.ports import free_ports
 
 # From the caller's environment only what a program needs to start; an AIRFLOW__ or AIRFLOW_CONN_ variable of
 # the user's shell must not change what is tried here.

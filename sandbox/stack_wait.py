@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,18 +42,6 @@ def wait_for(
             text = describe if isinstance(describe, str) else describe()
             raise DeadlineExceededError(f"not reached within {deadline_seconds:g} s: {text}")
         time.sleep(min(poll_seconds, max(0.0, end - time.monotonic())))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return `count` different TCP ports that were free on 127.0.0.1 a moment ago.
-
-    All are held at once, so none is given twice; another process can still take one before its user binds it.
-    """
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 def ports_from(base: int, count: int) -> list[int]:

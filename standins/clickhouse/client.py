@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -16,9 +15,10 @@ import urllib3
 
 from standins.clickhouse.topology import NodeAddress, Topology
 from standins.clickhouse.wire import PASSWORD_VARIABLE, USER
+from standins.ports import free_ports
 from standins.serverprocess import SandboxError, ServerProcess, send
 
-__all__ = ["ClickHouseSandbox", "NodeClient", "Row", "SandboxError", "free_ports", "running"]
+__all__ = ["ClickHouseSandbox", "NodeClient", "Row", "SandboxError", "running"]
 
 Row = dict[str, Any]
 
@@ -151,15 +151,3 @@ def running(sandbox: ClickHouseSandbox) -> Iterator[ClickHouseSandbox]:
         yield sandbox
     finally:
         sandbox.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [int(sock.getsockname()[1]) for sock in sockets]
-    finally:
-        for sock in sockets:
-            sock.close()

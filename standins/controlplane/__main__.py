@@ -11,13 +11,14 @@ from pathlib import Path
 
 from standins.controlplane import build, certs
 from standins.controlplane.calls import CallError
-from standins.controlplane.parts import PartEnded, Wiring, free_ports
+from standins.controlplane.parts import PartEnded, Wiring
 from standins.controlplane.server import ControlPlane
 from standins.kubernetes.__main__ import parse_args, saved_token, settings_of
 from standins.kubernetes.images import ImagesFileError
 from standins.kubernetes.kubeconfig import write_kubeconfig, write_private
 from standins.kubernetes.seed import ManifestError
 from standins.kubernetes.server import HttpServer
+from standins.ports import free_ports
 
 log = logging.getLogger("standins.controlplane")
 

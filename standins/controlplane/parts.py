@@ -31,13 +31,6 @@ CONTROLLERS = (
 END_SECONDS = 5.0
 
 
-def free_ports(count: int) -> list[int]:
-    """So many ports of 127.0.0.1 that are free now."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
-
-
 def listening() -> socket.socket:
     """A socket that listens on a free port of 127.0.0.1."""
     return socket.create_server(("127.0.0.1", 0))

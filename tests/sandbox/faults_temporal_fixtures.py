@@ -39,7 +39,8 @@ from backfill.triggers.workflows import WorkflowsTrigger
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.records import Database, FailEvent, Reindexed, Window, WorkflowsClosed
 from sandbox.reindexer.model import PROGRESS_DONE, PROGRESS_TOTAL, WORKFLOW_TYPE, workflow_id
-from tests.standins.temporal_fixtures import NAMESPACE, child, free_port, running_server, until, wait_for_port
+from standins.ports import free_port
+from tests.standins.temporal_fixtures import NAMESPACE, child, running_server, until, wait_for_port
 
 Json = dict[str, Any]
 Step = Callable[[], Awaitable[object]]

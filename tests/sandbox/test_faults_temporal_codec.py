@@ -22,6 +22,7 @@ from backfill.hooks.temporal import Workflows
 from backfill.hooks.temporal.codec import CodecError, RemoteCodec
 from backfill.hooks.temporal.connection import TemporalHook
 from backfill.operators.checks import temporal as checks
+from standins.ports import free_port
 from tests.sandbox.faults_temporal_fixtures import (
     Scene,
     Server,
@@ -32,7 +33,7 @@ from tests.sandbox.faults_temporal_fixtures import (
     running_scene,
     server,
 )
-from tests.standins.temporal_fixtures import free_port, until
+from tests.standins.temporal_fixtures import until
 
 __all__ = ["server"]
 

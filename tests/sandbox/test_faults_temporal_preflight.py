@@ -8,8 +8,8 @@ import pytest
 
 from backfill.operators import preflight
 from include.scorecard_backfill.config import ClusterConfig
+from standins.ports import free_port
 from tests.sandbox.faults_temporal_fixtures import Server, cluster_file, connect_to, impatient, server
-from tests.standins.temporal_fixtures import free_port
 
 __all__ = ["server"]
 

@@ -23,7 +23,7 @@ from sandbox.stack_layout import Options
 from sandbox.stack_lock import StateInUseError, holder_pid, processes_of
 from sandbox.stack_model import CLICKHOUSE_USER, TOKEN_VARIABLE, Cluster, Stack
 from sandbox.stack_supervisor import PartControl, PartError
-from sandbox.stack_wait import free_ports, port_answers, wait_for
+from sandbox.stack_wait import port_answers, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 WEST = "sandbox-west"
@@ -329,7 +329,3 @@ def test_every_process_carries_the_token(west: Stack) -> None:
     found = processes_of(token_of(west))
     family = {child.pid for process in found for child in process.children(recursive=True)}
     assert family <= {process.pid for process in found}, f"without {TOKEN_VARIABLE}"
-
-
-def test_free_ports_differ() -> None:
-    assert len(set(free_ports(50))) == 50

@@ -16,10 +16,10 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from sandbox.data.loader import Paths, load
 from sandbox.data.spec import rates_spec
 from sandbox.reindex_job import EnvironmentFault, parse_environment
+from standins.ports import free_port
 from tests.sandbox.reindexer_fixtures import JANUARY
 from tests.standins.temporal_fixtures import (
     NAMESPACE,
-    free_port,
     python_environment,
     running_server,
     until,

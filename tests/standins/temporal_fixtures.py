@@ -12,16 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from standins.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "ingestion"
 LIMIT_SECONDS = 20.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def python_environment(**extra: str) -> dict[str, str]:

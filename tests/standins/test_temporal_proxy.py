@@ -15,6 +15,7 @@ import pytest
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from standins.ports import free_port
 from standins.temporal.proxy import Faults, serve
 from standins.temporal.proxy_rules import (
     Call,
@@ -26,7 +27,7 @@ from standins.temporal.proxy_rules import (
     is_alive,
     parse_proxy_rules,
 )
-from tests.standins.temporal_fixtures import NAMESPACE, free_port, running_server, until
+from tests.standins.temporal_fixtures import NAMESPACE, running_server, until
 
 
 @pytest.fixture(scope="module")
