@@ -89,6 +89,9 @@ def test_a_log_of_any_bytes_is_read(body: bytes) -> None:
     assert created_workflows(lines) == ([] if body == b"12" else ["w-1"])
     assert "\x00" not in "".join(lines)
     assert request.query["container"] == "reindex"
+    # A log is no JSON: an API server that is asked for JSON alone answers 406.
+    assert request.headers["Accept"] == "*/*"
+    assert int(request.query["limitBytes"]) == kubernetes.LOG_LIMIT_BYTES
     assert int(request.query["tailLines"]) == kubernetes.LOG_TAIL_LINES
     if body == b"12":
         assert lines == ["12"]
@@ -106,6 +109,25 @@ def test_a_refused_log_is_told() -> None:
     body = {"kind": "Status", "reason": "BadRequest", "message": "container is waiting to start", "code": 400}
     error = error_of(lambda: web.json_response(body, status=400), lambda client: client.pod_log("pod-1", "reindex"))
     assert (error.status, error.reason, error.detail) == (400, "BadRequest", "container is waiting to start")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "detail"),
+    [
+        (b'{"reason": "Expired", "message": "too old"}', "Expired", "too old"),
+        (b'{"message": "too old"}', "Gone", "too old"),
+        (b'{"reason": "Expired"}', "Expired", "Gone"),
+        (b"", "Gone", "Gone"),
+        (b'["one", "two"]', "Gone", '["one", "two"]'),
+        (b"not \xff\n  here", "Gone", "not \ufffd here"),
+        (b"x" * 400, "Gone", "x" * 300),
+    ],
+    ids=["Status", "no reason", "no message", "nothing", "a list", "no UTF-8", "long"],
+)
+def test_a_refusal_says_what_its_body_says_or_what_http_says(body: bytes, reason: str, detail: str) -> None:
+    error = error_of(lambda: web.Response(body=body, status=410), lambda client: client.jobs("a=b"))
+    assert (error.status, error.reason, error.detail) == (410, reason, detail)
+    assert str(error).startswith(f"cannot list jobs: 410 {reason}: {detail} (connection ")
 
 
 @pytest.mark.parametrize("status", [200, 502])

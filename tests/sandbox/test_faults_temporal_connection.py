@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -14,19 +12,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import grpc.aio  # type: ignore[import-untyped]
 import pytest
-from airflow.sdk import Connection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from backfill.hooks.temporal import TemporalHook, connection, workflows
-from backfill.hooks.temporal.connection import connect_options
 from backfill.kit.poll import shared_poll
 from backfill.settings import CLUSTERS_ENV
 from backfill.triggers.workflows import WorkflowsTrigger
@@ -252,49 +247,6 @@ async def test_a_server_that_asks_for_a_certificate(
         flat = {name: text.replace("\n", "\\n") for name, text in pair.items()}
         connect_to(monkeypatch, f"127.0.0.1:{port}", **known, **flat)
         await hook.connect(cluster.temporal.namespace)
-
-
-PEM = "-----BEGIN X-----"
-
-
-@pytest.mark.parametrize(
-    ("extra", "text"),
-    [
-        ({"client_cert": PEM}, "client_cert and client_private_key belong together"),
-        ({"client_private_key": PEM}, "client_cert and client_private_key belong together"),
-        ({"client_cert": "/etc/cert.pem", "client_private_key": PEM}, "extra.client_cert must be the PEM text itself"),
-        ({"server_root_ca_cert": PEM, "tls": False}, "extra.tls is false, but certificates are given"),
-        ({"tls": "perhaps"}, "extra.tls must be true or false, not 'perhaps'"),
-        ({"codec_endpoint": "codec"}, "extra.codec_endpoint must be an http(s) address"),
-        ({"codec_endpoint": "http://codec", "codec_auth": "api_key"}, "but there is no API key"),
-        ("{", "extra is not valid JSON"),
-        ("[]", "extra must be a JSON object"),
-    ],
-)
-async def test_an_extra_that_cannot_be_right_is_refused_by_field(
-    cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch, extra: Any, text: str
-) -> None:
-    name = cluster.temporal.conn_id
-    fields = {"conn_type": "temporal", "host": "127.0.0.1", "extra": extra}
-    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(fields))
-    with pytest.raises(ValueError, match=re.escape(text)) as found:
-        await TemporalHook(name).connect()
-    assert f"connection {name}" in str(found.value) or "codec_endpoint" in text
-
-
-@pytest.mark.parametrize(
-    ("value", "tls"), [(True, True), ("true", True), ("1", True), ("False", False), (False, False)]
-)
-async def test_a_switch_may_come_as_text(value: Any, tls: bool) -> None:
-    connection_ = Connection(conn_id="c", conn_type="temporal", host="h", password="key")
-    assert connect_options(connection_, {"tls": value}, None)[1]["tls"] is tls
-
-
-def test_a_connection_without_host_is_refused_by_name(cluster: ClusterConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = cluster.temporal.conn_id
-    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({"conn_type": "temporal"}))
-    with pytest.raises(ValueError, match=f"connection {name}: host is empty"):
-        asyncio.run(TemporalHook(name).connect())
 
 
 FORKED = """
