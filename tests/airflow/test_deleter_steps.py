@@ -236,9 +236,16 @@ def stands(house: House, cause: str, *, kill: bool) -> Failure:
 
 
 @pytest.mark.parametrize("cause", ["stalled", "fail_reason"])
-def test_what_stands_still_is_tried_with_test_only_unless_the_run_asks_for_its_end(cause: str) -> None:
+def test_what_stands_still_is_tried_with_test_only_unless_the_run_asks_for_its_end(
+    cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ending = sql.kill_mutation_statement(
+        cluster="conversations", database="acme_voice", table="scorecard", key=KEY, generation=2, test=False
+    )
     house = House()
     assert stands(house, cause, kill=False) == failure(cause)
+    # What a person would have to run stands in the log.
+    assert f"to end it, run (or set kill_stalled_mutations): {ending}" in caplog.messages
     test, *more = [entry[1] for entry in house.asked if entry[0] == "raw"]
     assert more == []
     assert test.endswith("TEST")
@@ -249,9 +256,7 @@ def test_what_stands_still_is_tried_with_test_only_unless_the_run_asks_for_its_e
     assert killed.cause == "killed"
     assert killed.generation == 2
     _, statement = [entry[1] for entry in house.asked if entry[0] == "raw"]
-    assert statement == sql.kill_mutation_statement(
-        cluster="conversations", database="acme_voice", table="scorecard", key=KEY, generation=2, test=False
-    )
+    assert statement == ending
     assert not statement.endswith("TEST")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import Mock
 
 import grpc  # type: ignore[import-untyped]
 import pytest
@@ -18,7 +19,7 @@ from google.protobuf.text_format import Parse
 from grpc_reflection.v1alpha import reflection
 
 from backfill.hooks import internal_jobs as module
-from backfill.hooks.internal_jobs import SERVICE, Address, InternalJobsError, internal_jobs
+from backfill.hooks.internal_jobs import SERVICE, Address, InternalJobsError, address_of, internal_jobs
 from backfill.kit.look import Done, Wait
 from backfill.operators.checks.temporal import _second_opinion
 from backfill.triggers.workflows import WorkflowsTrigger
@@ -171,6 +172,40 @@ def test_nobody_there_and_a_token_without_tls_are_said(monkeypatch: pytest.Monke
         pass
     with pytest.raises(InternalJobsError, match="over TLS only"), internal_jobs(Address("h:1", token="t")):
         pass
+
+
+@pytest.mark.parametrize(
+    ("extra", "password", "address"),
+    [
+        ({}, "", Address("h:8", False, "", b"")),
+        ({"tls": True}, "", Address("h:8", True, "", b"")),
+        ({"tls": True, "ca": "PEM"}, "key", Address("h:8", True, "key", b"PEM")),
+    ],
+)
+def test_a_connection_says_where_the_service_is(extra: dict[str, Any], password: str, address: Address) -> None:
+    made = Connection(conn_id="c", host="h", port=8, password=password, extra=json.dumps(extra))
+    assert address_of(made) == address
+
+
+@pytest.mark.parametrize("lacking", ["host", "port"])
+def test_a_connection_without_an_address_is_refused(lacking: str) -> None:
+    made = Connection(conn_id="c", **{"host": "h", "port": 8} | {lacking: None})  # type: ignore[arg-type]
+    with pytest.raises(InternalJobsError, match="connection 'c' needs a host and a port of the InternalJobService"):
+        address_of(made)
+
+
+@pytest.mark.parametrize(("token", "ca"), [("", b""), ("key", b"PEM")])
+def test_over_tls_the_server_is_proven_and_the_token_sent(
+    token: str, ca: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = Mock(return_value="channel")
+    monkeypatch.setattr(grpc, "ssl_channel_credentials", lambda given: ("ssl", given))
+    monkeypatch.setattr(grpc, "access_token_call_credentials", lambda given: ("token", given))
+    monkeypatch.setattr(grpc, "composite_channel_credentials", lambda *given: given)
+    monkeypatch.setattr(grpc, "secure_channel", channel)
+    assert module._channel(Address("h:8", True, token, ca)) == "channel"
+    ssl = ("ssl", ca or None)
+    channel.assert_called_once_with("h:8", (ssl, ("token", token)) if token else ssl)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from backfill.kit.store import FAILED, WindowStore
 from backfill.operators import undo, wait_mutations
 from backfill.operators.plan import PlanOperator, asked_by, splitter
 from backfill.operators.preflight import guarded
-from backfill.operators.undo import UndoOperator
+from backfill.operators.undo import UndoOperator, UndoPlanOperator
 from backfill.operators.wait_mutations import WaitMutationsOperator
 from backfill.reindexing.gate import Ask, Eyes, may_make_job
 from backfill.settings import cluster_config
@@ -37,6 +37,7 @@ from include.scorecard_backfill.planning import learned
 from include.scorecard_backfill.planning.frozen import FrozenPlan
 from include.scorecard_backfill.planning.terms import digest
 from include.scorecard_backfill.planning.windows import DateRange
+from include.scorecard_backfill.putback import PutBackError
 from include.scorecard_backfill.records import Counted, FailEvent, Failure, GoEvent, MissingRows, ResendEvent
 from include.scorecard_backfill.verdicts.admission import Work
 from tests.kit.store import AssetState
@@ -255,6 +256,28 @@ def test_an_undo_after_which_rows_are_missing_is_red(
         UndoOperator(task_id="restore", cluster=NAME).execute(task)
     assert str(red.value) == f"rows are still missing: {window().label}: acme_voice.scorecard: 2"
     snapshots.restore.assert_called_once_with(window(), {"a copy"}, meant=False)
+
+
+def test_an_undo_says_which_window_cannot_be_put_back(
+    cluster: str, assets: AssetState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshots = Mock(restore=Mock(side_effect=PutBackError("a host is away")))
+    monkeypatch.setattr(undo, "refuse_beside_a_run", lambda *_: None)
+    monkeypatch.setattr(undo, "BackfillClickHouse", Mock())
+    monkeypatch.setattr(undo, "Snapshots", lambda *_: snapshots)
+    with pytest.raises(AirflowFailException) as red:
+        UndoOperator(task_id="restore", cluster=NAME).execute(
+            context("restore", {("look", "return_value"): [window().to_json()]})
+        )
+    assert str(red.value) == f"{window().label} is not put back: a host is away"
+
+
+def test_an_undo_of_a_run_without_a_plan_says_so(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undo, "refuse_beside_a_run", lambda *_: None)
+    params = {"run_id": " r-1 ", "customers": ["acme"], "all_customers": False}
+    with pytest.raises(AirflowFailException) as red:
+        UndoPlanOperator(task_id="look", cluster=NAME).execute(context("look", params=params))
+    assert str(red.value) == f"run_id: 'r-1' of scorecard_backfill__{NAME} has no plan; nothing was changed"
 
 
 def test_an_answer_counts_once_airflow_has_received_it() -> None:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -278,6 +279,24 @@ def test_a_part_of_tidy_that_fails_keeps_no_other_from_being_done(
     with pytest.raises(module.TidyError, match=f"the Airflow Variable {name} cannot be read .*; mend or delete it"):
         TidyOperator(task_id="tidy", cluster=NAME).execute(task)
     assert done == ["_remove_snapshots", "_announce"]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_tidy_drops_the_copies_that_the_servers_have_kept_for_too_long(
+    enabled: bool, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cluster_config(NAME)
+    changed = config.model_copy(update={"snapshot": config.snapshot.model_copy(update={"enabled": enabled})})
+    hook = SimpleNamespace(topology=lambda: "hosts")
+    copies = Mock(remove_expired=Mock(return_value=["a copy"]))
+    house, snapshots = Mock(return_value=hook), Mock(return_value=copies)
+    monkeypatch.setattr(module, "cluster_config", lambda name: changed)
+    monkeypatch.setattr(module, "BackfillClickHouse", house)
+    monkeypatch.setattr(module, "Snapshots", snapshots)
+    TidyOperator(task_id="tidy", cluster=NAME)._remove_snapshots()
+    assert house.mock_calls == ([call(changed)] if enabled else [])
+    assert snapshots.call_args_list == ([call(hook, "hosts")] if enabled else [])
+    assert copies.remove_expired.call_count == enabled
 
 
 def replan(task: Json) -> list[Json]:

@@ -100,7 +100,7 @@ def census(rows: int, unsettled: str = "") -> Census:
 class Hook:
     """Answers counts one after the other; the last one stays."""
 
-    def __init__(self, *counts: Census, spooled: tuple[str, ...] = ()) -> None:
+    def __init__(self, *counts: Census, spooled: tuple[list[str], ...] = ()) -> None:
         self.counts = list(counts)
         self.spooled = list(spooled)
         self.asked = 0
@@ -116,7 +116,7 @@ class Hook:
     def drain_spool(self, of: Any, hosts: str) -> list[str]:
         """Return what waits."""
         assert (of.key, hosts) == (KEY, "hosts")
-        return [self.spooled.pop(0)] if self.spooled else []
+        return self.spooled.pop(0) if self.spooled else []
 
     def census(self, parts: Any, hosts: str) -> Census:
         """Count."""
@@ -145,7 +145,7 @@ def count(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_count_before_is_made_once_when_replicas_agree(count: Any) -> None:
-    hook = Hook(census(5, "two replicas differ"), census(7), spooled=("node-1-1 has 3 files",))
+    hook = Hook(census(5, "two replicas differ"), census(7), spooled=(["node-1-1 has 3 files"],))
     task = context("windows.delete")
     numbers = Numbers(rows=7, conversations=3, ids=7, meant=3, fingerprint=9, buckets=(1, 2))
     table = TableDays(database="acme_voice", table="scorecard", days={DAY: numbers})
@@ -166,6 +166,13 @@ def test_replicas_that_do_not_agree_delete_nothing(count: Any) -> None:
     )
     assert hook.asked == counting.SETTLE_TRIES
     assert WindowStore(task, window()).get(COUNTED) is None
+
+
+def test_what_is_held_back_to_the_end_is_named_place_by_place(count: Any) -> None:
+    hook = Hook(census(1), spooled=(["one has 3 files", "two has 4"],) * counting.SETTLE_TRIES)
+    with pytest.raises(StageError, match=r": one has 3 files; two has 4; the count before is not known"):
+        count(hook, context("windows.delete"))
+    assert (hook.asked, hook.spooled) == (0, [])
 
 
 @pytest.mark.parametrize("state", ["failed", "success", "skipped", "running", "deferred", None])

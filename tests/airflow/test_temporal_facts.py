@@ -197,6 +197,9 @@ def test_the_words_of_a_failure_are_those_of_its_kind() -> None:
     ]  # fmt: skip
     failure.cause.timeout_failure_info.timeout_type = 77  # type: ignore[assignment]
     assert asyncio.run(chain_of(failure, None))[1].word == "UNKNOWN 77"
+    # Of a kind that this release does not know nothing is set.
+    (unknown,) = asyncio.run(chain_of(Failure(message="m"), None))
+    assert (unknown.kind, unknown.word, unknown.message) == ("unknown", "", "m")
 
 
 def test_a_loop_of_causes_is_cut() -> None:

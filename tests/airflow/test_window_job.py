@@ -41,6 +41,7 @@ from include.scorecard_backfill.records import (
     ResendEvent,
     WorkflowsClosed,
 )
+from include.scorecard_backfill.verdicts.causes import what_to_do
 from tests.kit.store import AssetState
 from tests.kit.waits import KEY, NAME, VERIFIED, assets, cluster, context, deferral, deleted, window
 
@@ -362,6 +363,15 @@ def test_a_job_failure_for_good_leaves_its_record_and_says_the_remedy_on_a_line_
         operator("reindex").resume(task, event=ended, window=window().to_json())
     left = Failure.from_json(task["ti"].xcoms["windows.reindex", "return_value"])
     assert (left.cause, left.attempt, left.what_to_do) == (cause, 2, "Do this.")
+
+
+def test_a_job_failure_without_a_remedy_of_its_own_says_that_of_its_cause(cluster: str, jobs: Jobs) -> None:
+    ended = job_event(outcome="gone", cause="job_gone", message="why").to_json()
+    task = running("reindex")
+    with pytest.raises(AirflowFailException) as failed:
+        operator("reindex").resume(task, event=ended, window=window().to_json())
+    assert str(failed.value).endswith(f"\n{what_to_do('job_gone')}")
+    assert Failure.from_json(task["ti"].xcoms["windows.reindex", "return_value"]).what_to_do == what_to_do("job_gone")
 
 
 def test_a_cleared_reindex_makes_a_new_attempt_after_a_failure_for_good(cluster: str, jobs: Jobs) -> None:

@@ -50,7 +50,10 @@ OF_ENGINE = ("sql.", "config.rules", "verdicts.census")
 """Modules that they are about."""
 
 PLUGINS = "plugins/backfill/"
-"""Modules below it are judged by the tests in tests/airflow."""
+"""Modules below it are judged by the tests in tests/airflow, and by those of tests/unit that import them."""
+
+UNIT_OF_PLUGINS = tuple(f"tests/unit/test_{name}.py" for name in ("clickhouse_errors", "clickhouse_hosts", "retries"))
+"""Pure parts of plugins/ have their tests there. Those of the command (cli/) start processes."""
 
 NOT_OF_PLUGINS = (
     "test_costs",
@@ -61,6 +64,9 @@ NOT_OF_PLUGINS = (
     "test_port_forward",
 )
 """Tests in tests/airflow that start processes of their own, or read the repository's files."""
+
+OWN_LOOPS: Mapping[str, tuple[str, ...]] = {"backfill.hooks.port_forward": ("tests/airflow/test_port_forward.py",)}
+"""Tests on threads with an event loop, which a fork does not have; :func:`judged_alone` runs them."""
 
 ALONE_SECONDS = 120.0
 """A mutant that has not failed a test by then is not judged."""
@@ -133,7 +139,8 @@ def prepare(work: Path, only: str) -> None:
     tests = [path for path in test_files("unit", NOT_OF_THE_RULES) if path not in ENGINE]
     if only.startswith(PLUGINS):
         # mutmut names a module by its path, Airflow imports it without the folder's name: of src/ mutmut knows that.
-        source, more, tests = "src", ["--deselect", OWN_PROCESS], test_files("airflow", NOT_OF_PLUGINS)
+        source, more = "src", ["--deselect", OWN_PROCESS]
+        tests = [*test_files("airflow", NOT_OF_PLUGINS), *UNIT_OF_PLUGINS]
         (work / "src").mkdir()
         shutil.move(work / "plugins" / "backfill", work / "src" / "backfill")
         only = only.replace(PLUGINS, "src/backfill/")
@@ -174,7 +181,7 @@ def judged_alone(work: Path, name: str) -> int:
     """
     stats = json.loads((work / "mutants" / "mutmut-stats.json").read_text())
     tests = judges_of(stats["tests_by_mangled_function_name"], name)
-    tests += ENGINE if module_of(name).startswith(OF_ENGINE) else ()
+    tests += ENGINE if module_of(name).startswith(OF_ENGINE) else OWN_LOOPS.get(module_of(name), ())
     if not tests:
         return 33
     code = run_tests(work, name, tests)

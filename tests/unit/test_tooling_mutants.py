@@ -7,8 +7,10 @@ import pytest
 from tests.kit.mutants import (
     ENGINE,
     NOT_OF_THE_RULES,
+    OWN_LOOPS,
     READS_SOURCES,
     ROOT,
+    UNIT_OF_PLUGINS,
     judges_of,
     made_of,
     sample,
@@ -58,6 +60,13 @@ def test_tests_that_are_left_out_exist() -> None:
 def test_the_tests_on_the_engine_are_all_of_them() -> None:
     found = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests" / "unit").glob("test_*_engine.py"))
     assert sorted(ENGINE) == found
+
+
+def test_pure_tests_of_the_plugins_are_all_of_them() -> None:
+    files = sorted((ROOT / "tests" / "unit").glob("test_*.py"))
+    found = [path.relative_to(ROOT).as_posix() for path in files if "\nfrom backfill" in path.read_text()]
+    assert list(UNIT_OF_PLUGINS) == found
+    assert all((ROOT / path).exists() for paths in OWN_LOOPS.values() for path in paths)
 
 
 LEARNED = {"a.life.x_step": ["t1", "t2"], "a.life.x_row": ["t0"], "a.jobs.fields.x_rows": ["t0"],
