@@ -141,6 +141,15 @@ def test_what_the_hosts_show_is_recorded_and_not_sent(cluster: str, monkeypatch:
     assert (record.at, record.accepted, found.sent) == (7.0, ("node-1", "node-2"), [])
 
 
+def test_what_was_found_done_by_a_count_was_taken_by_every_host(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Finished mutations are not listed for ever: no row is left, and nobody knows of the statement any more.
+    found = site(monkeypatch)
+    found.keep(MAYBE)
+    monkeypatch.setattr(deleter.Deleter, "seen", lambda *_: "done")
+    (record,) = found.sender.send(found.context, order())
+    assert (record.at, record.accepted, found.sent) == (5.0, ("node-1", "node-2"), [])
+
+
 def test_days_are_sent_one_after_the_other_and_each_is_waited_for(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
