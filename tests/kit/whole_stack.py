@@ -40,6 +40,13 @@ FIRST = (
 )
 """Files of minutes, in their order; the browser's come after them, then whatever starts no sandbox."""
 BROWSER = ("test_page", "test_run")
+OWN_STACK = ("test_batches", "test_sweep_approval", "test_told")
+"""Files of minutes that start an Airflow of their own, because its configuration is another one."""
+ALWAYS = ("test_demo",)
+"""Of all these the way that every change must go: part of `make test`. The others are `make test-whole`."""
+
+WHOLE = tuple(name for name in (*FIRST, *BROWSER, *OWN_STACK) if name not in ALWAYS)
+"""Files whose tests get the marker ``whole``."""
 
 STACK_KEY = pytest.StashKey[Stack]()
 FAILED_KEY = pytest.StashKey[bool]()
@@ -63,11 +70,13 @@ def needs_stack(item: pytest.Item) -> bool:
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Give tests of the whole sandbox their time, and put them in front.
+    """Give tests of the whole sandbox their marker and their time, and put them in front.
 
     Raises UsageError for a test that uses it in a file of which the scheduler does not know that.
     """
     for item in items:
+        if item.path.stem in WHOLE:
+            item.add_marker("whole")
         if not needs_stack(item):
             continue
         if item.path.stem not in (*FIRST, *BROWSER):
