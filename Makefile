@@ -18,6 +18,8 @@ STAMP := $(VENV)/.synced
 UV_PIN := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)
 VARIANT = --kubernetes $(KUBERNETES) --database $(DATABASE) --executor $(EXECUTOR)
 REAL_KUBERNETES = tests/standins/test_kubernetes_*.py tests/sandbox/test_kubernetes_*.py tests/sandbox/test_faults_kubernetes*.py
+# Tests that wait for servers of their own: one process more than there are cores, at most four.
+WAITING := $(shell cores=$$(getconf _NPROCESSORS_ONLN) && echo $$(( cores < 4 ? cores + 1 : 4 )))
 CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
@@ -71,7 +73,7 @@ test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow -n logical --maxprocesses 8
 
 test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins
-	$(BIN)/pytest tests/matrix -n logical --maxprocesses 4 --dist worksteal --durations 10
+	$(BIN)/pytest tests/matrix -n $(WAITING) --dist worksteal --durations 10
 
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
 	$(BIN)/pytest tests/standins -m "not chaos" -n logical --maxprocesses 4 --dist loadfile --durations 20
@@ -100,7 +102,7 @@ test-whole: $(STAMP) ## what a user can do, through a running Airflow: REST API,
 	$(BIN)/pytest tests/sandbox tests/browser -m whole -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
 
 test-sandbox: $(STAMP) ## the product against the stand-ins with their faults, and the demo through a running Airflow
-	$(BIN)/pytest tests/sandbox -m "not whole and not chaos and not real and not long" -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 10
+	$(BIN)/pytest tests/sandbox -m "not whole and not chaos and not real and not long" -n $(WAITING) --dist loadgroup --no-loadscope-reorder --durations 10
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium alone
 	$(BIN)/pytest tests/browser
