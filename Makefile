@@ -62,7 +62,7 @@ status: $(STAMP) ## what runs in the sandbox
 
 check: lint test-unit test-airflow ## after every edit: style, types, import directions, unit and Airflow tests
 
-test: check test-matrix test-sandbox ## everything but what takes minutes through a running Airflow, of which it is the main job
+test: check test-matrix test-sandbox ## lint, types, and all tests but those of minutes, which are test-whole
 
 test-all: test test-whole test-standins test-long bench-quick ## everything
 
@@ -98,10 +98,10 @@ chaos-real: $(STAMP) ## faults over PostgreSQL and Celery, then twenty over a re
 
 # One process has the one running stack and all tests of it, the other one everything else. A second stack beside it makes
 # both slower than one after the other: an Airflow that waits takes a third of a core (tried).
-test-whole: $(STAMP) ## what a user can do, through a running Airflow: REST API, command, browser (those skipped without Chromium)
+test-whole: $(STAMP) ## what a user can do, through a running Airflow: demo, REST API, command, browser (skipped without Chromium)
 	$(BIN)/pytest tests/sandbox tests/browser -m whole -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder --durations 20
 
-test-sandbox: $(STAMP) ## the product against the stand-ins with their faults, and the demo through a running Airflow
+test-sandbox: $(STAMP) ## the product against the stand-ins with their faults, and a window through a running Airflow
 	$(BIN)/pytest tests/sandbox -m "not whole and not chaos and not real and not long" -n $(WAITING) --dist loadgroup --no-loadscope-reorder --durations 10
 
 test-browser: $(STAMP) ## Airflow's pages in Chromium alone

@@ -42,10 +42,13 @@ FIRST = (
 BROWSER = ("test_page", "test_run")
 OWN_STACK = ("test_batches", "test_sweep_approval", "test_told")
 """Files of minutes that start an Airflow of their own, because its configuration is another one."""
-ALWAYS = ("test_demo",)
-"""Of all these the way that every change must go: part of `make test`. The others are `make test-whole`."""
+OF_THE_SANDBOX = ("test_planning_scale", "test_stack")
+"""A minute or two of the sandbox itself, without Airflow."""
+ALWAYS = ("test_admission",)
+"""Of all these the way that every change must go, a window to its green end: part of `make test`. The others are
+`make test-whole`."""
 
-WHOLE = tuple(name for name in (*FIRST, *BROWSER, *OWN_STACK) if name not in ALWAYS)
+WHOLE = tuple(name for name in (*FIRST, *BROWSER, *OWN_STACK, *OF_THE_SANDBOX) if name not in ALWAYS)
 """Files whose tests get the marker ``whole``."""
 
 STACK_KEY = pytest.StashKey[Stack]()
