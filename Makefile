@@ -70,7 +70,7 @@ test-unit: $(STAMP) ## pure code, no Airflow
 	$(BIN)/pytest tests/unit -n logical --maxprocesses 8
 
 test-airflow: $(STAMP) ## triggers, operators, DAG files
-	$(BIN)/pytest tests/airflow -n logical --maxprocesses 8
+	$(BIN)/pytest tests/airflow -n $(WAITING)
 
 test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins
 	$(BIN)/pytest tests/matrix -n $(WAITING) --dist worksteal --durations 10

@@ -64,6 +64,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End the shared sandbox after its last test; all of them come before the others."""
+    yield
+    if "stack" in getattr(item, "fixturenames", ()):
+        from tests.kit import whole_stack
+
+        whole_stack.end_after_last(item, nextitem)
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Run a whole sandbox, Airflow included, in a temporary folder; removed unless a test failed.

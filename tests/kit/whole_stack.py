@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ WHOLE = tuple(name for name in (*FIRST, *BROWSER, *OWN_STACK, *OF_THE_SANDBOX) i
 """Files whose tests get the marker ``whole``."""
 
 STACK_KEY = pytest.StashKey[Stack]()
+RUNNING_KEY = pytest.StashKey[ExitStack]()
 FAILED_KEY = pytest.StashKey[bool]()
 
 
@@ -60,11 +62,20 @@ def shared_stack(state: Path, session: pytest.Session) -> Iterator[Stack]:
     if folder := os.environ.get(RUNNING):
         yield Stack.load(Path(folder))
         return
-    with running_stack(state, say=print) as running:
+    with ExitStack() as until_the_last_test:
+        running = until_the_last_test.enter_context(running_stack(state, say=print))
         session.stash[STACK_KEY] = running
+        session.stash[RUNNING_KEY] = until_the_last_test
         yield running
     if not session.stash.get(FAILED_KEY, False):
         shutil.rmtree(state)
+
+
+def end_after_last(item: pytest.Item, following: pytest.Item | None) -> None:
+    """End the shared sandbox when no test of it follows: an Airflow that waits takes a third of a core."""
+    running = item.session.stash.get(RUNNING_KEY, None)
+    if running is not None and needs_stack(item) and following is not None and not needs_stack(following):
+        running.close()
 
 
 def needs_stack(item: pytest.Item) -> bool:
