@@ -47,7 +47,8 @@ def send(generation: int, *running: str) -> list[str]:
         return SimpleNamespace(outcome="done", errors={}, hosts=("node-1",), text="")
 
     def running_ddl(*needles: str) -> list[str]:
-        return ["node-1"] if any(all(needle in text for needle in needles) for text in running) else []
+        texts = [text.replace("`", "") for text in running]
+        return ["node-1"] if any(all(needle in text for needle in needles) for text in texts) else []
 
     store = RunStore({"task_state_store": Store()})
     config = SimpleNamespace(cluster="conversations")

@@ -162,12 +162,15 @@ def delete_needles(database: str, table: str, key: str, generation: int, chunk: 
     """Return texts that together only the entries of one table's DELETE hold in a DDL queue or a list of processes.
 
     The marker alone is not enough: the DELETEs of a window's other tables have the same. A name that the server may
-    write in more ways than with or without backticks is left out; a table whose name begins like this one's is found,
-    too.
+    write in more ways than with or without backticks is left out.
     """
-    marker = marker_literal(key, generation, chunk)
+    return (*_altered(database, table), marker_literal(key, generation, chunk))
+
+
+def _altered(database: str, table: str) -> tuple[str, ...]:
+    """Return how an ALTER of this table begins, up to the blank after its name; () for a name that is not plain."""
     name = f"{database}.{table}"
-    return (f"TABLE {name}", marker) if _PLAIN_NAME.fullmatch(name) else (marker,)
+    return (f"TABLE {name} ",) if _PLAIN_NAME.fullmatch(name) else ()
 
 
 def drop_partition_needles(database: str, table: str, partition_id: str) -> tuple[str, ...]:
@@ -176,12 +179,12 @@ def drop_partition_needles(database: str, table: str, partition_id: str) -> tupl
     The partition alone is not enough: other customers drop one of the same id. The server writes names with or without
     quotes.
     """
-    return database, table, f"DROP PARTITION ID {quote_string(partition_id)}"
+    return (*(_altered(database, table) or (database, table)), f"DROP PARTITION ID {quote_string(partition_id)}")
 
 
 def any_drop_needles(database: str, table: str) -> tuple[str, ...]:
     """Return texts that together every DROP PARTITION of a table holds."""
-    return database, table, "DROP PARTITION ID "
+    return (*(_altered(database, table) or (database, table)), "DROP PARTITION ID ")
 
 
 def topology_statement(cluster: str) -> str:
@@ -312,8 +315,9 @@ def replicas_statement(cluster: str) -> str:
 
 
 def _holds(needle: str) -> str:
-    """Return the condition that a statement holds a text, whether the server has written names in backticks or not."""
-    return f"position(replaceAll(query, '`', ''), {quote_string(needle.replace('`', ''))}) > 0"
+    """Return the condition that a statement holds a text, with names in backticks or not, in one line or in several."""
+    plain = "replaceAll(replaceAll(query, '`', ''), '\\n', ' ')"
+    return f"position({plain}, {quote_string(needle.replace('`', ''))}) > 0"
 
 
 def ddl_queue_statement(cluster: str, *needles: str) -> str:
