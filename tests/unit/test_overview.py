@@ -168,7 +168,9 @@ def test_a_window_that_was_cut_is_judged_by_its_parts() -> None:
     assert not [a for a in view.attention if a.kind == "failed"]
     done = cut_run(6, None, state="success")
     assert (done.windows[0].state, done.state, done.figures.removed) == ("verified", "complete", {"scorecard": 20})
+    assert done.windows[0].gone_since is None
     broken = cut_run(4, "failed", state="failed")
+    assert broken.windows[0].gone_since is not None
     assert (broken.windows[0].state, broken.state) == ("failed", "incomplete")
     assert "2026-01-16..2026-02-01: no heartbeat for 300 s" in broken.windows[0].reason
     assert next(a for a in broken.attention if a.kind == "failed").count == 1

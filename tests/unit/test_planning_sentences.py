@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -35,6 +35,13 @@ from tests.kit.build import window
 
 JANUARY = DateRange.parse("2026-01-01", "2026-02-01")
 ACME = Inventory({"acme_voice": ("score", "scorecard")}, {"acme_voice": (("acme", "voice"),)})
+
+
+class _Nowhere(tzinfo):
+    """A zone that does not say where it is."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        """Nobody knows."""
 
 
 def refused(inventory: Inventory, *customers: str, problems: Any = None, **changes: Any) -> list[str]:
@@ -183,6 +190,9 @@ def test_what_is_wrong_with_a_date_or_a_range() -> None:
         (lambda: DateRange.from_label("2026-01-01..2026-01-02..2026-01-03"),
          "end: '2026-01-02..2026-01-03' is not a date; write it as YYYY-MM-DD, for example '2026-02-01'."),
         (lambda: previous_month(datetime(2026, 3, 1), ZoneInfo("UTC")),
+         "run_after: 2026-03-01T00:00:00 has no time zone; give an aware datetime."),
+        # A zone that does not say its offset is none.
+        (lambda: previous_month(datetime(2026, 3, 1, tzinfo=_Nowhere()), ZoneInfo("UTC")),
          "run_after: 2026-03-01T00:00:00 has no time zone; give an aware datetime."),
         (lambda: split_by_volume(JANUARY, {}, 0, cut_at_months=False),
          "target: 0 conversations is not a size for a window; give at least 1."),

@@ -181,6 +181,12 @@ def test_small_days_are_judged_together_without_a_predicate() -> None:
     assert (cause, text[:58]) == ("lost_rows", "acme_voice.scorecard: 20 rows of the 6 days with less than")
 
 
+@pytest.mark.parametrize(("left", "expected"), [(4, "ok"), (3, "lost_rows")])
+def test_small_days_of_together_as_many_rows_as_one_large_one_are_judged_by_the_band(left: int, expected: str) -> None:
+    before, after = table(every_day(2, 5), None), table({0: rows(0, 3), 1: rows(1, left)}, None)
+    assert verdict(before, after)[0] == expected
+
+
 @pytest.mark.parametrize(
     ("share", "number", "lost", "expected"),
     [
