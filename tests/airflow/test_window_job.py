@@ -29,7 +29,7 @@ from backfill.triggers.quiet import QuietTrigger
 from backfill.triggers.verify import VerifyTrigger
 from backfill.triggers.workflows import ClosedTrigger, WorkflowsTrigger
 from include.scorecard_backfill import names
-from include.scorecard_backfill.ownership import ANNOTATION_OWNER, Owner
+from include.scorecard_backfill.ownership import ANNOTATION_OWNER, Owner, StaleError
 from include.scorecard_backfill.records import (
     ClosedEvent,
     Counted,
@@ -143,7 +143,7 @@ class Jobs:
     def __init__(self) -> None:
         self.stored: dict[str, Json] = {}
         self.created: list[str] = []
-        self.refused: KubeCallError | None = None
+        self.refused: KubeCallError | StaleError | None = None
 
     def __call__(self, config: Any) -> Jobs:
         self.config = config.kubernetes
@@ -401,6 +401,13 @@ def test_a_refusal_that_a_person_must_mend_is_final(
     jobs.refused = KubeCallError(f"cannot list jobs: {status}", status, "Forbidden", detail)
     with pytest.raises(AirflowFailException, match=f"{cause}: cannot list jobs: {status}"):
         operator("reindex").execute(running("reindex"))
+
+
+def test_a_try_that_a_later_one_has_overtaken_makes_no_job(cluster: str, jobs: Jobs) -> None:
+    jobs.refused = StaleError("a later try owns it")
+    with pytest.raises(AirflowFailException, match="stale_try: a later try owns it"):
+        operator("reindex").execute(running("reindex"))
+    assert jobs.created == []
 
 
 def test_what_passes_is_left_to_airflows_retries(cluster: str, jobs: Jobs) -> None:

@@ -43,6 +43,8 @@ class _Nowhere(tzinfo):
     def utcoffset(self, _: datetime | None) -> None:
         """Nobody knows."""
 
+    dst = tzname = utcoffset
+
 
 def refused(inventory: Inventory, *customers: str, problems: Any = None, **changes: Any) -> list[str]:
     base = Request(
