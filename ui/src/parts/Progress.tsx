@@ -105,5 +105,7 @@ function timeNote(view: Overview, now: number): string {
   if (view.ended && view.started) return `took ${minutes((Date.parse(view.ended) - Date.parse(view.started)) / 60000)}`;
   const left = view.figures.left;
   if (left === null) return view.figures.left_note;
-  return `ends between ${clock(left.from_moment, now)} and ${clock(left.to_moment, now)} UTC; ${view.figures.left_note}`;
+  const [from, to] = [clock(left.from_moment, now), clock(left.to_moment, now)];
+  const when = from === to ? `at about ${from}` : `between ${from} and ${to}`;
+  return `ends ${when} UTC; ${view.figures.left_note}`;
 }
