@@ -18,7 +18,7 @@ STAMP := $(VENV)/.synced
 UV_PIN := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements-dev.txt)
 VARIANT = --kubernetes $(KUBERNETES) --database $(DATABASE) --executor $(EXECUTOR)
 REAL_KUBERNETES = tests/standins/test_kubernetes_*.py tests/sandbox/test_kubernetes_*.py tests/sandbox/test_faults_kubernetes*.py
-# Processes of tests that wait for servers of their own, or for imports: two cores are busy with four.
+# Processes of tests that wait for servers of their own, or for imports: two cores are busy with four. The matrix waits less.
 WAITING := 4
 CHECKED := dags include plugins standins sandbox tests $(wildcard benchmarks)
 
@@ -73,7 +73,7 @@ test-airflow: $(STAMP) ## triggers, operators, DAG files
 	$(BIN)/pytest tests/airflow -n $(WAITING)
 
 test-matrix: $(STAMP) ## what a user can choose, pair by pair, over the stand-ins
-	$(BIN)/pytest tests/matrix -n $(WAITING) --dist worksteal --durations 10
+	$(BIN)/pytest tests/matrix -n 3 --dist worksteal --durations 10
 
 test-standins: $(STAMP) ## the stand-ins alone; a green run is noted for .ci/run
 	$(BIN)/pytest tests/standins -m "not chaos" -n logical --maxprocesses 4 --dist loadfile --durations 20

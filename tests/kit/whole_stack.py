@@ -43,8 +43,16 @@ FIRST = (
 BROWSER = ("test_page", "test_run")
 OWN_STACK = ("test_batches", "test_sweep_approval", "test_told")
 """Files of minutes that start an Airflow of their own, because its configuration is another one."""
-OF_THE_SANDBOX = ("test_planning_scale", "test_stack")
-"""A minute or two of the sandbox itself, without Airflow."""
+OF_THE_SANDBOX = (
+    "test_planning_scale",
+    "test_stack",
+    "test_stack_variants",
+    "test_supervisor",
+    "test_temporal_faults",
+    "test_temporal_job",
+    "test_temporal_workflow",
+)
+"""A minute or two of the sandbox itself, its data and its reindexer, without Airflow."""
 ALWAYS = ("test_admission",)
 """Of all these the way that every change must go, a window to its green end: part of `make test`. The others are
 `make test-whole`."""
