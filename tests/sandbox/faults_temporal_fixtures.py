@@ -192,7 +192,11 @@ class Scene:
         return await self.client.start_workflow(WORKFLOW_TYPE, id=name, task_queue=self.queue, **options)
 
     async def ends(self, handle: WorkflowHandle[Any, Any], order: str = "complete") -> None:
-        """Tell a workflow how to end and wait until the server knows it."""
+        """Tell a workflow how to end and wait until the server knows it.
+
+        Not before its first decision: a reset goes back to that, and what was ordered earlier would be obeyed again.
+        """
+        await decided(handle)
         await handle.signal("do", order)
         await self.closed(handle)
 
