@@ -206,6 +206,7 @@ def make_scene(east: Driver, west: Driver) -> Scene:
     name = job["metadata"]["name"]
     wait_for(lambda: watched(west, name, since), LIMIT_SECONDS, "a triggerer watches the Job again")
     deleted = deleted_jobs(west)
+    assert west.api.task(west.dag_id, marked, "windows.reindex", 0)["state"] == "deferred", "it waits for its Job"
     west.api.mark(west.dag_id, marked, "windows.reindex", "failed", 0)
     assert patiently(lambda: east.finish(run)) == "success", east.api.failures(east.dag_id, run)
     return Scene(east, west, run, marked, second, name, deleted, others)
