@@ -18,8 +18,10 @@ from benchmarks.counters import SERVERS, Seen
 from benchmarks.old_scripts import OldScripts
 from benchmarks.rig import CLUSTER, Data, Rig, rig
 from benchmarks.workload import (
+    FIRST_DAY,
     GIANTS,
     REAL_WINDOW_SECONDS,
+    SEED,
     Size,
     Work,
     drawn,
@@ -34,11 +36,8 @@ from sandbox.stack_airflow import CLUSTER_FILES
 from sandbox.stack_model import write_private
 
 HERE = Path(__file__).parent
-GIANT_RATE, OTHER_RATE = 1_500, 60
-"""Conversations a month here: enough that every day has some, few enough that writing them is not what is measured."""
-
-TOO_BIG = 60
-"""So many conversations in a window are said to have failed: a giant's days become windows, nothing else is cut."""
+TOO_BIG = 2
+"""So many conversations in a window of a giant are said to have failed: each of its days becomes a window."""
 
 STOCK_DAG = "stock_backfill"
 SETTINGS = {
@@ -85,7 +84,7 @@ def replay(size: Size, state: Path, say: Say, contenders: Sequence[str] = ("ours
 
 
 def _data(size: Size) -> Data:
-    return Data({name: GIANT_RATE if name in GIANTS else OTHER_RATE for name in size.customers()})
+    return Data(size.rates(SEED), first=FIRST_DAY, end=size.end)
 
 
 def _slow_down(found: Rig, works: Sequence[Work]) -> None:
@@ -113,12 +112,12 @@ def _ours(size: Size, state: Path, works: list[Work]) -> Json:
         learned = {name: {"per_minute": 0.0, "too_big": TOO_BIG, "done": 0} for name in GIANTS}
         variable = f"scorecard_backfill_learned__{found.cluster.name}"
         api.request("POST", "/variables", json={"key": variable, "value": json.dumps(learned)})
-        chosen = {"all_customers": True, "start_date": "2026-01-01", "end_date": size.end}
+        chosen = {"all_customers": True, "start_date": FIRST_DAY, "end_date": size.end}
         api.unpause(dag)
         before, mark = meter.parts_usage(found.stack), found.counters.mark(time.time())
         api.trigger(dag, {"mode": "cleanup", "max_parallel": size.at_once, **chosen}, run)
         api.wait_for_approval(dag, run, APPROVAL_SECONDS)
-        works[:] = drawn(api.xcom(dag, run, "plan", "planned"), size, seed=1)
+        works[:] = drawn(api.xcom(dag, run, "plan", "planned"), size, SEED)
         _slow_down(found, works)
         api.approve(dag, run, APPROVAL_SECONDS)
         began = _moment(api.task(dag, run, "approve")["end_date"])
@@ -241,10 +240,10 @@ def wrong_rows(found: Rig, size: Size) -> list[str]:
     node = found.counters.nodes()[0]
     wrong = []
     for profile in read_truth(found.cluster.truth):
-        expected = profile.total(date(2026, 1, 1), date.fromisoformat(size.end)).scorecard.after
+        expected = profile.total(date.fromisoformat(FIRST_DAY), date.fromisoformat(size.end)).scorecard.after
         rows = node.query(
             f"SELECT count() FROM {profile.database}.scorecard_d FINAL WHERE"
-            f" scorecard_time >= toDateTime('2026-01-01 00:00:00', 'UTC')"
+            f" scorecard_time >= toDateTime('{FIRST_DAY} 00:00:00', 'UTC')"
             f" AND scorecard_time < toDateTime('{size.end} 00:00:00', 'UTC')"
         )
         if int(rows[0][0]) != expected:

@@ -19,7 +19,19 @@ REAL_WINDOW_SECONDS = (7_200.0, 21_600.0)
 SECOND_GIANT = 2.6 / 4.2
 """The second biggest customer by the biggest."""
 
+SEED = 1
+FIRST_DAY = "2026-01-01"
 GIANTS = ("acme", "globex")
+
+GIANT_RATE = 1_500
+"""Conversations a month of the biggest customer here: enough that every day has some, few enough that writing them is
+not what is measured.
+"""
+
+REAL_SPREAD = (0.7, 1.4)
+"""Conversations a second of a window by what is usual: windows of 400,000 to 460,000 took 2 to 6 hours, one of 640,000
+took 3 (real-system.md). So who orders windows by their conversations knows roughly how long they will take.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,15 @@ class Size:
         """Return the customers, giants first."""
         return [*GIANTS[: self.giants], *(f"customer{number:02}" for number in range(self.others))]
 
+    def rates(self, seed: int) -> dict[str, int]:
+        """Return each customer's conversations a month, which fit what their windows take but for `REAL_SPREAD`."""
+        first = {"acme": GIANT_RATE, "globex": round(GIANT_RATE * SECOND_GIANT)}
+        return {name: first.get(name) or self._rate(name, seed) for name in self.customers()}
+
+    def _rate(self, customer: str, seed: int) -> int:
+        days = _seconds_of(customer, FIRST_DAY, self, seed) / self.giant_seconds
+        return round(GIANT_RATE * days / self.days * Random(f"{seed}/{customer}").uniform(*REAL_SPREAD))
+
 
 def drawn(windows: Iterable[Mapping[str, Any]], size: Size, seed: int) -> list[Work]:
     """Give each planned window its seconds: fixed for giants, drawn for the others, the same for the same seed."""
@@ -69,14 +90,18 @@ def drawn(windows: Iterable[Mapping[str, Any]], size: Size, seed: int) -> list[W
             days = _days(window["start"], window["end"])
             seconds = size.giant_seconds * days * (1.0 if customer == GIANTS[0] else SECOND_GIANT)
         else:
-            seconds = Random(f"{seed}/{customer}/{window['start']}").uniform(*REAL_WINDOW_SECONDS) * size.scale
+            seconds = _seconds_of(customer, window["start"], size, seed)
         works.append(Work(customer, window["start"], window["end"], round(seconds, 2)))
     return works
 
 
+def _seconds_of(customer: str, start: str, size: Size, seed: int) -> float:
+    return Random(f"{seed}/{customer}/{start}").uniform(*REAL_WINDOW_SECONDS) * size.scale
+
+
 def planned(size: Size) -> list[Work]:
     """Return the windows as our plan makes them, without asking it: each day of a giant, one window for the others."""
-    days = [f"2026-01-{day:02}" for day in range(1, size.days + 1)]
+    days = [f"{FIRST_DAY[:-2]}{day:02}" for day in range(1, size.days + 1)]
     ends = [*days[1:], size.end]
     giants = [
         {"customer_id": name, "start": start, "end": end}
@@ -84,7 +109,7 @@ def planned(size: Size) -> list[Work]:
         for start, end in zip(days, ends, strict=True)
     ]
     others = [{"customer_id": n, "start": days[0], "end": size.end} for n in size.customers()[size.giants :]]
-    return drawn([*giants, *others], size, seed=1)
+    return drawn([*giants, *others], size, SEED)
 
 
 def _days(start: str, end: str) -> int:
