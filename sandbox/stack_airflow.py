@@ -48,6 +48,8 @@ def airflow_env(home: Path, port: int) -> dict[str, str]:
     url = f"http://127.0.0.1:{port}"
     return {
         "AIRFLOW_HOME": str(home),
+        # Each thread's own heap keeps what its largest message has taken (docs/deploy/settings.md).
+        "MALLOC_ARENA_MAX": "2",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

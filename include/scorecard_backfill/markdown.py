@@ -61,12 +61,15 @@ def _row(n: Sums) -> str:
 
 
 def _missing(report: Report) -> list[str]:
+    """Return the rows of snapshots that are missing, by window; of those meant to go only how many they were."""
     lines = [
         f"{m.label}: {m.table}: {m.count:,} missing"
         f"{', such as ' + ', '.join(m.ids[:5]) if m.ids else ''} ({m.meant:,} more were meant to go)"
         for m in report.missing
-        if m.count or m.meant
+        if m.count
     ]
+    if meant := 0 if lines else sum(m.meant for m in report.missing):
+        return ["", f"Nothing is missing from the snapshots but what was meant to go (rows: {meant:,})."]
     return _listed("**Rows of the snapshots that did not come back:**", lines)
 
 

@@ -22,6 +22,9 @@ HASHES = 2**64
 
 NO_IDS: Mapping[TableName, int] = MappingProxyType({})
 
+DAYS_IN_FULL = 5
+"""So many days of a table are told with their numbers, those that lack most; the others by their date."""
+
 SHOWN = 20
 """Lines of one failure that are shown; the rest is counted."""
 
@@ -216,14 +219,21 @@ def _lost(table: TableBalance, rules: Rules) -> Iterable[str]:
     expected = table.before - (table.meant or 0)
     if table.short > allowed(expected, rules):
         yield f"{_name(table)}: {_at_least(table)}{table.short} of {expected} rows of the window did not come back"
-    for day, d in table.days.items():
-        expected = d.before - d.meant
-        gone = d.short and d.short >= expected
-        if d.short > allowed(expected, rules) or gone:
-            yield (
-                f"{_name(table)}: {_at_least(d)}{d.short} of {expected} rows of {day} did not come back"
-                f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
-            )
+    short = {day: d for day, d in table.days.items() if _is_short(d, rules)}
+    worst = sorted(short, key=lambda day: (-short[day].short, day))
+    for day in sorted(worst[:DAYS_IN_FULL]):
+        d = short[day]
+        yield (
+            f"{_name(table)}: {_at_least(d)}{d.short} of {d.before - d.meant} rows of {day} did not come back"
+            f" ({d.before} before, {d.meant} of them meant to go, {d.after} after)"
+        )
+    if others := sorted(worst[DAYS_IN_FULL:]):
+        yield f"{_name(table)}: rows of {', '.join(others)} did not come back either"
+
+
+def _is_short(day: DayBalance, rules: Rules) -> bool:
+    expected = day.before - day.meant
+    return day.short > allowed(expected, rules) or bool(day.short and day.short >= expected)
 
 
 def _at_least(found: DayBalance | TableBalance) -> str:

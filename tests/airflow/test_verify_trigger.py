@@ -192,6 +192,20 @@ def test_two_equal_looks_prove_a_window_and_pay_its_debt(house: House) -> None:
     assert house.asked == [("census", parts, None), ("census", parts, None), ("stale", deleted(), True)]
 
 
+def test_a_window_names_the_reindex_that_brought_its_rows_back(house: House, left: Left) -> None:
+    found = verified(end())
+    assert (found.attempt, found.workflow_ids) == (1, (WORKFLOW,))
+    # One that this task has made itself.
+    found = verified(end(attempt=2, workflow_ids=["second"]))
+    assert (found.attempt, found.workflow_ids) == (2, ("second",))
+    assert found.proof is not None
+    assert found.proof.workflows == 1
+    # An earlier try has made the second one, and left no ids: those of the first one are not its.
+    left["windows.verify", "return_value"] = before("lost_rows", attempt=2)
+    found = verified(end())
+    assert (found.attempt, found.workflow_ids) == (2, ())
+
+
 def test_counts_that_change_are_counted_again(house: House) -> None:
     house.counts = [census(89), census(90), census(unsettled="two replicas differ"), census(90)]
     one, two, three, four = looks(4)

@@ -300,6 +300,7 @@ def test_verify_counts_again_after_the_workflows_of_its_own_reindex(cluster: str
     found = deferral(operator("verify").resume, context("windows.verify"), event=event)
     assert isinstance(found.trigger, VerifyTrigger)
     assert found.trigger.given["attempt"] == 3
+    assert found.trigger.given["workflow_ids"] == list(CLOSED.workflow_ids) != []
 
 
 def test_a_cleared_wait_for_mutations_sends_the_next_generation_and_waits_for_it(

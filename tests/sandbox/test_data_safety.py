@@ -36,8 +36,12 @@ def test_lost_rows_are_red_and_a_clear_of_verify_reindexes_again(west: Driver) -
     assert west.finish(run) == "success", west.api.failures(west.dag_id, run)
     west.check_report(run, *DECEMBER, ["soylent"])
     (window,) = west.plan(run)
-    assert len(west.jobs_made(window)) == 2
+    made = west.jobs_made(window)
+    assert len(made) == 2
     assert set(west.deletes(window).values()) == {1}
+    (shown,) = west.look(run)["windows"]
+    assert shown["attempts"] == 2
+    assert [link["text"] for link in shown["links"] if link["kind"] == "job"] == made[1:]
 
 
 def test_the_snapshot_names_what_is_missing_and_undo_puts_it_back(west: Driver) -> None:

@@ -198,6 +198,21 @@ def test_each_kind_of_file_is_made_by_its_name() -> None:
 # -- links and actions ----------------------------------------------------------------------------------------------
 
 
+def test_a_reindex_that_verify_has_made_is_counted_and_linked() -> None:
+    what = planned("acme")
+    results = {
+        "reindex": Result(what.key, "reindexed", attempt=1, job_name="first"),
+        "wait_workflows": Result(what.key, "completed", attempt=1, workflow_ids=("w1", "w2")),
+        "verify": Result(what.key, "verified", attempt=2, workflow_ids=("w3",)),
+    }
+    (row,) = look(run([window(what, 6, results=results)])).windows
+    assert row.attempts == 2
+    assert [(link.kind, link.text) for link in row.links if link.kind != "mutation"] == [
+        ("job", f"reindex-acme-20260101-{what.key}-a2"),
+        ("workflow", "w3"),
+    ]
+
+
 def test_links_lead_to_the_newest_job_and_to_twenty_workflows() -> None:
     what = planned("acme")
     ids = tuple(f"w/{n}" for n in range(25))

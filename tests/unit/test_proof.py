@@ -353,10 +353,24 @@ def test_every_table_is_judged_and_the_worst_cause_speaks() -> None:
     assert judge(before, [table({0: rows(0, 100)}), table({}, name=score)], RULES)[0].cause == "lost_rows"
 
 
+def test_the_days_that_lack_most_are_told_in_full_and_the_others_by_their_date() -> None:
+    # Day n lacks n + 1 rows of 40; the last five lack most, the first none.
+    before = table({n: rows(n, 40) for n in range(12)})
+    after = table({n: rows(n, 40 - n) for n in range(12)})
+    found, _ = judge([before], [after], RULES)
+    whole, *days, others = found.reasons
+    assert whole.endswith("66 of 480 rows of the window did not come back")
+    assert [re.sub(r".*scorecard: (\d+ of 40 rows of [\d-]+) .*", r"\1", line) for line in days] == [
+        f"{n} of 40 rows of {day(n)}" for n in range(7, 12)
+    ]
+    assert others.endswith(f"rows of {', '.join(day(n) for n in range(1, 7))} did not come back either")
+
+
 def test_many_sentences_are_counted() -> None:
-    found, _ = judge([table(every_day(31, 10))], [table({n: rows(n, 5) for n in range(31)})], RULES)
+    doubled = {n: rows(n, 5) + rows(n, 1) for n in range(31)}
+    found, _ = judge([table(every_day(31, 5))], [table(doubled)], RULES)
     assert len(found.reasons) == SHOWN + 1
-    assert found.reasons[-1] == "and 12 more"
+    assert found.reasons[-1] == "and 11 more"
 
 
 DAYS = st.dictionaries(st.integers(0, 6), st.integers(1, 60), min_size=1, max_size=5)

@@ -118,15 +118,14 @@ def test_what_is_said_of_books_that_balance(before: TableDays, after: TableDays,
 
 
 def test_exactly_twenty_sentences_are_shown_whole_and_of_more_the_rest_is_counted() -> None:
-    def lost(days: int) -> tuple[str, ...]:
+    def doubled(days: int) -> tuple[str, ...]:
         every = {n: rows(n, 10) for n in range(days)}
-        return said(table(every), table({n: listed[:5] for n, listed in every.items()}))[1]
+        return said(table(every), table({n: [*listed, listed[0]] for n, listed in every.items()}))[1]
 
-    # One sentence is about the window as a whole.
-    assert len(lost(19)) == 20
-    assert lost(19)[-1].startswith(f"{NAME}: 5 of 10 rows of 2026-01-19")
-    assert lost(20)[-1] == "and 1 more"
-    assert (len(lost(20)), lost(25)[-1]) == (21, "and 6 more")
+    assert len(doubled(20)) == 20
+    assert doubled(20)[-1].startswith(f"{NAME}: 1 of 11 rows of 2026-01-20")
+    assert doubled(21)[-1] == "and 1 more"
+    assert (len(doubled(21)), doubled(26)[-1]) == (21, "and 6 more")
 
 
 def test_the_balance_of_a_day_and_of_the_table_to_the_row() -> None:

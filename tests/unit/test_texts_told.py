@@ -64,7 +64,6 @@ def test_the_report_of_a_run_that_is_not_complete() -> None:
         "**Rows of the snapshots that did not come back:**",
         "",
         f"- {LABELS[0]}: acme_voice.scorecard: 2,000 missing, such as a, b, c, d, e (7,000 more were meant to go)",
-        f"- {LABELS[0]}: acme_voice.score: 0 missing (3 more were meant to go)",
         "",
         "**Jobs that still run, and that no task waits for** (clearing reindex adopts them):",
         "",
@@ -93,6 +92,19 @@ def test_the_report_of_a_run_that_is_not_complete() -> None:
         " (tab"
         " Backfill, or python -m backfill reset)."
     )
+
+
+def test_snapshots_of_which_nothing_is_missing_take_one_line() -> None:
+    tables = (
+        MissingRows(database="acme_voice", table="scorecard", meant=2_000),
+        MissingRows(database="acme_voice", table="score", meant=3),
+    )
+    found = report_markdown(build_report(Outcome(windows=[FIRST], verified=[verified(FIRST, 9, 9, 0, missing=tables)])))
+    assert found.splitlines()[-2:] == [
+        "",
+        "Nothing is missing from the snapshots but what was meant to go (rows: 2,003).",
+    ]
+    assert "Rows of the snapshots" not in found
 
 
 def test_the_report_of_a_run_that_is_complete_and_not_accounted_for() -> None:

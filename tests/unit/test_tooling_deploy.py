@@ -55,6 +55,21 @@ def test_a_pod_waits_long_enough_for_its_imports() -> None:
     assert container["envFrom"] == yaml.safe_load(VALUES["extraEnvFrom"])
 
 
+def test_compose_and_chart_set_what_the_page_of_settings_says() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["x-airflow"]["environment"]
+    chart = {one["name"]: one["value"] for one in VALUES["env"]}
+    page = (ROOT / "docs" / "deploy" / "settings.md").read_text()
+    here = {cells[1].strip(): cells[3].strip() for line in page.splitlines() if len(cells := line.split("|")) > 5}
+    assert compose["MALLOC_ARENA_MAX"] == chart["MALLOC_ARENA_MAX"] == here["`MALLOC_ARENA_MAX` (environment, glibc)"]
+    for section, key in (
+        ("triggerer", "capacity"),
+        ("scheduler", "scheduler_idle_sleep_time"),
+        ("dag_processor", "min_file_process_interval"),
+    ):
+        said = here[f"`[{section}] {key}`"]
+        assert compose[f"AIRFLOW__{section}__{key}".upper()] == str(VALUES["config"][section][key]) == said
+
+
 def test_versions_are_those_of_the_project() -> None:
     assert AIRFLOW
     assert VALUES["airflowVersion"] == VALUES["defaultAirflowTag"] == AIRFLOW[1]

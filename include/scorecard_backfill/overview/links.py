@@ -42,8 +42,10 @@ def deleted_key(window: WindowFacts) -> str:
 
 
 def workflows_of(window: WindowFacts) -> tuple[str, ...]:
-    """Return the ids of the window's workflows, as far as a stage has left them."""
-    return max((r.workflow_ids for r in window.results.values()), key=len, default=())
+    """Return the ids of the workflows of the window's newest attempt, as far as a stage has left them."""
+    known = (r for r in window.results.values() if r.workflow_ids)
+    newest = max(known, key=lambda one: (one.attempt, len(one.workflow_ids)), default=Result())
+    return newest.workflow_ids
 
 
 def fill(template: str, **values: str) -> str:

@@ -130,11 +130,16 @@ class Failure(Record):
 
 
 class Verified(Record):
-    """Result of verify; the only record that says that a window is done."""
+    """Result of verify; the only record that says that a window is done.
+
+    ``attempt`` and ``workflow_ids``: the reindex that brought the rows back, also one that verify has made itself.
+    """
 
     kind: Literal["verified"] = "verified"
     key: str
     status: Literal["verified", "cut"]
+    attempt: int = 0
+    workflow_ids: tuple[str, ...] = ()
     proof: Proof | None = None
 
 

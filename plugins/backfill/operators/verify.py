@@ -26,7 +26,8 @@ class VerifyOperator(ReindexingWait):
         """Make a new reindex, wait for its workflows, or count after them."""
         if isinstance(event, ClosedEvent):
             seconds = cluster_config(self.cluster).clickhouse.verify_deadline_seconds
-            return self.defer_to(VerifyTrigger, seconds, attempt=event.closed.attempt)
+            closed = event.closed
+            return self.defer_to(VerifyTrigger, seconds, attempt=closed.attempt, workflow_ids=list(closed.workflow_ids))
         return super().act(context, event, **kwargs)
 
     def unneeded(self, window: Window, settled: Settled) -> Verified | None:

@@ -44,6 +44,9 @@ from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation, seen_of
 from include.scorecard_backfill.verdicts.started import Ids
 
+IDS_NAMED = 5
+"""So many missing rows of a table are named in a failure; the command `undo` lists more."""
+
 NOT_CLOSED = (
     "wait_workflows left no proof that the workflows are closed (it was marked by hand?): clear it (wait_workflows) and"
     " this task with it"
@@ -52,9 +55,10 @@ NOT_DELETED = "the delete stage left no result: clear it (delete) and this task 
 
 
 class VerifyArgs(WaitArgs):
-    """``attempt`` names a reindex that this task has made itself and whose workflows are closed (0: none)."""
+    """``attempt`` names a reindex that this task has made itself, ``workflow_ids`` its closed workflows (0: none)."""
 
     attempt: int = 0
+    workflow_ids: tuple[str, ...] = ()
 
 
 class VerifyTrigger(WaitTrigger[VerifyArgs]):
@@ -85,6 +89,10 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
         before = previous if isinstance(previous, Failure) and previous.key == deleted.key else None
         made = self._closed.attempt if self._closed else 0
         self._attempt = max(self.args.attempt, made, before.attempt if before else 0)
+        earlier = self._closed.workflow_ids if self._closed else ()
+        self._workflow_ids = self.args.workflow_ids if self.args.attempt else earlier
+        # After a failed try that made an attempt of its own they are those of an older one.
+        self._ids_are_its_own = self._attempt == (self.args.attempt or made)
         self._left: life.Left = cause_of(before.cause).repeat if before and before.attempt == self._attempt else ""
         self._last: tuple[tuple[TableDays, ...], Mapping[TableName, DayTallies]] | None = None
         self._unwritten: tuple[str, ...] = ()
@@ -171,11 +179,11 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
 
     def _idle_databases(self) -> set[str]:
         """Return the databases of profiles without a workflow, which wait_workflows has proven to have no work."""
-        if self._closed is None or not self._closed.workflow_ids:
+        if not self._workflow_ids:
             return set()
         window = self._deleted.window
         ids = Ids(self.config.temporal.workflow_id_prefix, window.customer_id, window.profiles)
-        lacking = ids.lacking(self._closed.workflow_ids)
+        lacking = ids.lacking(self._workflow_ids)
         return {database.name for database in window.databases if database.profile_id in lacking}
 
     def _nothing_to_do(self) -> Look:
@@ -203,16 +211,25 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             event = ReindexEvent(window=self._deleted.window, attempt=self._attempt)
             return Wake(event, f"{step.why}: {verdict.text}")
         missing = await self._missing(hook, hosts)
-        named = [f"{m.database}.{m.table}: {m.count} rows of the snapshot, such as {', '.join(m.ids)}" for m in missing
-                 if m.count]  # fmt: skip
+        named = [
+            f"{m.database}.{m.table}: {m.count} rows of the snapshot, such as {', '.join(m.ids[:IDS_NAMED])}"
+            for m in missing
+            if m.count
+        ]
         if step.action == "fail":
             exact = failed(step.cause, *stale) if stale else verdict
             if exact.state != "failed":
                 exact = failed(step.cause, step.why)
             return Failed(self.failure(failed(exact.cause, *exact.reasons, *named)))
         await DebtBook(self.args.cluster).apay(self._deleted.key)
-        return Done(Verified(key=self._deleted.key, status="verified", proof=self._proof(tables, missing, hosts)),
-                    verdict.text)  # fmt: skip
+        found = Verified(
+            key=self._deleted.key,
+            status="verified",
+            attempt=self._attempt,
+            workflow_ids=self._workflow_ids if self._ids_are_its_own else (),
+            proof=self._proof(tables, missing, hosts),
+        )
+        return Done(found, verdict.text)
 
     def _proof(
         self, tables: tuple[TableBalance, ...], missing: tuple[MissingRows, ...], hosts: Sequence[Host]
@@ -221,7 +238,7 @@ class VerifyTrigger(WaitTrigger[VerifyArgs]):
             tables=tables,
             hosts=tuple(host.name for host in hosts),
             statements=len(self._deleted.sent),
-            workflows=len(self._closed.workflow_ids) if self._closed else 0,
+            workflows=len(self._workflow_ids),
             accounted=all(table.meant is not None for table in tables),
             missing=missing,
             unwritten=self._unwritten,
