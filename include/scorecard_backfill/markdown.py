@@ -9,7 +9,10 @@ from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
 from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.records import Window
 from include.scorecard_backfill.records.report import Report, Sums
-from include.scorecard_backfill.report import VERIFIED
+from include.scorecard_backfill.report import NOT_STARTED, VERIFIED
+
+NAMED = 20
+"""So many windows are named where only the number matters."""
 
 
 def report_markdown(report: Report) -> str:
@@ -26,18 +29,35 @@ def report_markdown(report: Report) -> str:
                      [f"{r.label}: `{r.job}`" for r in report.running or ()])  # fmt: skip
     if report.running_unknown:
         lines += ["", f"Whether Jobs still run is not known: {report.running_unknown}"]
-    lines += _listed(
-        "**Not verified:**",
-        [
-            f"{r.label}: {r.status}{': ' + r.note if r.note else ''}"
-            + (f"\n  What to do: {r.what_to_do}" if r.what_to_do else "")
-            for r in report.windows
-            if r.status != VERIFIED and not report.refused
-        ],
-    )
+    lines += _listed("**Not verified:**", [] if report.refused else _not_verified(report))
     lines += _listed("**Not proven to be written again** (the rows are there):", report.unwritten)
     lines += _listed("**Open debts of this cluster** (deleted, not proven to be back):", report.debts)
     return "\n".join(lines)
+
+
+def _not_verified(report: Report) -> list[str]:
+    """Return a line for each window that is not verified; of those that nothing has begun, one for each customer."""
+    lines, idle = [], defaultdict(list)
+    for row in report.windows:
+        if row.status == NOT_STARTED and not row.note and not row.what_to_do:
+            idle[row.customer_id].append(row)
+        elif row.status != VERIFIED:
+            todo = f"\n  What to do: {row.what_to_do}" if row.what_to_do else ""
+            lines.append(f"{row.label}: {row.status}{': ' + row.note if row.note else ''}{todo}")
+    for customer, rows in idle.items():
+        span = f"{min(r.start for r in rows)}..{max(r.end for r in rows)}"
+        many = f"{customer} {span}: {number_of(len(rows), 'window')} {NOT_STARTED}"
+        lines.append(many if len(rows) > 1 else f"{rows[0].label}: {NOT_STARTED}")
+    return lines
+
+
+def not_verified_in_short(report: Report) -> str:
+    """Return how many windows are not verified and which, without their reasons, of many the first ones."""
+    rows = [row for row in report.windows if row.status != VERIFIED]
+    more = [f"- and {len(rows) - NAMED} more"] if len(rows) > NAMED else []
+    lines = [f"- {row.label}: {row.status}" for row in rows[:NAMED]]
+    head = f"Not verified: {len(rows)} of {number_of(report.planned, 'window')}. The report above has the reasons."
+    return "\n".join([head, *lines, *more])
 
 
 def _numbers(report: Report) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from include.scorecard_backfill.markdown import hours_text, plan_markdown, report_markdown
+from include.scorecard_backfill.markdown import hours_text, not_verified_in_short, plan_markdown, report_markdown
 from include.scorecard_backfill.notices import (
     LONGEST_NOTE,
     Notice,
@@ -92,6 +92,34 @@ def test_the_report_of_a_run_that_is_not_complete() -> None:
         " (tab"
         " Backfill, or python -m backfill reset)."
     )
+
+
+def test_windows_that_nothing_has_begun_take_one_line_for_each_customer() -> None:
+    every = [*(window(n, 1) for n in range(3)), *(window(n, 1, "globex") for n in range(2)), window(9, 1, "initech")]
+    broken = failure(every[1], "canceled", what_to_do="Clear it.")
+    report = build_report(Outcome(windows=every, verified=[], failures=[broken]))
+    found = report_markdown(report).partition("**Not verified:**\n\n")[2].splitlines()
+    assert found == [
+        "- acme 2026-01-02..2026-01-03: failed: wait_workflows: canceled: why it failed",
+        "  What to do: Clear it.",
+        "- acme 2026-01-01..2026-01-04: 2 windows not started",
+        "- globex 2026-01-01..2026-01-03: 2 windows not started",
+        "- initech 2026-01-10..2026-01-11: not started",
+    ]
+    assert not_verified_in_short(report).splitlines()[:3] == [
+        "Not verified: 6 of 6 windows. The report above has the reasons.",
+        "- acme 2026-01-01..2026-01-02: not started",
+        "- acme 2026-01-02..2026-01-03: failed",
+    ]
+
+
+def test_of_many_windows_that_are_not_verified_twenty_are_named() -> None:
+    text = [
+        not_verified_in_short(build_report(Outcome(windows=[window(n, 1) for n in range(count)], verified=[])))
+        for count in (20, 22)
+    ]
+    assert len(text[0].splitlines()) == 21
+    assert (len(text[1].splitlines()), text[1].splitlines()[-1]) == (22, "- and 2 more")
 
 
 def test_snapshots_of_which_nothing_is_missing_take_one_line() -> None:

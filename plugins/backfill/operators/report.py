@@ -20,7 +20,7 @@ from backfill.settings import cluster_config
 from backfill.slots import Place
 from include.scorecard_backfill.graph import tasks_of
 from include.scorecard_backfill.job import cluster_selector
-from include.scorecard_backfill.markdown import report_markdown
+from include.scorecard_backfill.markdown import not_verified_in_short, report_markdown
 from include.scorecard_backfill.notices import finished_notice, rejection
 from include.scorecard_backfill.params.chosen import Chosen
 from include.scorecard_backfill.records import Deleted, Failure, Record, Verified, Window
@@ -92,11 +92,7 @@ class ReportOperator(BaseOperator):
         if report.refused:
             raise Refusal(report.refused)
         if not report.complete:
-            open_rows = [r for r in report.windows if r.status != VERIFIED]
-            raise Refusal(
-                f"{len(open_rows)} of {report.planned} windows are not verified:\n"
-                + "\n".join(f"- {r.label}: {r.status} {r.note}" for r in open_rows)
-            )
+            raise Refusal(not_verified_in_short(report))
 
     def _refused(self, ti: Any, run: Chosen | None) -> str:
         """Return why nothing was done at all: input that was refused, a plan that a person rejected; '' otherwise."""
