@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     replaying.add_argument("--giants", type=int, default=2)
     replaying.add_argument("--days", type=int, default=4, help="single days of each giant, 1 to 31")
     replaying.add_argument("--others", type=int, default=12, help="customers of one window")
-    replaying.add_argument("--giant-seconds", type=float, default=120.0, help="what a day of the biggest takes")
+    replaying.add_argument("--giant-seconds", type=float, default=100.0, help="what a day of the biggest takes")
     replaying.add_argument("--at-once", type=int, default=10)
     replaying.add_argument("--contenders", nargs="+", default=["ours", "old", "preload", "stock"])
     parser.add_argument("--windows", type=int, nargs="+", default=[10, 100, 1_000, 3_000], help="that wait")
