@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from asgiref.sync import sync_to_async
 
+from backfill.kit.saying import say
 from include.scorecard_backfill.ownership import Owner, asked_to_end
 
 T = TypeVar("T")
@@ -73,9 +74,10 @@ async def person_ended_deferred_task(ti: Any, log: Any) -> bool:
     try:
         state = await asyncio.wait_for(sync_to_async(state_now)(ti), ASK_SECONDS)
     except Exception as error:
-        log.info("the task's state is not known (%s): its Job is left alone", type(error).__name__)
+        await say(log.info, "the task's state is not known (%s): its Job is left alone", type(error).__name__)
         return False
     if not asked_to_end(state):
-        log.info("the task is %s now, nobody has ended this try: its Job is left alone", state or "without state")
+        known = state or "without state"
+        await say(log.info, "the task is %s now, nobody has ended this try: its Job is left alone", known)
         return False
     return True

@@ -3,30 +3,116 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backfill.kit import saying
 from backfill.kit.look import Look, wait
-from backfill.kit.saying import LINES_A_SECOND, LINES_AT_ONCE, Pace, say
+from backfill.kit.saying import LINES_A_SECOND, LINES_AT_ONCE, LOOK_SECONDS, Pace, channel, has_room, say
 from tests.airflow.test_waits_base import Probe, failed, ok
 from tests.kit.waits import NAME, cluster, only_event
 
 __all__ = ["cluster"]
 
-SOCKET_BYTES = 212_992
-"""What a socket of Linux holds (net.core.wmem_default)."""
 
-LINE_BYTES = 500
-AWAY_SECONDS = 3.0
-"""For so long the supervisor may look after something else, such as a large answer of Airflow's API."""
+class Logs:
+    """A socket as that of a triggerer's process to its supervisor, of which somebody reads when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reader, writer = socket.socketpair()
+        # Like Airflow's: unbuffered, and blocking.
+        self.stream = os.fdopen(os.dup(writer.fileno()), "wb", buffering=0)
+        writer.close()
+        monkeypatch.setattr(structlog, "get_config", lambda: {"logger_factory": SimpleNamespace(io=self.stream)})
+        self.lines = 0
+
+    def write(self, text: str, *args: object) -> None:
+        """Write a line as long as ours are."""
+        self.stream.write((text % args).ljust(450).encode() + b"\n")
+        self.lines += 1
+
+    def read(self) -> None:
+        """Read all that is there."""
+        self.reader.setblocking(False)
+        with suppress(BlockingIOError):
+            while self.reader.recv(65_536):
+                pass
+
+    def room(self) -> int:
+        """How many of Airflow's own lines fit before a write would block."""
+        os.set_blocking(self.stream.fileno(), False)
+        fit = 0
+        while self.stream.write(b"x" * 450) is not None:
+            fit += 1
+        return fit
 
 
-def test_what_may_be_said_while_nobody_reads_fits_a_socket() -> None:
-    assert (LINES_AT_ONCE + AWAY_SECONDS * LINES_A_SECOND) * LINE_BYTES < SOCKET_BYTES
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Logs]:
+    made = Logs(monkeypatch)
+    yield made
+    made.reader.close()
+    made.stream.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+async def test_while_nobody_reads_waits_leave_room_for_the_lines_of_airflow(logs: Logs) -> None:
+    waits = [asyncio.create_task(say(logs.write, "waiting: %s", number)) for number in range(300)]
+    await until(lambda: not has_room(channel()))
+    said = logs.lines
+    assert said > 10
+    # The loop is not blocked, and nothing more is said however long it goes on.
+    await asyncio.sleep(5 * LOOK_SECONDS)
+    assert logs.lines == said
+    # Fifty triggers that start, and another fifty before the first lines are read.
+    assert logs.room() >= 100
+    os.set_blocking(logs.stream.fileno(), True)
+    while not all(task.done() for task in waits):
+        logs.read()
+        await asyncio.sleep(0.02)
+    assert logs.lines == 300
+
+
+def test_what_is_not_a_socket_has_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        for stream in (file, None, SimpleNamespace()):
+            factory = SimpleNamespace(io=stream)
+            monkeypatch.setattr(structlog, "get_config", lambda factory=factory: {"logger_factory": factory})
+            assert channel() is None
+        monkeypatch.setattr(structlog, "get_config", dict)
+        assert channel() is None
+        # Nor does a file tell what of it was read.
+        assert has_room(file.fileno())
+    assert has_room(None)
+
+
+def test_airflow_logs_to_its_supervisor_where_it_is_looked_for() -> None:
+    """Its own function makes the descriptor that the look takes, in a process of its own: it changes all of logging."""
+    code = (
+        "import os, socket, sys; from airflow.sdk.execution_time.supervisor import _configure_logs_over_json_channel;"
+        "from backfill.kit import saying; ours, _ = socket.socketpair();"
+        "_configure_logs_over_json_channel(ours.fileno());"
+        "sys.exit(0 if saying.channel() == ours.detach() and saying.has_room(saying.channel()) else 1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
 @given(st.lists(st.floats(0, 2), max_size=300))
@@ -85,7 +171,7 @@ async def test_waits_that_come_to_the_same_at_one_moment_do_not_all_log_it_at_on
         await never.wait()
 
     monkeypatch.setattr(Probe, "log", SimpleNamespace(info=write, error=write, warning=write))
-    monkeypatch.setattr(saying, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(saying, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
     monkeypatch.setattr(saying, "time", SimpleNamespace(monotonic=lambda: 0.0))
     waits = [asyncio.create_task(only_event(Probe(NAME, look))) for _ in range(3 * LINES_AT_ONCE)]
     for _ in range(50):

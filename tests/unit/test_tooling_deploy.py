@@ -63,6 +63,7 @@ def test_compose_and_chart_set_what_the_page_of_settings_says() -> None:
     assert compose["MALLOC_ARENA_MAX"] == chart["MALLOC_ARENA_MAX"] == here["`MALLOC_ARENA_MAX` (environment, glibc)"]
     for section, key in (
         ("triggerer", "capacity"),
+        ("triggerer", "max_trigger_to_select_per_loop"),
         ("scheduler", "scheduler_idle_sleep_time"),
         ("dag_processor", "min_file_process_interval"),
     ):

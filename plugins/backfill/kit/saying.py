@@ -1,24 +1,46 @@
 """The log lines of all waits of a process, no faster than the triggerer takes them.
 
 A trigger's line is written to a socket, and the write blocks the event loop when the socket is full. The process that
-reads it (the supervisor) answers the triggers' questions as well, and its write blocks, too. When some hundred windows
-give their reasons at one moment while it sends an answer that is larger than a socket holds, such as the plan of a
-thousand windows, each of the two waits for the other one, for ever: no trigger of that triggerer goes on, and its
-heartbeat stops. Seen with 752 windows at once under Airflow 3.3.2.
+reads it (the supervisor) answers the triggers' questions as well, and its write blocks, too. When the waits say much
+at one moment while it sends an answer that is larger than a socket holds, each of the two waits for the other one, for
+ever: no trigger of that triggerer goes on, and its heartbeat stops. Such answers are the plan of a thousand windows,
+and the fifty triggers that Airflow 3.3.2 starts at once: each brings a copy of its DAG, seven megabytes in all. Seen
+with 752 windows at once; and with 256, on a machine where the supervisor, which reads 4 kB between two looks at the
+database, took seconds for each.
+
+So a line waits for its turn, and then until most of the socket is free: Airflow's own lines (one for each trigger that
+starts) wait for nothing and need the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import stat
+import termios
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from fcntl import ioctl
 from typing import Any
+
+import structlog
 
 from backfill.kit.poll import shared_poll
 
 LINES_AT_ONCE = 50
 LINES_A_SECOND = 100.0
-"""Of some 450 bytes each, where a socket of Linux holds 208 kB: the supervisor may look away for four seconds."""
+"""What the process that reads them is given to do, also where nothing tells how much of it is still to be read."""
+
+TAKEN_SHARE = 8
+"""A line waits while more than this part (an eighth) of the socket's room is taken: 26 kB of 208 kB.
+
+A line of 450 bytes takes 1,280 of them, so that is twenty lines; Linux counts what holds a message, too.
+"""
+
+LOOK_SECONDS = 0.1
+"""Between two looks whether there is room."""
 
 
 class Pace:
@@ -33,9 +55,44 @@ class Pace:
         return round(max(0.0, self._free_at - now), 6)
 
 
-async def say(write: Callable[..., Any], text: str, *args: object) -> None:
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """What the lines of a process share: who is next, and how fast they may follow each other."""
+
+    pace: Pace = field(default_factory=Pace)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+async def say(write: Callable[..., Any], text: str, *args: object, **more: Any) -> None:
     """Log a line that many waits may have at the same moment, when its turn comes; ``write`` is a logger's method."""
-    pace: Pace = shared_poll().memory.setdefault(("pace",), Pace())
-    if seconds := pace.turn(time.monotonic()):
-        await asyncio.sleep(seconds)
-    write(text, *args)
+    queue: _Queue = shared_poll().memory.setdefault(("lines",), _Queue())
+    async with queue.lock:
+        if seconds := queue.pace.turn(time.monotonic()):
+            await asyncio.sleep(seconds)
+        # Nothing tells when the other process has read; it is asked.
+        while not has_room(channel()):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+        write(text, *args, **more)
+
+
+def channel() -> int | None:
+    """Return the descriptor of the socket that this process logs to, None where it logs to something else."""
+    stream = getattr(structlog.get_config().get("logger_factory"), "io", None)
+    try:
+        descriptor = stream.fileno()  # type: ignore[union-attr]
+        return descriptor if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else None
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def has_room(descriptor: int | None) -> bool:
+    """Return whether most of a socket is free; True for None, and where a system does not tell (Linux does)."""
+    if descriptor is None:
+        return True
+    try:
+        waiting = int.from_bytes(ioctl(descriptor, termios.TIOCOUTQ, bytes(4)), "little")
+        with socket.socket(fileno=os.dup(descriptor)) as known:
+            room = known.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    except OSError:
+        return True
+    return waiting * TAKEN_SHARE <= room

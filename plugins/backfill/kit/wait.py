@@ -244,9 +244,9 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
         except AirflowRuntimeError as error:
             raise ValueError(f"what earlier stages left cannot be read: {error}") from error
 
-    def _say_unreadable(self, state: RetryCallState) -> None:
+    async def _say_unreadable(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
-        self.log.info("waiting: what earlier stages left cannot be read, trying again: %s", error)
+        await say(self.log.info, "waiting: what earlier stages left cannot be read, trying again: %s", error)
 
     def _broken(self, error: Exception) -> Failed:
         kind = "" if isinstance(error, RecordError) else f"{type(error).__name__}: "
@@ -290,7 +290,7 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
             except Exception as error:
                 # A wait ends by verdicts only: what passes is waited for, everything else fails loudly with its text.
                 outage_since = outage_since or time.monotonic()
-                look = self._after_error(error, time.monotonic() - outage_since)
+                look = await self._after_error(error, time.monotonic() - outage_since)
             if not isinstance(look, Wait):
                 return look
             if late := self._too_late():
@@ -327,15 +327,15 @@ class WaitTrigger(BaseTrigger, Generic[Args]):
                 map_index=ti.map_index,
             )
         except Exception:
-            self.log.warning("the reason cannot be shown on the page", exc_info=True)
+            await say(self.log.warning, "the reason cannot be shown on the page", exc_info=True)
 
-    def _after_error(self, error: Exception, for_seconds: float) -> Look:
+    async def _after_error(self, error: Exception, for_seconds: float) -> Look:
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, AirflowNotFoundException):
             reason = f"a connection is missing in the triggerer: {text}"
             return Failed(self.failure(Verdict("failed", (reason,), "configuration")))
         if not is_transient(error):
-            self.log.exception("cannot go on")
+            await say(self.log.error, "cannot go on", exc_info=error)
             house = is_access(error)
             if house:
                 text = f"ClickHouse connection {self.config.clickhouse.conn_id!r}: {text}"

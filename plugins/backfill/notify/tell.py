@@ -18,6 +18,7 @@ from airflow.sdk.configuration import conf
 from asgiref.sync import sync_to_async
 
 from backfill.kit.debts import asset_state
+from backfill.kit.saying import say
 from backfill.notify.channels import ChannelError, notifier_of
 from include.scorecard_backfill.config import ClusterConfig
 from include.scorecard_backfill.config.notify import Channel
@@ -56,7 +57,7 @@ def tell(config: ClusterConfig, notice: Notice | None) -> None:
         if not channels:
             return
         store.set(TOLD, _with(kept, notice))
-        threads = [threading.Thread(target=_send, args=(channel, notice), daemon=True) for channel in channels]
+        threads = [threading.Thread(target=_send_and_log, args=(channel, notice), daemon=True) for channel in channels]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -91,9 +92,10 @@ async def _tell(config: ClusterConfig, notice: Notice) -> None:
         await store.aset(TOLD, _with(kept, notice))
         # Not in the one thread that serves everybody's reads of Airflow: a slow mail server would hold them up.
         send = sync_to_async(_send, thread_sensitive=False)
-        await asyncio.gather(*(send(channel, notice) for channel in channels))
+        for level, line in await asyncio.gather(*(send(channel, notice) for channel in channels)):
+            await say(getattr(log, level), "%s", line)
     except Exception as error:
-        log.warning("nobody could be told %r: %s", notice.key, _brief(error))
+        await say(log.warning, "nobody could be told %r: %s", notice.key, _brief(error))
 
 
 def _mine(config: ClusterConfig, notice: Notice, kept: Any) -> list[Channel]:
@@ -126,12 +128,19 @@ def _with(kept: Any, notice: Notice) -> dict[str, Any]:
     return {"run": notice.run.run_id, "keys": [*_keys(kept, notice), notice.key]}
 
 
-def _send(channel: Channel, notice: Notice) -> None:
+def _send(channel: Channel, notice: Notice) -> tuple[str, str]:
+    """Send a notice; return what is to be logged of it and at which level. Never raises."""
     try:
         notifier_of(channel, notice).notify({})
-        log.info("told over connection %s: %s", channel.conn_id, notice.subject)
+        return "info", f"told over connection {channel.conn_id}: {notice.subject}"
     except Exception as error:
-        log.warning("connection %s has not taken the message %r: %s", channel.conn_id, notice.key, _brief(error))
+        said = f"connection {channel.conn_id} has not taken the message {notice.key!r}: {_brief(error)}"
+        return "warning", said
+
+
+def _send_and_log(channel: Channel, notice: Notice) -> None:
+    level, line = _send(channel, notice)
+    getattr(log, level)("%s", line)
 
 
 def _brief(error: Exception) -> str:

@@ -43,8 +43,8 @@ class Watch:
             notice = wait_notice(run, self._label, self._stage, look.word, look.text, minutes, limit)
             self._told = notice is not None
             tell_later(self._config, notice)
-        except Exception:
-            log.warning("a long wait could not be told", exc_info=True)
+        except Exception as error:
+            log.warning("a long wait could not be told: %s", type(error).__name__)
 
     def ended(self, look: Look | None, *, on_worker: bool = False) -> None:
         """Time the stage, count removed rows, tell a failure. ``on_worker``: a worker ends the task and tells it."""
@@ -60,8 +60,8 @@ class Watch:
                 cut = can_be_cut(self._ti.task_id, self._window)
                 run = run_of(self._ti, self._config.name)
                 tell_later(self._config, failure_notice(run, self._label, look.failure, cut=cut))
-            except Exception:
-                log.warning("a failure could not be told", exc_info=True)
+            except Exception as error:
+                log.warning("a failure could not be told: %s", type(error).__name__)
 
     def _removed(self, verified: Verified) -> None:
         for table in verified.proof.tables if verified.proof else ():

@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTaskEndEvent, TriggerEvent
 from backfill.hooks.kubernetes import KubeCallError, KubernetesJobs, brief, is_permission
 from backfill.kit.look import Done, Look, Wake, wait
 from backfill.kit.poll import shared_poll
+from backfill.kit.saying import say
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from backfill.settings import cluster_config
 from backfill.taken import person_ended_deferred_task
@@ -129,9 +130,9 @@ class JobTrigger(WaitTrigger[JobArgs]):
             args.job_name, parse_owner(args.owner), args.uid
         )
         if isinstance(decided, End):
-            self.log.info("Job %s was deleted because a person ended its task", args.job_name)
+            await say(self.log.info, "Job %s was deleted because a person ended its task", args.job_name)
         else:
-            self.log.info("Job %s is left alone: %s", args.job_name, decided.why)
+            await say(self.log.info, "Job %s is left alone: %s", args.job_name, decided.why)
 
     def _plain(self, event: TriggerEvent) -> TriggerEvent:
         """Return a failure of the wait itself as an unknown end of the Job: the worker looks at its real state."""
@@ -195,14 +196,14 @@ class JobTrigger(WaitTrigger[JobArgs]):
         if outcome.state == "complete":
             said, ended_at = outcome.message or "finished", rules.ended_at(job)
             if self.args.reindexed is not None:
-                return self._complete(self.args.reindexed, log, ended_at)
+                return await self._complete(self.args.reindexed, log, ended_at)
             return self._end("complete", outcome.reason, said, log, ended_at=ended_at)
         why = podreasons.failure(outcome, pods, container_of(job), log.last, self._left)
         return self._end("failed", why.cause, why.text, log, do=why.do)
 
-    def _complete(self, record: Reindexed, log: Printed, ended_at: float) -> Done:
+    async def _complete(self, record: Reindexed, log: Printed, ended_at: float) -> Done:
         for line in log.tail:
-            self.log.info("pod log | %s", line)
+            await say(self.log.info, "pod log | %s", line)
         found = {"ended_at": ended_at, "workflow_ids": log.workflow_ids, "resources": dict(log.resources)}
         why = f"Job {record.job_name} (attempt {record.attempt}) is complete, {len(log.workflow_ids)} workflows"
         return Done(record.model_copy(update=found), why)
@@ -230,7 +231,7 @@ class JobTrigger(WaitTrigger[JobArgs]):
             for thing in (job, *pods[:1]):
                 found += await self._client.events(thing["metadata"]["uid"])
         except KubeCallError as error:
-            self.log.info("the Job's events cannot be read: %s", brief(error))
+            await say(self.log.info, "the Job's events cannot be read: %s", brief(error))
         return found
 
     def _end(self, outcome: str, cause: str, message: str, log: Printed | None = None, **more: Any) -> Look:

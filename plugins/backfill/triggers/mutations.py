@@ -14,6 +14,7 @@ from backfill.kit import xcoms
 from backfill.kit.debts import DebtBook
 from backfill.kit.look import Done, Failed, Look, Wait, Wake, wait
 from backfill.kit.poll import shared_poll
+from backfill.kit.saying import say
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from include.scorecard_backfill import life, sql
 from include.scorecard_backfill.config import ClickHouseConfig
@@ -130,18 +131,19 @@ class MutationsTrigger(SharedMutationsTrigger[MutationsArgs]):
         self._left: life.Left = cause_of(before.cause).repeat if before and same else ""
         self._sent = [_sent(item) for item in deleted.sent]
         self._written = self.window.order == "delete_first" and await self._was_written()
-        self._overlap = (await xcoms.achosen(self.ti)).overlap and self._may_overlap()
+        self._overlap = (await xcoms.achosen(self.ti)).overlap and await self._may_overlap()
         self._watch = Watch(self.config.clickhouse)
         self._rows_left_since = 0.0
 
-    def _may_overlap(self) -> bool:
+    async def _may_overlap(self) -> bool:
         """Return True when verify can prove what overlap postpones: that no row from before the DELETE is left.
 
         A mutation may end well and leave rows, which then count as having come back.
         """
         told = can_tell_old_rows(self.config.clickhouse, self.window)
         if not told:
-            self.log.info("overlap is not used: not every table has written_columns, which tell old rows from new ones")
+            why = "not every table has written_columns, which tell old rows from new ones"
+            await say(self.log.info, "overlap is not used: %s", why)
         return told
 
     async def _was_written(self) -> bool:

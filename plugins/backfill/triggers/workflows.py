@@ -18,6 +18,7 @@ from backfill.kit import xcoms
 from backfill.kit.look import Done, Failed, Look, Wait, Wake
 from backfill.kit.look import wait as waiting
 from backfill.kit.poll import shared_poll
+from backfill.kit.saying import say
 from backfill.kit.wait import WaitArgs, WaitTrigger
 from include.scorecard_backfill import life
 from include.scorecard_backfill.records import (
@@ -165,12 +166,12 @@ class WorkflowsTrigger(WaitTrigger[WorkflowsArgs]):
             connection = await self.connection(conn_id)
             seen = await asyncio.to_thread(internal_jobs.ask, connection, named)
         except (internal_jobs.InternalJobsError, AirflowNotFoundException) as error:
-            self.log.warning("the InternalJobService cannot be asked, Temporal alone decides: %s", error)
+            await say(self.log.warning, "the InternalJobService cannot be asked, Temporal alone decides: %s", error)
             return look
         found = agreement(dict.fromkeys(named, "done"), seen)
         if found.agrees is False:
             return waiting(found.reason)
-        self.log.info("%s", found.reason or f"the InternalJobService agrees: {len(named)} jobs are done")
+        await say(self.log.info, "%s", found.reason or f"the InternalJobService agrees: {len(named)} jobs are done")
         return look
 
     def _after_refusal(self, refused: RefusedError) -> Look:
