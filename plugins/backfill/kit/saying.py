@@ -39,6 +39,9 @@ TAKEN_SHARE = 8
 A line of 450 bytes takes 1,280 of them, so that is twenty lines; Linux counts what holds a message, too.
 """
 
+LOGGER_FACTORY = "logger_factory"
+"""Where structlog keeps what makes its loggers; Airflow's has the stream as ``io``."""
+
 LOOK_SECONDS = 0.1
 """Between two looks whether there is room."""
 
@@ -77,7 +80,7 @@ async def say(write: Callable[..., Any], text: str, *args: object, **more: Any) 
 
 def channel() -> int | None:
     """Return the descriptor of the socket that this process logs to, None where it logs to something else."""
-    stream = getattr(structlog.get_config().get("logger_factory"), "io", None)
+    stream = getattr(structlog.get_config().get(LOGGER_FACTORY), "io", None)
     try:
         descriptor = stream.fileno()  # type: ignore[union-attr]
         return descriptor if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else None
