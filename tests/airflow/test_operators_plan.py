@@ -18,6 +18,7 @@ from backfill.kit.store import RunStore
 from backfill.known import known_customers
 from backfill.operators import plan as module
 from backfill.operators import preflight
+from backfill.operators.checks.airflow import airflow_notes
 from backfill.operators.plan import PlanOperator
 from backfill.operators.preflight import PreflightOperator, run_parameters
 from backfill.settings import cluster_config
@@ -271,6 +272,28 @@ def test_preflight_refuses_an_airflow_that_forgets_what_a_stage_has_kept(
     with pytest.raises(AirflowFailException, match=r"\[state_store\] clear_on_success is True") as found:
         operator.execute(task("preflight", customers=["acme"]))
     assert f"{name}=False" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("windows", "selected", "said"), [(100, "50", False), (101, "50", True), (101, "9", True), (101, "8", False)]
+)
+def test_a_plan_says_when_its_windows_may_stop_a_triggerer(
+    windows: int, selected: str, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__MAX_TRIGGER_TO_SELECT_PER_LOOP", selected)
+    notes = airflow_notes(windows)
+    assert len(notes) == said
+    if said:
+        assert notes[0].startswith(f"101 windows, and [triggerer] max_trigger_to_select_per_loop is {selected}: ")
+
+
+def test_the_number_of_a_plans_windows_is_what_the_notes_are_about(
+    cluster: str, stock: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backfill.operators.plan.airflow_notes", lambda windows: [f"of {windows}"])
+    made = task(mode="cleanup", all_customers=True, **JANUARY)
+    windows = planner().execute(made)
+    assert made["ti"].xcoms["plan", "notes"] == [f"of {len(windows)}"] != ["of 0"]
 
 
 def test_what_a_stage_keeps_does_not_expire() -> None:

@@ -15,6 +15,7 @@ from backfill.kit.refusal import Refusal
 from backfill.kit.stages import kept_refusal
 from backfill.kit.store import FROZEN, RunStore
 from backfill.known import remember
+from backfill.operators.checks.airflow import airflow_notes
 from backfill.operators.preflight import run_parameters
 from backfill.settings import HISTORY_VARIABLE, LEARNED_VARIABLE, cluster_config
 from include.scorecard_backfill import debts as owing
@@ -139,6 +140,7 @@ class PlanOperator(BaseOperator):
         except plan.PlanError as error:
             raise Refusal(str(error)) from None
         notes += plan.size_notes(windows)
+        notes += airflow_notes(len(windows))
         if run.overlap and run.mode == "cleanup" and run.order == "delete_first":
             notes += plan.overlap_notes(windows, config.clickhouse.written_columns)
         notes += imported.notes

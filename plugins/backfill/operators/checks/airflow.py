@@ -1,4 +1,4 @@
-"""Settings of Airflow itself under which what a stage must not forget would be forgotten."""
+"""Settings of Airflow itself under which a stage would forget, or a triggerer stand still."""
 
 from __future__ import annotations
 
@@ -11,7 +11,24 @@ FORGETS = (
     " restart them, and start a new run"
 )
 
+SELECTED = 8
+"""The `max_trigger_to_select_per_loop` of docs/deploy/settings.md, which has the reason."""
+
+MANY_WINDOWS = 100
+"""So many log lines of starting triggers fit between the triggerer's processes while none is read (kit/saying.py)."""
+
 
 def airflow_problems() -> list[str]:
     """Return what must be set in another way, as this worker's configuration has it."""
     return [FORGETS] if conf.getboolean("state_store", "clear_on_success", fallback=False) else []
+
+
+def airflow_notes(windows: int) -> list[str]:
+    """Return what a plan of so many windows makes worth saying of this worker's configuration."""
+    selected = conf.getint("triggerer", "max_trigger_to_select_per_loop", fallback=50)
+    if windows <= MANY_WINDOWS or selected <= SELECTED:
+        return []
+    return [
+        f"{windows} windows, and [triggerer] max_trigger_to_select_per_loop is {selected}: so many that begin to wait"
+        f" at once may stop a busy triggerer for good; set it to {SELECTED} for the triggerers (docs/deploy/settings.md)"
+    ]
