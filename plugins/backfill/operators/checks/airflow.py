@@ -30,5 +30,5 @@ def airflow_notes(windows: int) -> list[str]:
         return []
     return [
         f"{windows} windows, and [triggerer] max_trigger_to_select_per_loop is {selected}: so many that begin to wait"
-        f" at once may stop a busy triggerer for good; set it to {SELECTED} for the triggerers (docs/deploy/settings.md)"
+        f" at once may stop busy triggerers for good; set it to {SELECTED} for them (docs/deploy/settings.md)"
     ]
