@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     replaying = parser.add_argument_group("replay")
     replaying.add_argument("--giants", type=int, default=2)
     replaying.add_argument("--days", type=int, default=3, help="single days of each giant, 1 to 31")
-    replaying.add_argument("--others", type=int, default=12, help="customers of one window")
+    replaying.add_argument("--others", type=int, default=8, help="customers of one window")
     replaying.add_argument("--giant-seconds", type=float, default=100.0, help="what a day of the biggest takes")
     replaying.add_argument("--at-once", type=int, default=10)
     replaying.add_argument("--contenders", nargs="+", default=["ours", "old", "preload", "stock"])
