@@ -21,7 +21,8 @@ SECOND_GIANT = 2.6 / 4.2
 
 SEED = 1
 FIRST_DAY = "2026-01-01"
-GIANTS = ("acme", "globex")
+GIANTS = {"acme": 1.0, "globex": SECOND_GIANT}
+"""The giants, the biggest first, each by the biggest."""
 
 GIANT_RATE = 1_500
 """Conversations a month of the biggest customer here: enough that every day has some, few enough that writing them is
@@ -69,12 +70,14 @@ class Size:
 
     def customers(self) -> list[str]:
         """Return the customers, giants first."""
-        return [*GIANTS[: self.giants], *(f"customer{number:02}" for number in range(self.others))]
+        return [*list(GIANTS)[: self.giants], *(f"customer{number:02}" for number in range(self.others))]
 
     def rates(self, seed: int) -> dict[str, int]:
         """Return each customer's conversations a month, which fit what their windows take but for `REAL_SPREAD`."""
-        first = {"acme": GIANT_RATE, "globex": round(GIANT_RATE * SECOND_GIANT)}
-        return {name: first.get(name) or self._rate(name, seed) for name in self.customers()}
+        return {
+            name: round(GIANT_RATE * GIANTS[name]) if name in GIANTS else self._rate(name, seed)
+            for name in self.customers()
+        }
 
     def _rate(self, customer: str, seed: int) -> int:
         days = _seconds_of(customer, FIRST_DAY, self, seed) / self.giant_seconds
@@ -87,8 +90,7 @@ def drawn(windows: Iterable[Mapping[str, Any]], size: Size, seed: int) -> list[W
     for window in windows:
         customer = window["customer_id"]
         if customer in GIANTS:
-            days = _days(window["start"], window["end"])
-            seconds = size.giant_seconds * days * (1.0 if customer == GIANTS[0] else SECOND_GIANT)
+            seconds = size.giant_seconds * _days(window["start"], window["end"]) * GIANTS[customer]
         else:
             seconds = _seconds_of(customer, window["start"], size, seed)
         works.append(Work(customer, window["start"], window["end"], round(seconds, 2)))

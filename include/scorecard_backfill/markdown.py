@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from include.scorecard_backfill.planning.plan import CONVERSATIONS_PER_MINUTE
 from include.scorecard_backfill.plural import number_of
 from include.scorecard_backfill.records import Window
+from include.scorecard_backfill.records.proof import IDS_NAMED
 from include.scorecard_backfill.records.report import Report, Sums
 from include.scorecard_backfill.report import NOT_STARTED, VERIFIED
 
@@ -84,7 +85,7 @@ def _missing(report: Report) -> list[str]:
     """Return the rows of snapshots that are missing, by window; of those meant to go only how many they were."""
     lines = [
         f"{m.label}: {m.table}: {m.count:,} missing"
-        f"{', such as ' + ', '.join(m.ids[:5]) if m.ids else ''} ({m.meant:,} more were meant to go)"
+        f"{', such as ' + ', '.join(m.ids[:IDS_NAMED]) if m.ids else ''} ({m.meant:,} more were meant to go)"
         for m in report.missing
         if m.count
     ]

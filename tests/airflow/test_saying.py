@@ -91,6 +91,31 @@ async def test_while_nobody_reads_waits_leave_room_for_the_lines_of_airflow(logs
     assert logs.lines == 300
 
 
+async def test_a_wait_goes_on_without_its_line_when_nobody_reads(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saying, "ROOM_SECONDS", 3 * LOOK_SECONDS)
+    texts: list[str] = []
+
+    def write(text: str, *args: object) -> None:
+        texts.append(text % args)
+        logs.write(text, *args)
+
+    waits = [asyncio.create_task(say(write, "waiting: %s", number)) for number in range(300)]
+    # All go on, the first after its time, the others at once: it is not asked 300 times for so long.
+    await asyncio.wait_for(asyncio.gather(*waits), 20)
+    said = len(texts)
+    assert 10 < said < 100
+    assert logs.room() >= 100
+    os.set_blocking(logs.stream.fileno(), True)
+    logs.read()
+    await say(write, "waiting: %s", "again")
+    assert texts[said:] == [
+        f"{300 - said} lines of waits were not logged: the triggerer did not read them in time",
+        "waiting: again",
+    ]
+    await say(write, "waiting: %s", "once more")
+    assert texts[said + 2 :] == ["waiting: once more"]
+
+
 def test_what_is_not_a_socket_has_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         for stream in (file, None, SimpleNamespace()):

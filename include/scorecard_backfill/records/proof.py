@@ -47,6 +47,10 @@ class TableBalance(Part):
         return self.database, self.table
 
 
+IDS_NAMED = 5
+"""So many missing rows of a table are named in a text for people; the record has more."""
+
+
 class MissingRows(Part):
     """Rows of a snapshot that did not come back: those meant to go apart from those that were not, with some ids."""
 

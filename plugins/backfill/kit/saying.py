@@ -9,7 +9,8 @@ with 752 windows at once; and with 256, on a machine where the supervisor, which
 database, took seconds for each.
 
 So a line waits for its turn, and then until most of the socket is free: Airflow's own lines (one for each trigger that
-starts) wait for nothing and need the rest.
+starts) wait for nothing and need the rest. Nobody waits for that without end: a line that finds no room in time is
+left out and counted, since what it says stands in the record or on the page, too, and the wait must go on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ LOGGER_FACTORY = "logger_factory"
 LOOK_SECONDS = 0.1
 """Between two looks whether there is room."""
 
+ROOM_SECONDS = 30.0
+"""A line waits no longer for room; those after it do not wait at all, until there is some."""
+
 
 class Pace:
     """Gives each line its turn: some at once, then one after another."""
@@ -58,23 +62,39 @@ class Pace:
         return round(max(0.0, self._free_at - now), 6)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Queue:
-    """What the lines of a process share: who is next, and how fast they may follow each other."""
+    """What the lines of a process share: who is next, how fast they may follow each other, how many were left out."""
 
     pace: Pace = field(default_factory=Pace)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unsaid: int = 0
+
+    async def room(self) -> bool:
+        """Wait until there is room for a line; False when there was none in time. Nothing tells it: it is asked."""
+        until = time.monotonic() + (0.0 if self.unsaid else ROOM_SECONDS)
+        while not has_room(channel()):
+            if time.monotonic() >= until:
+                return False
+            await asyncio.sleep(LOOK_SECONDS)
+        return True
 
 
 async def say(write: Callable[..., Any], text: str, *args: object, **more: Any) -> None:
-    """Log a line that many waits may have at the same moment, when its turn comes; ``write`` is a logger's method."""
+    """Log a line that many waits may have at the same moment, when its turn comes; ``write`` is a logger's method.
+
+    It is left out when for `ROOM_SECONDS` nobody has read what was logged before.
+    """
     queue: _Queue = shared_poll().memory.setdefault(("lines",), _Queue())
     async with queue.lock:
         if seconds := queue.pace.turn(time.monotonic()):
             await asyncio.sleep(seconds)
-        # Nothing tells when the other process has read; it is asked.
-        while not has_room(channel()):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_SECONDS)
+        if not await queue.room():
+            queue.unsaid += 1
+            return
+        if queue.unsaid:
+            write("%d lines of waits were not logged: the triggerer did not read them in time", queue.unsaid)
+            queue.unsaid = 0
         write(text, *args, **more)
 
 

@@ -36,6 +36,7 @@ from include.scorecard_backfill.records import (
     WorkflowsClosed,
     settled,
 )
+from include.scorecard_backfill.records.proof import IDS_NAMED
 from include.scorecard_backfill.rewriting import Rewriting, Rewritten, judge_rewriting
 from include.scorecard_backfill.verdicts.base import Verdict, failed, ok
 from include.scorecard_backfill.verdicts.causes import cause_of
@@ -43,9 +44,6 @@ from include.scorecard_backfill.verdicts.census import Census, DayTallies
 from include.scorecard_backfill.verdicts.counts import Host
 from include.scorecard_backfill.verdicts.mutations import Mutation, seen_of
 from include.scorecard_backfill.verdicts.started import Ids
-
-IDS_NAMED = 5
-"""So many missing rows of a table are named in a failure; the command `undo` lists more."""
 
 NOT_CLOSED = (
     "wait_workflows left no proof that the workflows are closed (it was marked by hand?): clear it (wait_workflows) and"
